@@ -1,0 +1,1 @@
+//! Every default, once, with its reason.

@@ -1,0 +1,1 @@
+//! Problems of a configuration and how they print.

@@ -1,0 +1,32 @@
+//! Bowline: an on-premises load balancer and content node, in one binary.
+//!
+//! # The map
+//!
+//! ```text
+//! main
+//!  └ cli          the commands; the only place where parts are put together, and where printing happens
+//!     └ proxy     the load balancer: from listener to peer                                   (Pingora)
+//!        └ shiny  what everybody must know about Shiny: close codes, the reconnect shim
+//!           └ telemetry   how logs and metrics leave the process
+//!              └ config   TOML → checked settings, every problem with file:line:column
+//!                 └ runtime   the outside world in small doses: clock, signals, files that change, ready
+//!                    └ types  the nouns: address, host, path, size, secret; parse once
+//! ```
+//!
+//! Imports go strictly downward; `tests/tidy.rs` reads every `use crate::…` and holds the lists below true.
+//!
+//! Inside [`proxy`] the nouns [`proxy::route`], [`proxy::affinity`], [`proxy::pool`] and [`proxy::headers`] are pure:
+//! no Pingora, no tokio, no clock, no dice, no files. Header maps, addresses, instants and random bytes go
+//! in, decisions come out, so the same code decides live, explains and is simulated.
+//!
+//! Foreign crates have homes too: `pingora*` only in [`proxy`], `toml` only in [`config`], `notify` and signals
+//! only in [`runtime`], exporters only in [`telemetry`], `clap` and printing only in [`cli`].
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod proxy;
+pub mod runtime;
+pub mod shiny;
+pub mod telemetry;
+pub mod types;

@@ -1,0 +1,1 @@
+//! Which backend knows this client: read a hint, write a cookie. Pure.

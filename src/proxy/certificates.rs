@@ -1,0 +1,1 @@
+//! Server names → chains and keys; checked before any swap.

@@ -1,0 +1,1 @@
+//! The backends of one application and the choice among them. Pure.

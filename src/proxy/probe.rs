@@ -1,0 +1,1 @@
+//! Active health checks: timers and sockets that feed the pool's health.

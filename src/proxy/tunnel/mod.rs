@@ -1,0 +1,1 @@
+//! Upgraded connections: our own pumps, frame-aware for websockets.

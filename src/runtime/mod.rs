@@ -1,0 +1,6 @@
+//! The outside world in small doses: the clock, signals, files that change, telling that we are ready.
+
+pub mod clock;
+pub mod ready;
+pub mod signal;
+pub mod watch;

@@ -1,0 +1,1 @@
+//! Tells others that everything listens: `--ports-file` and systemd's notification.

@@ -1,0 +1,1 @@
+//! SIGTERM, SIGINT and SIGHUP as one stream of events.

@@ -1,0 +1,1 @@
+//! Says when files or folders changed: editors' renames and symlink swaps too, debounced.

@@ -1,0 +1,1 @@
+//! Websocket close codes as Shiny clients read them.

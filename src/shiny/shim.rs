@@ -1,0 +1,1 @@
+//! The reconnect shim and its way into HTML pages.

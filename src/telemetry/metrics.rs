@@ -1,0 +1,1 @@
+//! The Prometheus recorder and its rendering.

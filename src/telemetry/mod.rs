@@ -1,0 +1,5 @@
+//! How logs and metrics leave the process.
+
+pub mod access;
+pub mod log;
+pub mod metrics;
