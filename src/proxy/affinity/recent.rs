@@ -1,0 +1,175 @@
+//! The picks of the last two seconds, so that the first parallel requests of a new client agree.
+//!
+//! A browser that opens a page has no cookie yet when it asks for styles and scripts. A navigation's pick is
+//! remembered here by client address and user agent; requests that are no navigation may ask for it. The caller decides
+//! who does which, so that an office behind one address still spreads. Forgetting is always allowed: a contended or
+//! full shard forgets rather than waits, because the price is one more session on one backend.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::types::BackendKey;
+
+/// Recent picks of all pools; bounded at 8192, about 400 KiB.
+pub struct Recent {
+    /// Each guards its own part of the hash space; nothing waits for one, and nothing awaits under one.
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// `SETS` sets of `WAYS` slots; empty until first used.
+#[derive(Default)]
+struct Shard(Vec<Option<Entry>>);
+
+struct Entry {
+    client: u64,
+    backend: BackendKey,
+    since: Instant,
+}
+
+impl Recent {
+    /// Nothing remembered.
+    pub fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// Remembers a pick for [`MEMORY`]. Repeating a pick that is still remembered does not prolong it, so that a steady
+    /// stream from one address is spread anew every two seconds; another backend replaces it. When the place is full
+    /// the oldest pick gives way.
+    pub fn remember(&self, client: IpAddr, user_agent: &[u8], pool: &str, backend: &BackendKey, now: Instant) {
+        let client = fingerprint(client, user_agent, pool);
+        self.with_set(client, |set| {
+            let own = set.iter().position(|slot| slot.as_ref().is_some_and(|e| e.client == client));
+            let at = own.or_else(|| {
+                // An empty slot counts as older than any.
+                set.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|e| e.since)).map(|(at, _)| at)
+            });
+            let Some(slot) = at.and_then(|at| set.get_mut(at)) else { return };
+            let is_known = own.is_some() && slot.as_ref().is_some_and(|e| e.is_fresh(now) && e.backend == *backend);
+            if !is_known {
+                *slot = Some(Entry { client, backend: backend.clone(), since: now });
+            }
+        });
+    }
+
+    /// The backend picked for this client in the last two seconds.
+    pub fn recall(&self, client: IpAddr, user_agent: &[u8], pool: &str, now: Instant) -> Option<BackendKey> {
+        let client = fingerprint(client, user_agent, pool);
+        self.with_set(client, |set| {
+            let entry = set.iter().flatten().find(|e| e.client == client)?;
+            entry.is_fresh(now).then(|| entry.backend.clone())
+        })
+        .flatten()
+    }
+
+    /// `None` if another thread is at the same shard.
+    fn with_set<R>(&self, client: u64, work: impl FnOnce(&mut [Option<Entry>]) -> R) -> Option<R> {
+        let (shard, set) = (client as usize % SHARDS, client as usize / SHARDS % SETS);
+        // A poisoned shard forgets for good: nothing here panics while it holds one, and nothing depends on it.
+        let mut shard = self.shards[shard].try_lock().ok()?;
+        if shard.0.is_empty() {
+            shard.0.resize_with(SETS * WAYS, || None);
+        }
+        Some(work(&mut shard.0[set * WAYS..][..WAYS]))
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Recent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recent").finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < MEMORY
+    }
+}
+
+/// Stands for the client; two clients with the same one merely share a first pick.
+fn fingerprint(client: IpAddr, user_agent: &[u8], pool: &str) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one((client, user_agent, pool))
+}
+
+/// How long a pick is remembered.
+pub const MEMORY: Duration = Duration::from_secs(2);
+
+const SHARDS: usize = 16;
+const SETS: usize = 64;
+const WAYS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::runtime::clock;
+
+    fn ip(n: u32) -> IpAddr {
+        Ipv4Addr::from(n).into()
+    }
+
+    fn key(text: &str) -> BackendKey {
+        text.parse().expect("a key")
+    }
+
+    #[test]
+    fn a_pick_is_remembered_for_two_seconds_and_not_prolonged() {
+        let (recent, t0) = (Recent::new(), clock::now());
+        recent.remember(ip(1), b"agent", "p", &key("a"), t0);
+        recent.remember(ip(1), b"agent", "p", &key("a"), t0 + Duration::from_millis(1500));
+        let at = |ms| recent.recall(ip(1), b"agent", "p", t0 + Duration::from_millis(ms));
+        assert_eq!(at(1999), Some(key("a")));
+        assert_eq!(at(2000), None);
+        recent.remember(ip(1), b"agent", "p", &key("a"), t0 + Duration::from_millis(2000));
+        assert_eq!(at(3999), Some(key("a")), "after it was forgotten it may be learnt again");
+    }
+
+    #[test]
+    fn another_backend_replaces_a_pick() {
+        let (recent, t0) = (Recent::new(), clock::now());
+        recent.remember(ip(1), b"agent", "p", &key("a"), t0);
+        recent.remember(ip(1), b"agent", "p", &key("b"), t0 + Duration::from_secs(1));
+        assert_eq!(recent.recall(ip(1), b"agent", "p", t0 + Duration::from_millis(2900)), Some(key("b")));
+    }
+
+    #[test]
+    fn address_agent_and_pool_tell_clients_apart() {
+        let (recent, t0) = (Recent::new(), clock::now());
+        recent.remember(ip(1), b"agent", "p", &key("a"), t0);
+        assert_eq!(recent.recall(ip(2), b"agent", "p", t0), None);
+        assert_eq!(recent.recall(ip(1), b"other", "p", t0), None);
+        assert_eq!(recent.recall(ip(1), b"agent", "q", t0), None);
+    }
+
+    #[test]
+    fn a_flood_of_clients_evicts_the_oldest_and_grows_nothing() {
+        let (recent, t0) = (Recent::new(), clock::now());
+        let at = |n: u32| t0 + Duration::from_micros(n.into());
+        for n in 0..100_000 {
+            recent.remember(ip(n), b"", "p", &key("a"), at(n));
+        }
+        let held: usize = recent.shards.iter().map(|s| s.lock().expect("sound").0.capacity()).sum();
+        assert_eq!(held, SHARDS * SETS * WAYS);
+        assert_eq!(recent.recall(ip(99_999), b"", "p", at(100_000)), Some(key("a")));
+        let mut remembered = (0..100_000).filter(|&n| recent.recall(ip(n), b"", "p", at(100_000)).is_some());
+        assert!(remembered.next().is_some_and(|oldest| oldest > 50_000), "the oldest give way");
+    }
+
+    #[test]
+    fn a_contended_shard_forgets_instead_of_waiting() {
+        let (recent, t0) = (Recent::new(), clock::now());
+        let held: Vec<_> = recent.shards.iter().map(|s| s.lock().expect("sound")).collect();
+        recent.remember(ip(1), b"", "p", &key("a"), t0);
+        assert_eq!(recent.recall(ip(1), b"", "p", t0), None);
+        drop(held);
+        assert_eq!(recent.recall(ip(1), b"", "p", t0), None);
+    }
+}
