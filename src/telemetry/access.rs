@@ -1,1 +1,264 @@
-//! The access log: one JSON line per request, written by its own thread so that no request waits for it.
+//! The access log: one JSON object a line per request, written by a thread of its own so that no request waits for it.
+//!
+//! Whoever finishes a request fills in a [`Line`]; here it becomes bytes, straight into a reused buffer. Query strings,
+//! cookies and credentials have no field and so cannot be logged.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::config::proxy::AccessLog as Settings;
+use crate::telemetry::Timestamp;
+use crate::telemetry::sink::{LogFile, Sink, Target};
+
+/// The access log; clones write to the same one.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    sink: Sink,
+    is_enabled: Arc<AtomicBool>,
+}
+
+/// What one line says; fields that do not apply are `None` and left out.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    /// When the request head was complete.
+    pub time: Timestamp,
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// The client, as trusted headers tell it; `None` on a unix socket.
+    pub client: Option<SocketAddr>,
+    /// As the client wrote it.
+    pub method: &'a str,
+    /// Any bytes; everything from the first `?` on is left out.
+    pub path: &'a [u8],
+    /// Any bytes: the host the client asked for.
+    pub host: Option<&'a [u8]>,
+    /// What the client got; `None` when it went away before there was an answer.
+    pub status: Option<u16>,
+    /// Name of the route.
+    pub route: Option<&'a str>,
+    /// Name of the pool.
+    pub pool: Option<&'a str>,
+    /// Key of the backend that answered, or the last one tried.
+    pub backend: Option<&'a str>,
+    /// Why this backend: `sticky`, `balanced`, `rebound`.
+    pub pick: Option<&'a str>,
+    /// Backends tried, the last one included.
+    pub attempts: u32,
+    /// The exchange became a tunnel.
+    pub upgraded: bool,
+    /// Body, or tunnel, from the client.
+    pub bytes_received: u64,
+    /// Body, or tunnel, to the client.
+    pub bytes_sent: u64,
+    /// From the complete head to the last byte.
+    pub duration: Duration,
+    /// Dialling the backend; `None` when a connection was reused or none was made.
+    pub upstream_connect: Option<Duration>,
+    /// `X-Request-Id`.
+    pub request_id: &'a str,
+    /// What went wrong.
+    pub error: Option<LineError<'a>>,
+}
+
+/// What went wrong, and on whose side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineError<'a> {
+    /// A name from a closed set, such as `connect_refused`.
+    pub kind: &'a str,
+    /// `downstream`, `upstream` or `internal`.
+    pub side: &'a str,
+}
+
+// === impl AccessLog ===
+
+impl AccessLog {
+    /// Opens the log as the settings say and starts its thread.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened.
+    pub fn start(settings: &Settings) -> io::Result<Self> {
+        let sink = Sink::start("access-log", target(settings)?)?;
+        Ok(Self { sink, is_enabled: Arc::new(AtomicBool::new(settings.enabled)) })
+    }
+
+    /// Goes on as new settings say.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened; the log then goes on as before.
+    pub fn reconfigure(&self, settings: &Settings) -> io::Result<()> {
+        self.sink.redirect(target(settings)?);
+        self.is_enabled.store(settings.enabled, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether lines are wanted; callers may save themselves the work of filling one in.
+    pub fn is_enabled(&self) -> bool {
+        self.is_enabled.load(Ordering::Relaxed)
+    }
+
+    /// Hands a line to the writing thread, or drops and counts it when that is behind. Never waits.
+    pub fn write(&self, line: &Line<'_>) {
+        if self.is_enabled() {
+            let mut buffer = self.sink.buffer();
+            line.encode(&mut buffer);
+            self.sink.submit(buffer);
+        }
+    }
+
+    /// Lines lost so far.
+    pub fn dropped(&self) -> u64 {
+        self.sink.dropped()
+    }
+
+    /// Opens the file again before the next line: SIGHUP after a rotation. Without it a rotation is seen in a second.
+    pub fn reopen(&self) {
+        self.sink.reopen();
+    }
+
+    /// Waits until every line is written, at most `limit`; whether that came true. Blocks the thread.
+    pub fn flush(&self, limit: Duration) -> bool {
+        self.sink.flush(limit)
+    }
+}
+
+fn target(settings: &Settings) -> io::Result<Target> {
+    match &settings.file {
+        Some(path) if settings.enabled => Ok(Target::File(LogFile::open(path)?)),
+        _ => Ok(Target::Stdout),
+    }
+}
+
+// === impl Line ===
+
+impl Line<'_> {
+    /// Appends the JSON object and a line feed. The names are OpenTelemetry's where it has one.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut object = Object { out, is_first: true };
+        object.display("time", self.time);
+        object.text("listener", self.listener.as_bytes());
+        if let Some(client) = self.client {
+            object.display("client.address", client.ip());
+            object.number("client.port", client.port().into());
+        }
+        object.text("http.request.method", self.method.as_bytes());
+        object.text("url.path", self.path.split(|b| *b == b'?').next().unwrap_or_default());
+        object.optional("server.address", self.host);
+        if let Some(status) = self.status {
+            object.number("http.response.status_code", status.into());
+        }
+        object.optional("route", self.route.map(str::as_bytes));
+        object.optional("pool", self.pool.map(str::as_bytes));
+        object.optional("backend", self.backend.map(str::as_bytes));
+        object.optional("pick", self.pick.map(str::as_bytes));
+        object.number("attempts", self.attempts.into());
+        object.raw("upgraded", if self.upgraded { "true" } else { "false" });
+        object.number("bytes_received", self.bytes_received);
+        object.number("bytes_sent", self.bytes_sent);
+        object.milliseconds("duration_ms", self.duration);
+        if let Some(connect) = self.upstream_connect {
+            object.milliseconds("upstream_connect_ms", connect);
+        }
+        object.text("request_id", self.request_id.as_bytes());
+        if let Some(error) = self.error {
+            object.text("error.type", error.kind.as_bytes());
+            object.text("error.side", error.side.as_bytes());
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// A JSON object being written. Keys are ours and need no escaping; the first key opens the brace.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    is_first: bool,
+}
+
+impl Object<'_> {
+    fn key(&mut self, key: &str) {
+        self.out.extend_from_slice(if std::mem::take(&mut self.is_first) { b"{\"" } else { b",\"" });
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn raw(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.out.extend_from_slice(value.as_bytes());
+    }
+
+    fn text(&mut self, key: &str, value: &[u8]) {
+        self.key(key);
+        self.out.push(b'"');
+        escape(value, self.out);
+        self.out.push(b'"');
+    }
+
+    fn optional(&mut self, key: &str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+
+    /// For values whose text needs no escaping.
+    fn display(&mut self, key: &str, value: impl fmt::Display) {
+        self.key(key);
+        // Writing to a vector cannot fail.
+        let _ = write!(self.out, "\"{value}\"");
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        let _ = write!(self.out, "{value}");
+    }
+
+    /// With three decimals: whole microseconds.
+    fn milliseconds(&mut self, key: &str, value: Duration) {
+        self.key(key);
+        let _ = write!(self.out, "{}.{:03}", value.as_millis(), value.subsec_micros() % 1_000);
+    }
+}
+
+/// Appends `value` as the inside of a JSON string (RFC 8259 §7), at most [`TEXT_BYTES_MAX`] bytes of it.
+///
+/// Bytes that are not UTF-8 become U+FFFD as `String::from_utf8_lossy` does it; a value that was cut ends in `…`.
+fn escape(value: &[u8], out: &mut Vec<u8>) {
+    let kept = &value[..value.len().min(TEXT_BYTES_MAX)];
+    for chunk in kept.utf8_chunks() {
+        let mut rest = chunk.valid().as_bytes();
+        while let Some(at) = rest.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\' || *b == 0x7f) {
+            out.extend_from_slice(&rest[..at]);
+            match rest[at] {
+                b'"' => out.extend_from_slice(b"\\\""),
+                b'\\' => out.extend_from_slice(b"\\\\"),
+                control => out.extend_from_slice(&[
+                    b'\\',
+                    b'u',
+                    b'0',
+                    b'0',
+                    HEX[usize::from(control >> 4)],
+                    HEX[usize::from(control & 15)],
+                ]),
+            }
+            rest = &rest[at + 1..];
+        }
+        out.extend_from_slice(rest);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    if kept.len() < value.len() {
+        out.extend_from_slice("…".as_bytes());
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Nobody reads a longer path, and a line must not be as long as a client likes.
+const TEXT_BYTES_MAX: usize = 2_048;
+
+#[cfg(test)]
+mod tests;
