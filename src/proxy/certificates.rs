@@ -1,1 +1,0 @@
-//! Server names → chains and keys; checked before any swap.
