@@ -1,0 +1,2 @@
+//! Connections in.
+pub mod tls;
