@@ -4,6 +4,7 @@
 //! No mover decides anything: `request` does, out of the pure nouns `route`, `affinity`, `pool`, `headers` and one
 //! [`state`] snapshot.
 
+pub mod admin;
 pub mod affinity;
 pub mod certificates;
 pub mod headers;

@@ -12,8 +12,8 @@ pub struct Timestamp(Duration);
 
 impl Timestamp {
     /// `unix` is the time since 1970, UTC. Moments after the year 9999 become its end: RFC 3339 has no later ones.
-    pub fn from_unix(unix: Duration) -> Self {
-        Self(unix.min(LAST))
+    pub const fn from_unix(unix: Duration) -> Self {
+        Self(if unix.as_millis() < LAST.as_millis() { unix } else { LAST })
     }
 
     /// Time since 1970, UTC.
