@@ -82,7 +82,7 @@ impl Affinity {
     /// Reads the hint out of all `Cookie` fields; `now_unix_s` in seconds since 1970.
     ///
     /// Of several cookies with our name, as a parent domain may plant them, the first that opens and is not expired
-    /// counts; at most [`ATTEMPTS_MAX`] are tried. The expiry is what was sealed, whatever the browser thinks.
+    /// counts; at most four are tried. The expiry is what was sealed, whatever the browser thinks.
     pub fn read(&self, headers: &HeaderMap, now_unix_s: u64) -> Hint {
         let mut cause = None;
         let mut attempts = 0;

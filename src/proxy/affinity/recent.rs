@@ -34,21 +34,19 @@ impl Recent {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Remembers a pick for [`MEMORY`]. Repeating a pick that is still remembered does not prolong it, so that a steady
-    /// stream from one address is spread anew every two seconds; another backend replaces it. When the place is full
-    /// the oldest pick gives way.
+    /// Remembers a pick for [`MEMORY`] from now on, in place of an earlier one. When the place is full the oldest pick
+    /// gives way.
+    ///
+    /// Only for picks by policy: remembering what was recalled would hold a steady stream of requests from one address
+    /// on one backend for ever, instead of spreading it anew every two seconds.
     pub fn remember(&self, client: IpAddr, user_agent: &[u8], pool: &str, backend: &BackendKey, now: Instant) {
         let client = fingerprint(client, user_agent, pool);
         self.with_set(client, |set| {
             let own = set.iter().position(|slot| slot.as_ref().is_some_and(|e| e.client == client));
-            let at = own.or_else(|| {
-                // An empty slot counts as older than any.
-                set.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|e| e.since)).map(|(at, _)| at)
-            });
-            let Some(slot) = at.and_then(|at| set.get_mut(at)) else { return };
-            let is_known = own.is_some() && slot.as_ref().is_some_and(|e| e.is_fresh(now) && e.backend == *backend);
-            if !is_known {
-                *slot = Some(Entry { client, backend: backend.clone(), since: now });
+            // An empty slot counts as older than any.
+            let oldest = || set.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|e| e.since));
+            if let Some(at) = own.or_else(|| oldest().map(|(at, _)| at)) {
+                set[at] = Some(Entry { client, backend: backend.clone(), since: now });
             }
         });
     }
@@ -121,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pick_is_remembered_for_two_seconds_and_not_prolonged() {
+    fn a_pick_is_remembered_for_two_seconds() {
         let (recent, t0) = (Recent::new(), clock::now());
-        recent.remember(ip(1), b"agent", "p", &key("a"), t0);
-        recent.remember(ip(1), b"agent", "p", &key("a"), t0 + Duration::from_millis(1500));
-        let at = |ms| recent.recall(ip(1), b"agent", "p", t0 + Duration::from_millis(ms));
-        assert_eq!(at(1999), Some(key("a")));
-        assert_eq!(at(2000), None);
-        recent.remember(ip(1), b"agent", "p", &key("a"), t0 + Duration::from_millis(2000));
-        assert_eq!(at(3999), Some(key("a")), "after it was forgotten it may be learnt again");
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let recalled = |ms| recent.recall(ip(1), b"agent", "p", at(ms));
+        recent.remember(ip(1), b"agent", "p", &key("a"), at(0));
+        assert_eq!((recalled(1999), recalled(2000)), (Some(key("a")), None), "recalling prolongs nothing");
+        recent.remember(ip(1), b"agent", "p", &key("a"), at(3000));
+        recent.remember(ip(1), b"agent", "p", &key("a"), at(4500));
+        assert_eq!((recalled(6499), recalled(6500)), (Some(key("a")), None), "the latest pick counts");
     }
 
     #[test]

@@ -464,7 +464,7 @@ fn threads_that_pick_together_still_share_fairly() {
     let counts: Vec<_> = pool.backends().iter().map(|b| b.requests()).collect();
     assert_eq!(counts.iter().sum::<u64>(), 20_000);
     for (count, share) in counts.into_iter().zip([5_000, 5_000, 10_000]) {
-        assert!(count.abs_diff(share) < share / 20, "{count} of {share}");
+        assert!(count.abs_diff(share) <= 40, "{count} of {share}");
     }
     assert!(pool.backends().iter().all(|b| b.in_flight() == 0));
 }
