@@ -1,1 +1,116 @@
 //! Every default, once, with its reason.
+
+use std::time::Duration;
+
+use crate::types::ByteSize;
+
+use super::proxy::{AdminState, LogFormat, Policy, TlsVersion};
+
+/// Where the key ring of the affinity cookie is, beside the configuration: a folder of its own can be kept closed.
+pub const KEY_FILE: &str = "keys/affinity.key";
+
+/// Frames of other sites are the exception, and `SameSite=None` sends the cookie with every foreign form too.
+pub const CROSS_SITE: bool = false;
+
+/// Without probes a dead backend is found by a user.
+pub const PROBE: bool = true;
+
+/// Changes of state are logged, requests are not.
+pub const LOG_LEVEL: &str = "info";
+
+/// People read first; machines are told to.
+pub const LOG_FORMAT: LogFormat = LogFormat::Text;
+
+/// A proxy that answers should be able to say what it answered.
+pub const ACCESS_LOG: bool = true;
+
+/// A working day: whoever has an app open at SIGTERM may finish what they do.
+pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8 * 3600);
+
+/// Enough for the bursts of a thousand users; each costs a descriptor and a few KiB.
+pub const UPSTREAM_KEEPALIVE_CONNECTIONS: u64 = 512;
+
+/// Half of what a process may usually open (`ulimit -n` 65,536 under systemd) is reached by three such listeners, since
+/// a tunnel costs two descriptors.
+pub const CONNECTIONS: u64 = 10_000;
+
+/// A handshake is two round trips; ten seconds forgive a bad mobile link and little else.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A head is a few packets; who needs longer is broken or hostile (slowloris).
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// AWS and Envoy stop at 60 to 64 K; the cookies of single sign-on need up to 32.
+pub const HEAD_BYTES: ByteSize = ByteSize::kib(64);
+
+/// Browsers send 20, proxies in front add 10.
+pub const HEAD_COUNT: u64 = 200;
+
+/// nginx's value, which clients are used to.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// TLS 1.2 is still what older R and Python builds speak; what is weak in it is not offered.
+pub const TLS_MINIMUM: TlsVersion = TlsVersion::Tls12;
+
+/// Browsers load a Shiny page's many small files faster over one connection.
+pub const HTTP2: bool = true;
+
+/// Shiny sessions cost memory on their node as long as they live, so they are what is evened out.
+pub const POLICY: Policy = Policy::LeastSessions;
+
+/// In a local network a connection takes milliseconds; 5 s survives one lost SYN and its retry.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Renders and uploads are slow: an answer may take minutes to begin.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Silence within an upload; a minute is nginx's value.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Shorter than the 45 s after which shiny-server closes, so that we never write into a connection that is going.
+pub const UPSTREAM_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// For upgrades we cannot ping; longer than anybody thinks.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Below the 30 s after which the strictest firewalls and balancers forget a silent connection.
+pub const TUNNEL_PING: Duration = Duration::from_secs(25);
+
+/// The first probes answer within one interval; later it is better to say that nobody is there.
+pub const STARTUP_WAIT: Duration = Duration::from_secs(5);
+
+/// With `FALL` a silent backend is noticed within 15 s by probes alone; requests notice earlier.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// While a verdict is changing we ask often, so that rise and fall take a second or two.
+pub const PROBE_FAST_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A health endpoint that needs longer is not healthy.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One good answer may be luck.
+pub const RISE: u64 = 2;
+
+/// Two lost packets are not a dead backend.
+pub const FALL: u64 = 3;
+
+/// Success and redirects: many apps answer `/` with a redirect to a login.
+pub const PROBE_STATUS: (u16, u16) = (200, 399);
+
+/// When probing by HTTP without a preset.
+pub const PROBE_PATH: &str = "/";
+
+/// Two others after the first: where three in a row refuse, more attempts only delay the answer.
+pub const RETRIES: u64 = 2;
+
+/// A backend that is known to be down gets no request.
+pub const FAIL_OPEN: bool = false;
+
+/// All backends are alike unless said otherwise.
+pub const WEIGHT: u64 = 1;
+
+/// A backend in the file is there to be used.
+pub const ADMIN_STATE: AdminState = AdminState::Enabled;
+
+/// The whole host.
+pub const ROUTE_PATH: &str = "/";

@@ -1,8 +1,95 @@
 //! TOML → checked settings. All or nothing: either [`proxy::Settings`], or a [`report::Report`] that names every
 //! problem with file, line, column and remedy.
 //!
-//! Settings are dead values: no handles, no sockets, nothing that changes.
+//! Settings are dead values: no handles, no sockets, nothing that changes. A file passes through `source` (its text),
+//! `reader` into `file` (what is written, by one table that [`schema`] describes too), and `build` (what is meant).
 
+mod build;
 pub mod default;
+mod file;
+mod host;
+pub mod preset;
 pub mod proxy;
+mod reader;
 pub mod report;
+pub mod schema;
+mod source;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use self::proxy::Settings;
+use self::reader::Problems;
+use self::report::{Problem, Report, quoted};
+use self::source::{Source, Span};
+
+/// Reads and checks a proxy's configuration. Opens no key, certificate or socket; see [`load_with`].
+///
+/// # Errors
+/// Every problem there is, at least one.
+pub fn load(path: &Path) -> Result<Settings, Report> {
+    load_with(path, |_| Vec::new())
+}
+
+/// As [`load`], and asks `extra` what is wrong with the files that the settings name: certificates, key rings, CA files.
+///
+/// `extra` sees what could be built, also when other things are wrong, so that all problems are reported together. A
+/// problem of its about a path that the configuration names, or about something below it, is reported at that place.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> Result<Settings, Report> {
+    let source = Source::read(path)?;
+    // Absolute, so that the settings mean the same wherever the process goes. It fails only where the working directory
+    // is gone, and then the path as given is the best there is.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    read(&source, folder, extra)
+}
+
+fn read(source: &Source, folder: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> Result<Settings, Report> {
+    let mut problems = Problems::new(source);
+    let (tree, errors) = DeTable::parse_recoverable(source.text());
+    let mut is_readable = true;
+    for error in errors {
+        let span = error.span().unwrap_or(source.text().len()..source.text().len());
+        if error.message() == DUPLICATE_KEY {
+            let key = source.text().get(span.clone()).unwrap_or_default();
+            problems.at(&span, format!("the key {} is there twice", quoted(key)), "keep one of the two");
+        } else {
+            is_readable = false;
+            problems.at(&span, format!("not TOML: {}", error.message()), "see https://toml.io for how it is written");
+        }
+    }
+    // Where the parser lost its way, keys may have landed in the wrong table: what they mean cannot be judged.
+    if !is_readable {
+        return Err(problems.into_report());
+    }
+    let file = file::File::read_table(tree.get_ref(), &(0..0), &mut problems);
+    let (settings, paths) = build::build(&file, folder, &mut problems);
+    for problem in extra(&settings) {
+        report_at_path(problem, &paths, &mut problems);
+    }
+    let report = problems.into_report();
+    if report.problems.is_empty() { Ok(settings) } else { Err(report) }
+}
+
+/// What the parser says of a table that is otherwise sound.
+const DUPLICATE_KEY: &str = "duplicate key";
+
+/// Adds a problem with a file at the place that names the file, or its folder.
+fn report_at_path(problem: Problem, paths: &[(PathBuf, Span)], problems: &mut Problems<'_>) {
+    let about = Path::new(&problem.file);
+    let named = paths.iter().filter(|(path, _)| about.starts_with(path)).max_by_key(|(path, _)| path.as_os_str().len());
+    match named {
+        Some((_, span)) if problem.line.is_none() => {
+            problems.at(span, format!("{}: {}", problem.file, problem.message), problem.remedy);
+        }
+        _ => problems.add(problem),
+    }
+}

@@ -36,6 +36,13 @@ pub struct ParseAddressError {
     why: &'static str,
 }
 
+impl ParseAddressError {
+    /// What is wrong, without the text.
+    pub fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 impl FromStr for ListenAddress {
     type Err = ParseAddressError;
 

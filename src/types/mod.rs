@@ -3,9 +3,13 @@
 //! Nothing here knows of any other part of the program.
 
 mod address;
+mod duration;
 mod key;
 mod secret;
+mod size;
 
 pub use address::{BackendAddress, ListenAddress, ParseAddressError};
+pub use duration::{HumanDuration, ParseDurationError};
 pub use key::{BackendKey, ParseKeyError};
 pub use secret::Secret;
+pub use size::{ByteSize, ParseSizeError};

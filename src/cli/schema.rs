@@ -1,0 +1,33 @@
+//! `bowline schema proxy`: what may be written in a configuration.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::schema;
+
+/// Print the JSON Schema of a configuration file, or a full example
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Args {
+    /// Whose file
+    #[arg(value_enum)]
+    role: Role,
+    /// Print an example with every key and its explanation instead
+    #[arg(long)]
+    example: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Role {
+    Proxy,
+}
+
+/// Prints to standard output; `conf/schema.json` and `conf/full.toml` are made this way.
+pub fn run(args: Args) -> ExitCode {
+    let Args { role: Role::Proxy, example } = args;
+    let text = if example { schema::example() } else { schema::json_schema_text() };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Half an example is none; but a reader who has seen enough (`| head`) needs no words.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
