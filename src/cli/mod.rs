@@ -5,6 +5,14 @@ pub mod schema;
 
 use std::process::ExitCode;
 
+mod ctl;
+pub mod disable;
+pub mod drain;
+pub mod enable;
+pub mod reload;
+pub mod sessions;
+pub mod status;
+
 /// Runs the command the arguments name.
 pub fn run() -> ExitCode {
     ExitCode::SUCCESS

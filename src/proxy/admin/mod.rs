@@ -23,6 +23,8 @@ pub use status::{
 
 mod answer;
 mod exchange;
+#[cfg(test)]
+pub(crate) mod fake;
 mod socket;
 mod status;
 

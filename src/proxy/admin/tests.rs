@@ -1,94 +1,10 @@
-use std::sync::Mutex;
-
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::fake::Fake;
 use super::*;
-use crate::telemetry::Timestamp;
-
-/// A proxy that has one pool and remembers what it was told.
-#[derive(Default)]
-struct Fake {
-    is_starting: bool,
-    refuses_reload: bool,
-    told: Mutex<Vec<(String, String, Change)>>,
-}
-
-impl Control for Fake {
-    fn is_ready(&self) -> bool {
-        !self.is_starting
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            pid: 7,
-            version: "0.1.0".into(),
-            config: ConfigStatus {
-                file: "/etc/bowline/proxy.toml".into(),
-                generation: 1,
-                last_reload: LastReload { at: MOMENT, ok: true, report: None },
-            },
-            listeners: vec![ListenerStatus { name: "https".into(), address: "0.0.0.0:443".into(), connections: 2 }],
-            pools: vec![PoolStatus {
-                name: "shiny".into(),
-                policy: "least_sessions".into(),
-                backends: vec![BackendStatus {
-                    key: "a".into(),
-                    address: "10.0.0.11:3838".into(),
-                    health: HealthState::Up,
-                    admin: AdminState::Enabled,
-                    sessions: 3,
-                    in_flight: 1,
-                    requests: 42,
-                    since: MOMENT,
-                }],
-            }],
-        }
-    }
-
-    fn sessions(&self) -> Vec<SessionRow> {
-        vec![SessionRow {
-            id: 1,
-            kind: "websocket".into(),
-            pool: "shiny".into(),
-            backend: "a".into(),
-            client: Some("192.0.2.1:5000".into()),
-            since: MOMENT,
-            last_activity: MOMENT,
-            bytes_in: 10,
-            bytes_out: 20,
-        }]
-    }
-
-    fn metrics(&self) -> String {
-        "# nothing yet\n".into()
-    }
-
-    fn set_admin(&self, pool: &str, key: &str, change: Change) -> Result<(), NoSuchBackend> {
-        if pool != "shiny" {
-            return Err(NoSuchBackend::Pool(pool.into()));
-        }
-        if key != "a" {
-            return Err(NoSuchBackend::Backend { pool: pool.into(), key: key.into() });
-        }
-        self.told.lock().unwrap().push((pool.into(), key.into(), change));
-        Ok(())
-    }
-
-    async fn reload(&self) -> Result<ReloadDone, ReloadRefused> {
-        if self.refuses_reload {
-            let problems = json!([{"file": "proxy.toml", "line": 3}]);
-            return Err(ReloadRefused::new(&"proxy.toml:3:1: no pool named `shinny`", &problems));
-        }
-        Ok(ReloadDone {
-            generation: 2,
-            changes: vec!["pool `shiny`: backend `b` added".into()],
-            waiting_for_restart: vec![],
-        })
-    }
-}
 
 /// Both doors of a fake.
 struct Doors {
@@ -123,7 +39,7 @@ impl Doors {
     }
 
     fn told(&self) -> Vec<(String, String, Change)> {
-        std::mem::take(&mut *self.control.told.lock().unwrap())
+        self.control.told()
     }
 }
 
@@ -358,5 +274,4 @@ async fn silent_connections_cannot_shut_the_other_door_and_stopping_takes_them_a
     assert!(!doors.socket.exists(), "the socket's file goes with the server");
 }
 
-const MOMENT: Timestamp = Timestamp::from_unix(Duration::from_millis(1_780_000_000_042));
 const LIMIT: Duration = Duration::from_secs(20);
