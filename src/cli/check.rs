@@ -97,6 +97,14 @@ route = [{ pool = "app" }]
 "#;
 
     #[test]
+    fn the_arguments_are_sound_and_one_file_is_needed() {
+        let command = <Args as clap::Args>::augment_args(clap::Command::new("check"));
+        command.clone().debug_assert();
+        assert!(command.clone().try_get_matches_from(["check", "a", "b", "--json"]).is_ok());
+        assert!(command.try_get_matches_from(["check"]).is_err());
+    }
+
+    #[test]
     fn each_file_is_told_about() {
         let (dir, checked) = checked(GOOD);
         assert!(!checked.ok);

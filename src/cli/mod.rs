@@ -1,19 +1,80 @@
 //! The commands. The only place where parts are put together, and the only one that prints.
 
 pub mod check;
-pub mod schema;
-
-use std::process::ExitCode;
-
 mod ctl;
+pub mod demo;
 pub mod disable;
 pub mod drain;
 pub mod enable;
+pub mod proxy;
 pub mod reload;
+pub mod schema;
 pub mod sessions;
 pub mod status;
 
-/// Runs the command the arguments name.
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes (sysexits.h): the command line is wrong.
+pub const EX_USAGE: u8 = 64;
+/// Exit codes (sysexits.h): the configuration is wrong.
+pub const EX_CONFIG: u8 = 78;
+
+#[derive(Parser)]
+#[command(name = "bowline", version, about, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What a demo runs its programs by: they die with it
+    #[command(hide = true)]
+    DemoChild(demo::child::Args),
+    /// Everything on this machine in one command: two Shiny backends behind a TLS proxy
+    Demo(demo::Args),
+    /// Run a load balancer
+    Proxy(proxy::Args),
+    /// Read configuration files and print every problem
+    Check(check::Args),
+    /// Print the JSON Schema of a configuration file, or a full example
+    Schema(schema::Args),
+    /// Show listeners, pools and backends of a running proxy
+    Status(status::Args),
+    /// List the live sessions of a running proxy
+    Sessions(sessions::Args),
+    /// Give a backend no new clients; bound ones stay until they leave or the deadline
+    Drain(drain::Args),
+    /// Give a backend clients again
+    Enable(enable::Args),
+    /// Take a backend out at once; its clients are bound anew
+    Disable(disable::Args),
+    /// Reload the configuration of a running proxy
+    Reload(reload::Args),
+}
+
+/// Runs the command the arguments name; its exit code is the process's.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match line.command {
+        Command::Demo(args) => demo::run(args),
+        Command::DemoChild(args) => demo::child::run(args),
+        Command::Proxy(args) => proxy::run(args),
+        Command::Check(args) => check::run(args, proxy::problems),
+        Command::Schema(args) => schema::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Sessions(args) => sessions::run(args),
+        Command::Drain(args) => drain::run(args),
+        Command::Enable(args) => enable::run(args),
+        Command::Disable(args) => disable::run(args),
+        Command::Reload(args) => reload::run(args),
+    }
 }

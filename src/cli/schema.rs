@@ -31,3 +31,17 @@ pub fn run(args: Args) -> ExitCode {
         Err(_) => ExitCode::FAILURE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound_and_the_role_is_needed() {
+        let command = <Args as clap::Args>::augment_args(clap::Command::new("schema"));
+        command.clone().debug_assert();
+        assert!(command.clone().try_get_matches_from(["schema", "proxy", "--example"]).is_ok());
+        assert!(command.clone().try_get_matches_from(["schema"]).is_err());
+        assert!(command.try_get_matches_from(["schema", "toaster"]).is_err());
+    }
+}

@@ -1,7 +1,7 @@
 //! The file of a proxy as written: every table and key there is, with its range, its default and its explanation.
 //!
 //! The comments on the keys are what operators read: [`super::schema`] copies them into the full example and the JSON
-//! Schema. What a value may be is in [`super::value`]; what must hold between values is checked in [`super::build`].
+//! Schema. What a value may be is in [`super::value`] and [`super::word`]; what must hold between values is checked in [`super::build`].
 
 use std::net::SocketAddr;
 
@@ -16,9 +16,9 @@ use super::proxy::{AdminState, HostPattern, LogFormat, Policy, TlsVersion};
 use super::reader::Presence::{self, AtLeastOne, Commented, Optional, Preset as ByPreset, Required, Table};
 use super::reader::section;
 use super::value::{
-    Authority, CookieName, Count, FilePath, LogLevel, Name, PathPrefix, ProbeType, Protocol, Role, ServerName, Shown,
-    Size, StatusRange, Target, Wait,
+    Authority, CookieName, Count, FilePath, LogLevel, Name, PathPrefix, ServerName, Size, StatusRange, Target, Wait,
 };
+use super::word::{ProbeType, Protocol, Role, Shown};
 
 section! {
     /// Configuration of a Bowline proxy. Durations are written "30s" or "1m 30s", sizes "64KiB". Relative paths are

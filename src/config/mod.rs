@@ -15,6 +15,7 @@ pub mod report;
 pub mod schema;
 mod source;
 mod value;
+mod word;
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +54,7 @@ pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> 
 }
 
 fn read(source: &Source, folder: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> Result<Settings, Report> {
-    let mut problems = Problems::new(source);
+    let mut problems = Problems::new(source, file::File::section().keys.iter().map(|key| key.name));
     let (tree, errors) = DeTable::parse_recoverable(source.text());
     let mut is_readable = true;
     for error in errors {

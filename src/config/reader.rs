@@ -15,6 +15,8 @@ use super::source::{Source, Span};
 #[derive(Debug)]
 pub(super) struct Problems<'s> {
     source: &'s Source,
+    /// The keys of the top level.
+    top_level: Vec<&'static str>,
     found: Vec<Problem>,
     /// Those beyond [`PROBLEMS_MAX`].
     dropped: usize,
@@ -114,8 +116,8 @@ pub(super) enum Presence {
 }
 
 impl<'s> Problems<'s> {
-    pub(super) fn new(source: &'s Source) -> Self {
-        Self { source, found: Vec::new(), dropped: 0 }
+    pub(super) fn new(source: &'s Source, top_level: impl Iterator<Item = &'static str>) -> Self {
+        Self { source, top_level: top_level.collect(), found: Vec::new(), dropped: 0 }
     }
 
     /// Adds a problem at the start of `span`.
@@ -264,6 +266,9 @@ pub(super) fn refuse_unknown_keys(table: &DeTable<'_>, title: &str, section: &Se
             format!("it belongs in a table below: `{path}`")
         } else if let Some(name) = nearest(word, names()) {
             format!("did you mean `{name}`?")
+        } else if problems.top_level.contains(&word) {
+            // In TOML every line after `[table]` belongs to it.
+            format!("it belongs at the top level: write `{word}` above the first `[table]`")
         } else {
             format!("the keys here are {}", list(names()))
         };

@@ -14,9 +14,8 @@ use toml::de::DeValue;
 use crate::types::{BackendAddress, BackendKey, ByteSize, HumanDuration, ListenAddress};
 
 use super::host;
-use super::preset::Preset;
-use super::proxy::{AdminState, HostPattern, LogFormat, Policy, TlsVersion};
-use super::reader::{Problems, Shape, Text, Value, Wrong, list, wrong_type};
+use super::proxy::HostPattern;
+use super::reader::{Problems, Shape, Text, Value, Wrong, wrong_type};
 use super::report::{nearest, quoted};
 
 /// A whole number from `MIN` to `MAX`.
@@ -338,137 +337,6 @@ impl Text for LogLevel {
         }
         let guess = nearest(text, LEVELS).map(|level| format!("did you mean `{level}`?"));
         Err(Wrong::not(text, "a log level", guess.unwrap_or_else(|| Self::REMEDY.to_owned())))
-    }
-}
-
-/// Enumerations written as one of some words.
-macro_rules! words {
-    ($( $type:ty, $what:literal: { $( $word:literal => $variant:ident, )+ } )+) => {$(
-        impl Text for $type {
-            const REMEDY: &'static str = concat!("write one of", $( " `\"", $word, "\"`" ),+);
-
-            fn parse(text: &str) -> Result<Self, Wrong> {
-                match text {
-                    $( $word => Ok(Self::$variant), )+
-                    _ => Err(not_a_word(text, $what, &[$( $word ),+])),
-                }
-            }
-
-            fn schema() -> Json {
-                json!({ "enum": [$( $word ),+] })
-            }
-        }
-
-        impl Shown for $type {
-            fn toml(&self) -> String {
-                match self {
-                    $( Self::$variant => concat!("\"", $word, "\"").to_owned(), )+
-                }
-            }
-        }
-    )+};
-}
-
-words! {
-    Role, "a role": { "proxy" => Proxy, }
-    Protocol, "a protocol of a listener": { "http" => Http, "https" => Https, }
-    ProbeType, "a type of probe": { "http" => Http, "tcp" => Tcp, }
-    LogFormat, "a log format": { "text" => Text, "json" => Json, }
-    TlsVersion, "a TLS version": { "1.2" => Tls12, "1.3" => Tls13, }
-    Policy, "a policy": {
-        "least_sessions" => LeastSessions,
-        "least_requests" => LeastRequests,
-        "round_robin" => RoundRobin,
-    }
-    AdminState, "an admin state": {
-        "enabled" => Enabled,
-        "draining" => Draining,
-        "disabled" => Disabled,
-    }
-    Preset, "a preset": {
-        "bowline" => Bowline,
-        "shiny" => Shiny,
-        "connect" => Connect,
-        "package-manager" => PackageManager,
-        "workbench" => Workbench,
-        "shiny-server" => ShinyServer,
-    }
-}
-
-fn not_a_word(text: &str, what: &str, words: &[&str]) -> Wrong {
-    let remedy = match (words, nearest(text, words.iter().copied())) {
-        ([word], _) => format!("write `{word}`"),
-        (words, None) => format!("it is one of {}", list(words.iter().copied())),
-        (words, Some(meant)) => format!("did you mean `{meant}`? It is one of {}", list(words.iter().copied())),
-    };
-    Wrong::not(text, what, remedy)
-}
-
-/// What a file configures.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Role {
-    /// A load balancer.
-    Proxy,
-}
-
-/// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// HTTP/1.1 and HTTP/2 under TLS.
-    Https,
-}
-
-/// What a probe does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProbeType {
-    /// A request.
-    Http,
-    /// A connection.
-    Tcp,
-}
-
-/// A value that can be printed as TOML, for the full example.
-pub(super) trait Shown {
-    /// As it may be written in the file.
-    fn toml(&self) -> String;
-}
-
-impl Shown for bool {
-    fn toml(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Shown for u64 {
-    fn toml(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Shown for &str {
-    fn toml(&self) -> String {
-        format!("\"{self}\"")
-    }
-}
-
-impl Shown for Duration {
-    fn toml(&self) -> String {
-        format!("\"{}\"", HumanDuration::new(*self))
-    }
-}
-
-impl Shown for ByteSize {
-    fn toml(&self) -> String {
-        format!("\"{self}\"")
-    }
-}
-
-/// A range of statuses.
-impl Shown for (u16, u16) {
-    fn toml(&self) -> String {
-        format!("\"{}-{}\"", self.0, self.1)
     }
 }
 

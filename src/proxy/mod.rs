@@ -1,17 +1,134 @@
 //! The load balancer: from listener to peer.
 //!
-//! `listener` accepts, `connection` reads heads and gives each exchange to a mover (`http`: Pingora; `tunnel`: upgrades).
-//! No mover decides anything: `request` does, out of the pure nouns `route`, `affinity`, `pool`, `headers` and one
-//! [`state`] snapshot.
+//! `listener` accepts, [`connection`] reads heads and lends each exchange to a mover ([`http`]: Pingora; [`upgrade`] and
+//! [`tunnel`]: what leaves HTTP). No mover decides anything: [`request`] does, out of the pure nouns [`route`],
+//! [`affinity`], [`pool`], [`headers`] and one [`state`] snapshot. [`conductor`] is the one task that changes things.
 
 pub mod admin;
 pub mod affinity;
 pub mod certificates;
+pub mod conductor;
+pub mod connection;
+pub mod dial;
+pub mod error;
 pub mod headers;
+pub mod http;
 pub mod ledger;
+pub mod listener;
 pub mod metrics;
+pub mod operator;
+pub mod peer;
 pub mod pool;
 pub mod probe;
+pub mod request;
 pub mod route;
+pub mod state;
 pub mod stream;
 pub mod tunnel;
+pub mod upgrade;
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::sync::watch;
+
+use self::http::Engine;
+use self::ledger::Ledger;
+use self::metrics::Metrics;
+use self::pool::{Backend, Health, Transition};
+use self::state::{Backing, State};
+use crate::config;
+use crate::telemetry::access::AccessLog;
+
+/// What every connection and request of one proxy shares.
+pub struct Proxy {
+    state: ArcSwap<State>,
+    ledger: Arc<Ledger>,
+    engine: OnceLock<Arc<HttpProxy<Engine>>>,
+    access: AccessLog,
+    metrics: Metrics,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Proxy {
+    /// A proxy on its first state; `stopping` becomes true when it is to leave.
+    pub fn new(
+        startup: &config::proxy::Startup,
+        state: State,
+        access: AccessLog,
+        metrics: Metrics,
+        stopping: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let proxy = Arc::new(Self {
+            state: ArcSwap::from_pointee(state),
+            ledger: Arc::new(Ledger::new()),
+            engine: OnceLock::new(),
+            access,
+            metrics,
+            stopping,
+        });
+        let conf = ServerConf {
+            threads: startup.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            upstream_keepalive_pool_size: startup.upstream_keepalive_connections,
+            // Attempts are counted by `request`; this only stops what would never end.
+            max_retries: 64,
+            ..ServerConf::default()
+        };
+        let engine = http_proxy(&Arc::new(conf), Engine::new(Arc::clone(&proxy)));
+        let _ = proxy.engine.set(Arc::new(engine));
+        proxy
+    }
+
+    /// The snapshot to run one request on.
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// The snapshot new requests run on from now on; those under way keep theirs.
+    pub fn swap(&self, state: State) {
+        self.state.store(Arc::new(state));
+    }
+
+    /// Pingora.
+    ///
+    /// # Panics
+    /// Never: [`Proxy::new`] sets it before anybody has the proxy.
+    pub fn engine(&self) -> &Arc<HttpProxy<Engine>> {
+        self.engine.get().expect("set because `new` sets it before it returns")
+    }
+
+    /// True when the process is to leave: idle connections end, no connection is kept.
+    pub fn stopping(&self) -> &watch::Receiver<bool> {
+        &self.stopping
+    }
+
+    /// The live sessions.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// One line per request.
+    pub fn access_log(&self) -> &AccessLog {
+        &self.access
+    }
+
+    /// Where the counters come from.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A backend's health changed, by a probe or by a request: told once, and who waits for it is woken.
+    pub fn health_changed(&self, backing: &Backing, backend: &Backend, transition: Transition) {
+        let (pool, key) = (backing.pool.name(), backend.key());
+        match transition.to {
+            Health::Up => tracing::info!(pool = %pool, backend = %key, sessions = backend.sessions(), "backend is up"),
+            Health::Down => {
+                tracing::warn!(pool = %pool, backend = %key, sessions = backend.sessions(), "backend is down")
+            }
+            Health::Unknown => tracing::info!(pool = %pool, backend = %key, "backend has no verdict yet"),
+        }
+        backing.verdict.notify_waiters();
+    }
+}

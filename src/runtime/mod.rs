@@ -1,6 +1,7 @@
 //! The outside world in small doses: the clock, signals, files that change, telling that we are ready.
 
 pub mod clock;
+pub mod dice;
 pub mod ready;
 pub mod signal;
 pub mod watch;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::config::default;
 use crate::config::file;
 use crate::config::proxy::{Listener, ListenerLimits, ListenerTls};
-use crate::config::value::Protocol;
+use crate::config::word::Protocol;
 
 use super::{Site, as_usize};
 

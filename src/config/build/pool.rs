@@ -14,7 +14,7 @@ use crate::config::preset::{Behind, behind};
 use crate::config::proxy::{Backend, CookieAffinity, Pool, PoolTimeouts, Probe, ProbeKind, UpstreamTls};
 use crate::config::reader::Field;
 use crate::config::source::Span;
-use crate::config::value::ProbeType;
+use crate::config::word::ProbeType;
 use crate::types::HumanDuration;
 
 use super::{Site, as_u32, unreadable};

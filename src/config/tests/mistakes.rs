@@ -94,6 +94,16 @@ fn unknown_keys_that_belong_in_a_table_below() {
 }
 
 #[test]
+fn keys_of_the_top_level_below_a_table() {
+    told(
+        "[[listener]]",
+        "«threads = 4\n[[listener]]",
+        "unknown key `threads` in `[admin]`",
+        "above the first `[table]`",
+    );
+}
+
+#[test]
 fn missing_keys() {
     told("\nrole = \"proxy\"", "«", "the top level has no `role`", "for example `role = \"proxy\"`");
     told("[[listener]]\nname = \"web\"\n", "«[[listener]]\n", "`[[listener]]` has no `name`", "add it");

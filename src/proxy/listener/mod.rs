@@ -1,2 +1,252 @@
-//! Connections in.
+//! Connections in: bind, accept within limits, shake hands, hand the stream on.
+//!
+//! Listeners are live settings: [`Listeners::reconcile`] binds what is new before it closes what is gone, and a listener
+//! whose address did not change keeps its socket while its other settings are swapped.
+
+mod gate;
+mod socket;
 pub mod tls;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::gate::Gate;
+pub use self::gate::Permit;
+pub use self::socket::Bound;
+use super::Proxy;
+use super::connection::{self, Downstream, Facts};
+use super::metrics::ListenerMetrics;
+use super::stream::{Socket, Stream};
+use crate::config;
+use crate::types::ListenAddress;
+
+/// What connections of a listener are served by; replaced whole on reload.
+#[derive(Debug)]
+pub struct Current {
+    /// The checked settings.
+    pub settings: config::proxy::Listener,
+    /// `Some`: https.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Its counters.
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// A listener that accepts.
+#[derive(Debug)]
+struct Listener {
+    current: Arc<ArcSwap<Current>>,
+    gate: Arc<Gate>,
+    bound: ListenAddress,
+    /// Set to true to stop accepting.
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+/// All listeners, by name.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    running: Vec<Listener>,
+    /// Of listeners that no longer accept but still have connections.
+    leaving: Vec<Arc<Gate>>,
+}
+
+/// A listener as the operator sees it.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address it is bound to; the port the kernel chose for port 0.
+    pub address: ListenAddress,
+    /// Open connections, now.
+    pub connections: Connections,
+}
+
+/// Counts a listener's open connections.
+#[derive(Clone, Debug)]
+pub struct Connections(Arc<Gate>);
+
+impl Connections {
+    /// How many are open now.
+    pub fn open(&self) -> usize {
+        self.0.open()
+    }
+}
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener `{name}` cannot be bound to {address}: {source}")]
+pub struct BindError {
+    /// Name of the listener.
+    pub name: Arc<str>,
+    /// The address asked for.
+    pub address: ListenAddress,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// New listeners' sockets, bound but not yet accepting, in the order of the settings; `None`: keep the running one.
+#[derive(Debug)]
+pub struct Prepared(Vec<(Arc<Current>, Option<Bound>)>);
+
+impl Listeners {
+    /// Binds what the new settings need and does not run yet. Nothing that runs is touched.
+    ///
+    /// # Errors
+    /// Every address that could not be bound.
+    pub fn prepare(&self, wanted: Vec<Arc<Current>>) -> Result<Prepared, Vec<BindError>> {
+        let (mut prepared, mut errors) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for current in wanted {
+            if self.kept(&current.settings).is_some() {
+                prepared.push((current, None));
+                continue;
+            }
+            match Bound::bind(&current.settings.address) {
+                Ok(bound) => prepared.push((current, Some(bound))),
+                Err(source) => errors.push(BindError {
+                    name: Arc::clone(&current.settings.name),
+                    address: current.settings.address.clone(),
+                    source,
+                }),
+            }
+        }
+        if errors.is_empty() { Ok(Prepared(prepared)) } else { Err(errors) }
+    }
+
+    /// The running listener that already has this name and address.
+    fn kept(&self, settings: &config::proxy::Listener) -> Option<&Listener> {
+        self.running.iter().find(|l| {
+            let was = l.current.load();
+            was.settings.name == settings.name && was.settings.address == settings.address
+        })
+    }
+
+    /// Starts the prepared, updates the kept, stops the rest. Established connections are not touched.
+    pub fn commit(&mut self, proxy: &Arc<Proxy>, prepared: Prepared) {
+        let mut before = std::mem::take(&mut self.running);
+        for (current, bound) in prepared.0 {
+            match bound {
+                Some(bound) => self.running.push(start(Arc::clone(proxy), current, bound)),
+                None => {
+                    let same = |l: &Listener| l.current.load().settings.name == current.settings.name;
+                    if let Some(at) = before.iter().position(same) {
+                        let listener = before.swap_remove(at);
+                        listener.gate.limit(current.settings.limits.connections);
+                        listener.current.store(current);
+                        self.running.push(listener);
+                    }
+                }
+            }
+        }
+        self.leaving.retain(|gate| gate.open() > 0);
+        for gone in before {
+            let _ = gone.stop.send(true);
+            self.leaving.push(gone.gate);
+        }
+    }
+
+    /// Open connections, those of listeners that are gone included.
+    pub fn open_connections(&self) -> usize {
+        self.running.iter().map(|l| &l.gate).chain(&self.leaving).map(|gate| gate.open()).sum()
+    }
+
+    /// Stops accepting everywhere and waits until every socket is closed; connections go on.
+    pub async fn stop(&mut self) {
+        for listener in std::mem::take(&mut self.running) {
+            let _ = listener.stop.send(true);
+            let _ = listener.accepting.await;
+            self.leaving.push(listener.gate);
+        }
+    }
+
+    /// The listeners, in the order of the settings.
+    pub fn listening(&self) -> Vec<Listening> {
+        let row = |l: &Listener| Listening {
+            name: Arc::clone(&l.current.load().settings.name),
+            address: l.bound.clone(),
+            connections: Connections(Arc::clone(&l.gate)),
+        };
+        self.running.iter().map(row).collect()
+    }
+}
+
+fn start(proxy: Arc<Proxy>, current: Arc<Current>, bound: Bound) -> Listener {
+    let gate = Gate::new(current.settings.limits.connections);
+    let (stop, stopped) = watch::channel(false);
+    let address = bound.address().clone();
+    let current = Arc::new(ArcSwap::from(current));
+    let accepting = tokio::spawn(accept(proxy, bound, Arc::clone(&current), Arc::clone(&gate), stopped));
+    Listener { current, gate, bound: address, stop, accepting }
+}
+
+/// Accepts until told to stop. A full listener accepts nobody: the kernel's queue holds who comes.
+async fn accept(
+    proxy: Arc<Proxy>,
+    bound: Bound,
+    current: Arc<ArcSwap<Current>>,
+    gate: Arc<Gate>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = gate.room() => {}
+        }
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = bound.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, client, port)) => {
+                let current = current.load_full();
+                let (proxy, permit) = (Arc::clone(&proxy), Gate::enter(&gate));
+                tokio::spawn(async move {
+                    if let Some((down, is_h2)) = shake_hands(socket, current, client, port, permit).await {
+                        connection::serve(proxy, down, is_h2).await;
+                    }
+                });
+            }
+            // The client left while it was waiting: its own business.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(e) => {
+                // Out of descriptors or memory: others must end first, and asking again at once helps nobody.
+                tracing::error!(listener = %current.load().settings.name, error = %e, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn shake_hands(
+    socket: Socket,
+    current: Arc<Current>,
+    client: Option<std::net::SocketAddr>,
+    port: u16,
+    permit: Permit,
+) -> Option<(Downstream, bool)> {
+    let (stream, server_name, is_h2) = match &current.tls {
+        None => (Stream::Plain(socket), None, false),
+        Some(config) => {
+            let limit = current.settings.limits.handshake_timeout;
+            match tls::accept(socket, Arc::clone(config), limit).await {
+                Ok(accepted) => (accepted.stream, accepted.sni, accepted.is_h2),
+                Err(error) => {
+                    current.metrics.handshake_failed(error.cause.as_str());
+                    tracing::debug!(listener = %current.settings.name, client.address = ?client, error = %error, "handshake failed");
+                    return None;
+                }
+            }
+        }
+    };
+    let is_tls = current.tls.is_some();
+    let facts = Arc::new(Facts { listener: current, client, port, is_tls, server_name });
+    Some((Downstream { stream, buf: BytesMut::new(), facts, permit }, is_h2))
+}

@@ -113,27 +113,3 @@ impl Method {
         }
     }
 }
-
-/// The label of a websocket's close code: those of RFC 6455 §7.4.1 and its registry by number; of the private ones what
-/// Shiny's clients tell apart: 3000 and 46xx mean come back, 47xx means do not.
-pub(super) fn close_code(code: Option<u16>) -> &'static str {
-    match code {
-        None | Some(1005) => "none",
-        Some(1000) => "1000",
-        Some(1001) => "1001",
-        Some(1002) => "1002",
-        Some(1003) => "1003",
-        Some(1007) => "1007",
-        Some(1008) => "1008",
-        Some(1009) => "1009",
-        Some(1010) => "1010",
-        Some(1011) => "1011",
-        Some(1012) => "1012",
-        Some(1013) => "1013",
-        Some(1014) => "1014",
-        Some(3000) => "3000",
-        Some(4600..=4699) => "46xx",
-        Some(4700..=4799) => "47xx",
-        Some(_) => "other",
-    }
-}

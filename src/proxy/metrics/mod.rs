@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::shiny::close;
 use crate::telemetry::metrics::{Counter, Histogram, Named};
 use crate::types::BackendKey;
 
@@ -213,7 +214,7 @@ impl PoolMetrics {
 
     /// A websocket ended with this close code, `None` without a Close frame or a code in it.
     pub fn session_closed(&self, code: Option<u16>) {
-        self.closes.counter(labels::close_code(code)).increment();
+        self.closes.counter(close::label(code)).increment();
     }
 }
 

@@ -1,1 +1,53 @@
 //! Upgraded connections: our own pumps, frame-aware for websockets.
+//!
+//! Bytes pass unchanged and in order. What the tunnel adds are pings to a quiet browser, at frame boundaries, whose
+//! answers it takes out again; what it never adds is a Close frame, because after one Shiny's client does not come back.
+//! An idle tunnel holds two sockets, a timer and no buffer.
+
+mod end;
+mod frames;
+mod pump;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use self::end::{End, EndCause};
+use self::pump::Pump;
+use super::ledger::Session;
+use super::stream::Stream;
+
+/// Both sides of an upgrade, and how they are to be treated.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The client.
+    pub client: Stream,
+    /// The backend.
+    pub upstream: Stream,
+    /// Read from the client already, behind its request.
+    pub to_upstream: Bytes,
+    /// The head of the 101, and what followed it from the backend.
+    pub to_client: Bytes,
+    /// Length of that head: no frames yet.
+    pub head_len: usize,
+    /// RFC 6455 is spoken: frames are followed, the client is pinged.
+    pub is_websocket: bool,
+    /// A websocket client that was silent for so long is pinged, and again; after two pings without an answer it is
+    /// gone.
+    pub ping_after: Duration,
+    /// Silence of both sides after which a tunnel that is not pinged ends.
+    pub idle_timeout: Duration,
+    /// Its entry in the ledger, which may tell it to end.
+    pub session: Session,
+}
+
+/// Runs a tunnel to its end; both connections are closed then. Dropping the future cuts it.
+pub async fn run(tunnel: Tunnel) -> End {
+    let Tunnel { client, upstream, to_upstream, to_client, head_len, is_websocket, ping_after, idle_timeout, session } =
+        tunnel;
+    let patience = if is_websocket { ping_after } else { idle_timeout };
+    let mut pump = Pump::new(client, upstream, is_websocket, patience, session);
+    pump.begin(&to_upstream, &to_client, head_len);
+    drop((to_upstream, to_client));
+    pump.await
+}

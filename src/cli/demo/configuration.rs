@@ -1,0 +1,121 @@
+//! The text of DIR/proxy.toml: what a proxy in front of the demo's processes needs, and nothing else.
+
+use std::fmt::Write;
+
+use super::apps::App;
+
+/// What the text is made from.
+pub(super) struct Front<'a> {
+    /// Port of the https listener.
+    pub(super) https_port: u16,
+    /// Listen on `[::1]` too.
+    pub(super) has_ipv6: bool,
+    /// Port of the admin endpoint.
+    pub(super) admin_port: u16,
+    /// One pool each; the first answers every host, the others `r.localhost`.
+    pub(super) pools: &'a [(App, Vec<Member>)],
+}
+
+/// A backend of a pool.
+pub(super) struct Member {
+    /// Backend key.
+    pub(super) key: String,
+    /// On 127.0.0.1.
+    pub(super) port: u16,
+}
+
+/// The file's text. All paths in it are relative to it.
+pub(super) fn text(front: &Front<'_>) -> String {
+    let mut text = HEAD.replace("ADMIN_PORT", &front.admin_port.to_string());
+    let listeners = [("https", "127.0.0.1"), ("https-ipv6", "[::1]")];
+    for (name, address) in listeners.iter().take(if front.has_ipv6 { 2 } else { 1 }) {
+        let port = front.https_port.to_string();
+        text += &LISTENER.replace("NAME", name).replace("ADDRESS", address).replace("PORT", &port);
+    }
+    for (app, members) in front.pools {
+        let backends = members.iter().fold(String::new(), |mut lines, Member { key, port }| {
+            // Writing into a string cannot fail.
+            let _ = writeln!(lines, "    {{ key = \"{key}\", address = \"127.0.0.1:{port}\" }},");
+            lines
+        });
+        let host = match app {
+            App::Python => "",
+            App::R => "host = \"r.localhost\"\n",
+        };
+        text += &POOL.replace("NAME", app.name()).replace("BACKENDS", &backends).replace("HOST", host);
+    }
+    text
+}
+
+const HEAD: &str = r#"# Written by `bowline demo` at each start. Changes made while it runs take effect at once; to keep them, copy the file.
+role = "proxy"
+
+[admin]
+address = "127.0.0.1:ADMIN_PORT"
+socket = "admin.sock"
+
+[access_log]
+enabled = true
+file = "logs/access.log"
+
+[shutdown]
+deadline = "2s"
+"#;
+
+const LISTENER: &str = r#"
+[[listener]]
+name = "NAME"
+address = "ADDRESS:PORT"
+protocol = "https"
+tls.certificates = "certs/"
+"#;
+
+const POOL: &str = r#"
+[[pool]]
+name = "NAME"
+preset = "shiny"
+affinity.cookie = { key_file = "keys/affinity.key" }
+backend = [
+BACKENDS]
+
+[[route]]
+HOSTpath = "/"
+pool = "NAME"
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools() -> Vec<(App, Vec<Member>)> {
+        let member = |key: &str, port| Member { key: key.to_owned(), port };
+        vec![
+            (App::Python, vec![member("node-a", 4001), member("node-b", 4002)]),
+            (App::R, vec![member("node-c", 4003), member("node-d", 4004)]),
+        ]
+    }
+
+    #[test]
+    fn ports_keys_and_routes_are_written() {
+        let front = Front { https_port: 8444, has_ipv6: true, admin_port: 9444, pools: &pools() };
+        let value: toml::Table = text(&front).parse().unwrap();
+        assert_eq!(value["admin"]["address"].as_str(), Some("127.0.0.1:9444"));
+        let addresses: Vec<_> =
+            value["listener"].as_array().unwrap().iter().map(|one| one["address"].as_str().unwrap()).collect();
+        assert_eq!(addresses, ["127.0.0.1:8444", "[::1]:8444"]);
+        let second = &value["pool"][1];
+        assert_eq!(second["name"].as_str(), Some("shiny-r"));
+        assert_eq!(second["backend"][1]["key"].as_str(), Some("node-d"));
+        assert_eq!(second["backend"][1]["address"].as_str(), Some("127.0.0.1:4004"));
+        assert!(value["route"][0].get("host").is_none());
+        assert_eq!(value["route"][1]["host"].as_str(), Some("r.localhost"));
+        assert_eq!(value["route"][1]["pool"].as_str(), Some("shiny-r"));
+    }
+
+    #[test]
+    fn without_ipv6_there_is_one_listener() {
+        let front = Front { https_port: 8443, has_ipv6: false, admin_port: 9443, pools: &pools() };
+        let value: toml::Table = text(&front).parse().unwrap();
+        assert_eq!(value["listener"].as_array().unwrap().len(), 1);
+    }
+}

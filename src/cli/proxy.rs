@@ -1,0 +1,91 @@
+//! `bowline proxy`: settings → telemetry → [`conductor::run`].
+#![expect(clippy::print_stderr, reason = "a command that did not start says why")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::EX_CONFIG;
+use crate::config;
+use crate::config::proxy::Settings;
+use crate::config::report::Problem;
+use crate::proxy::conductor::{self, Options, StartError};
+use crate::proxy::state;
+use crate::runtime::clock;
+use crate::telemetry::log;
+
+/// Run a load balancer.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Write the bound addresses here as JSON once everything listens
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<PathBuf>,
+}
+
+/// What is wrong with the files a configuration names, for `bowline check`.
+pub fn problems(settings: &Settings) -> Vec<Problem> {
+    let found = state::check(&settings.live, clock::unix_seconds());
+    found.iter().filter(|p| !p.is_warning).map(conductor::reported).collect()
+}
+
+/// Runs until told to leave.
+pub fn run(args: Args) -> ExitCode {
+    let settings = match config::load(&args.config) {
+        Ok(settings) => settings,
+        Err(report) => {
+            eprint!("{report}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    let _log = match log::start(&settings.startup.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("the log cannot be started: {error}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "bowline proxy starts");
+    // Pingora dials by the process's default provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.startup.threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no threads for the proxy: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let options = Options { file: args.config, ports_file: args.ports_file };
+    let outcome = runtime.block_on(conductor::run(settings, options));
+    // Whatever still runs (a client that never reads) must not hold the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &StartError) -> ExitCode {
+    eprintln!("bowline proxy did not start: {error}");
+    match error {
+        StartError::Unusable(problems) => {
+            for problem in problems {
+                let kind = if problem.is_warning { "warning" } else { "error" };
+                eprintln!("  {kind}: {problem}\n    {}", problem.remedy);
+            }
+            ExitCode::from(EX_CONFIG)
+        }
+        StartError::Bind(errors) => {
+            for error in errors {
+                eprintln!("  {error}");
+            }
+            ExitCode::FAILURE
+        }
+        StartError::Admin(_) | StartError::System { .. } => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,376 @@
+//! One HTTP/1.x request head: found, bounded, judged. Pure: bytes in, a verdict out.
+//!
+//! Stricter than RFC 9112 requires wherever two parsers could read one message differently: what is refused here
+//! never reaches a backend. Nothing is copied; whoever needs a header map builds one with [`parts`].
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
+
+use super::framing::Framing;
+use super::refusal::Refusal;
+
+/// Fields one head may have at most, whatever the configuration says: Pingora reads no more.
+pub const FIELDS_MAX: usize = 256;
+
+/// What a head says, as far as the connection must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes up to and including the blank line.
+    pub len: usize,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// The client will not send another request, or speaks HTTP/1.0 without asking to stay.
+    pub closes: bool,
+    /// The client asks to leave HTTP with a protocol we would tunnel, and sends no body.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// The protocol an upgrade asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// `websocket` (RFC 6455).
+    Websocket,
+    /// Any other but HTTP and TLS themselves, whose upgrades would smuggle requests past every rule.
+    Other,
+}
+
+/// The listener's bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of a head.
+    pub bytes: usize,
+    /// Fields of a head; never more than [`FIELDS_MAX`].
+    pub fields: usize,
+}
+
+/// Reads the head at the start of `buf`.
+///
+/// `Ok(None)`: not complete yet. `searched` is where the last call gave up, so that a head arriving byte by byte
+/// costs linear time; start with 0.
+///
+/// # Errors
+/// The first broken rule, as a [`Refusal`].
+pub fn parse(buf: &[u8], bounds: Bounds, searched: &mut usize) -> Result<Option<Head>, Refusal> {
+    let from = searched.saturating_sub(3);
+    let window = &buf[..buf.len().min(bounds.bytes)];
+    let Some(end) = memchr::memmem::find(window.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
+        *searched = window.len();
+        if buf.len() >= bounds.bytes {
+            return Err(Refusal::HeadTooLarge);
+        }
+        // A line that ended in LF alone will never be followed by what we wait for.
+        return if ends_with_bare_blank_line(buf) { Err(Refusal::BareLineFeed) } else { Ok(None) };
+    };
+    let len = from + end + 4;
+    judge(&buf[..len], bounds).map(Some)
+}
+
+fn ends_with_bare_blank_line(buf: &[u8]) -> bool {
+    buf.ends_with(b"\n\n") || buf.ends_with(b"\n\r\n") && !buf.ends_with(b"\r\n\r\n")
+}
+
+fn judge(head: &[u8], bounds: Bounds) -> Result<Head, Refusal> {
+    if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
+        return Err(Refusal::BareLineFeed);
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(Refusal::BadRequestLine),
+        Err(e) => return Err(named(e, head)),
+    }
+    if request.headers.len() > bounds.fields {
+        return Err(Refusal::TooManyFields);
+    }
+    let method = request.method.unwrap_or_default();
+    if method.len() > 32 {
+        return Err(Refusal::BadMethod);
+    }
+    if method == "CONNECT" {
+        return Err(Refusal::ConnectMethod);
+    }
+    let is_http10 = request.version == Some(0);
+    let authority = target_authority(method, request.path.unwrap_or_default())?;
+    judge_fields(request.headers, is_http10, authority).map(|mut verdict| {
+        verdict.len = head.len();
+        verdict
+    })
+}
+
+/// The authority of an absolute-form target; `None` for origin-form and `*`.
+fn target_authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a str>, Refusal> {
+    if target.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#') {
+        return Err(Refusal::BadTarget);
+    }
+    if target.starts_with('/') || target == "*" && method == "OPTIONS" {
+        return Ok(None);
+    }
+    let rest = strip_scheme(target).ok_or(Refusal::BadTarget)?;
+    let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
+    if authority.is_empty() || authority.contains('@') || target.parse::<Uri>().is_err() {
+        return Err(Refusal::BadTarget);
+    }
+    Ok(Some(authority))
+}
+
+fn strip_scheme(target: &str) -> Option<&str> {
+    for scheme in ["http://", "https://"] {
+        if target.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme)) {
+            return Some(&target[scheme.len()..]);
+        }
+    }
+    None
+}
+
+fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
+    let mut host: Option<&[u8]> = None;
+    let mut length: Option<u64> = None;
+    let mut chunked = false;
+    let mut upgrade: Option<&[u8]> = None;
+    let (mut closes, mut keeps, mut nominates_upgrade) = (false, false, false);
+    for field in fields {
+        if field.value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+            return Err(Refusal::BadFieldValue);
+        }
+        // Lengths first: most fields are told apart without a comparison.
+        match field.name.len() {
+            4 if field.name.eq_ignore_ascii_case("host") => {
+                if host.replace(field.value).is_some() {
+                    return Err(Refusal::MultipleHosts);
+                }
+            }
+            14 if field.name.eq_ignore_ascii_case("content-length") => {
+                if length.replace(content_length(field.value)?).is_some() {
+                    return Err(Refusal::MultipleLengths);
+                }
+            }
+            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                if chunked || is_http10 || !field.value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal::BadTransferEncoding);
+                }
+                chunked = true;
+            }
+            10 if field.name.eq_ignore_ascii_case("connection") => {
+                for token in tokens(field.value) {
+                    closes |= token.eq_ignore_ascii_case(b"close");
+                    keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+                    nominates_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+                }
+            }
+            7 if field.name.eq_ignore_ascii_case("upgrade") => upgrade = Some(field.value),
+            _ => {}
+        }
+    }
+    if chunked && length.is_some() {
+        return Err(Refusal::LengthAndEncoding);
+    }
+    match (host, authority) {
+        (None, None) if is_http10 => {}
+        (None, _) if !is_http10 => return Err(Refusal::MissingHost),
+        (Some(h), _) if !is_host(h) => return Err(Refusal::BadHost),
+        // RFC 9112 §3.2.2 lets the target win; two names for one request help only an attacker.
+        (Some(h), Some(a)) if !h.eq_ignore_ascii_case(a.as_bytes()) => return Err(Refusal::BadHost),
+        _ => {}
+    }
+    let framing = match length {
+        _ if chunked => Framing::Chunked,
+        None | Some(0) => Framing::Empty,
+        Some(n) => Framing::Length(n),
+    };
+    let asks = !is_http10 && nominates_upgrade && framing == Framing::Empty;
+    Ok(Head {
+        len: 0,
+        framing,
+        closes: closes || is_http10 && !keeps,
+        upgrade: if asks { upgrade.and_then(tunnelled) } else { None },
+    })
+}
+
+fn tunnelled(value: &[u8]) -> Option<Upgrade> {
+    if value.eq_ignore_ascii_case(b"websocket") {
+        return Some(Upgrade::Websocket);
+    }
+    let is_ours = |token: &[u8]| {
+        let name = token.split(|b| *b == b'/').next().unwrap_or_default();
+        [&b"h2"[..], b"h2c", b"h3", b"http", b"tls"].iter().any(|p| name.eq_ignore_ascii_case(p))
+    };
+    if value.is_empty() || tokens(value).any(is_ours) { None } else { Some(Upgrade::Other) }
+}
+
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
+}
+
+fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.contains(&b',') {
+        return Err(Refusal::MultipleLengths);
+    }
+    let is_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| is_digits);
+    text.and_then(|t| t.parse().ok()).ok_or(Refusal::BadLength)
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110 §7.2, as far as it matters: no user, no path, no list, not empty.
+fn is_host(value: &[u8]) -> bool {
+    let (name, port) = match value.iter().rposition(|b| *b == b':') {
+        Some(at) if !value.ends_with(b"]") => (&value[..at], &value[at + 1..]),
+        _ => (value, &value[..0]),
+    };
+    let in_brackets = name.len() > 4 && name.starts_with(b"[") && name.ends_with(b"]");
+    let name_fits = if in_brackets {
+        name[1..name.len() - 1].iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b))
+    } else {
+        !name.is_empty()
+            && name.len() <= 253
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b))
+    };
+    name_fits && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+fn named(error: httparse::Error, head: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
+        httparse::Error::Version => Refusal::BadVersion,
+        httparse::Error::HeaderName if is_folded(head) => Refusal::FoldedField,
+        httparse::Error::HeaderName => Refusal::BadFieldName,
+        httparse::Error::HeaderValue if is_folded(head) => Refusal::FoldedField,
+        httparse::Error::HeaderValue => Refusal::BadFieldValue,
+        httparse::Error::Token => {
+            let method = head.split(|b| *b == b' ').next().unwrap_or_default();
+            let is_token = !method.is_empty()
+                && method.iter().all(|b| b.is_ascii_graphic() && !b"(),/:;<=>?@[\\]{}\"".contains(b));
+            if is_token { Refusal::BadTarget } else { Refusal::BadMethod }
+        }
+        _ => Refusal::BadRequestLine,
+    }
+}
+
+fn is_folded(head: &[u8]) -> bool {
+    memchr::memmem::find(head, b"\r\n ").is_some() || memchr::memmem::find(head, b"\r\n\t").is_some()
+}
+
+/// The head as a header map, for those who route on it themselves. Call only with bytes [`parse`] accepted.
+///
+/// # Errors
+/// [`Refusal::BadTarget`] or [`Refusal::BadFieldValue`] for what only the `http` types refuse.
+pub fn parts(head: &[u8]) -> Result<request::Parts, Refusal> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    request.parse(head).map_err(|e| named(e, head))?;
+    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    for field in request.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refusal::BadFieldName)?;
+        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Refusal::BadFieldValue)?);
+    }
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = Method::from_bytes(request.method.unwrap_or_default().as_bytes()).map_err(|_| Refusal::BadMethod)?;
+    parts.uri = request.path.unwrap_or_default().parse().map_err(|_| Refusal::BadTarget)?;
+    parts.version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = headers;
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { bytes: 1024, fields: 10 };
+
+    fn read(text: &str) -> Result<Option<Head>, Refusal> {
+        parse(text.as_bytes(), BOUNDS, &mut 0)
+    }
+
+    fn accepted(text: &str) -> Head {
+        read(text).expect(text).expect(text)
+    }
+
+    #[test]
+    fn a_plain_request_has_no_body_and_stays() {
+        let head = accepted("GET /a?b HTTP/1.1\r\nHost: a.example:80\r\n\r\nrest");
+        assert_eq!((head.framing, head.closes, head.upgrade), (Framing::Empty, false, None));
+        assert_eq!(head.len, "GET /a?b HTTP/1.1\r\nHost: a.example:80\r\n\r\n".len());
+    }
+
+    #[test]
+    fn every_head_is_found_however_it_is_cut() {
+        let text = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n";
+        let mut searched = 0;
+        for end in 0..text.len() {
+            assert_eq!(parse(&text[..end], BOUNDS, &mut searched), Ok(None), "{end}");
+        }
+        assert_eq!(parse(text, BOUNDS, &mut searched).expect("whole").expect("whole").framing, Framing::Length(12));
+    }
+
+    #[test]
+    fn each_broken_rule_has_its_name() {
+        use Refusal::*;
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(10));
+        let huge = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(1100));
+        let cases = [
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", LengthAndEncoding),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", MultipleLengths),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n", MultipleLengths),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n", BadLength),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", BadLength),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n", BadLength),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", BadTransferEncoding),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", BadTransferEncoding),
+            ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", BadTransferEncoding),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", MultipleHosts),
+            ("GET / HTTP/1.1\r\nX: a\r\n\r\n", MissingHost),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", BadHost),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", BadHost),
+            ("GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", BadHost),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", BadHost),
+            ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", BadHost),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", BadFieldName),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", FoldedField),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", BadFieldValue),
+            ("GET / HTTP/1.1\nHost: a\n\n", BareLineFeed),
+            ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", BareLineFeed),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", BadVersion),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", BadTarget),
+            ("GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", BadMethod),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", BadTarget),
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", BadTarget),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", ConnectMethod),
+            (many.as_str(), TooManyFields),
+            (huge.as_str(), HeadTooLarge),
+        ];
+        for (text, refusal) in cases {
+            assert_eq!(read(text), Err(refusal), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_leaves_http_is_tunnelled() {
+        let ask = |v: &str| {
+            accepted(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {v}\r\n\r\n"))
+                .upgrade
+        };
+        assert_eq!(ask("websocket"), Some(Upgrade::Websocket));
+        assert_eq!(ask("WebSocket"), Some(Upgrade::Websocket));
+        assert_eq!(ask("ndt7"), Some(Upgrade::Other));
+        assert_eq!(ask("h2c"), None);
+        assert_eq!(ask("foo, HTTP/2.0"), None);
+        assert_eq!(ask("TLS/1.0"), None);
+        assert_eq!(accepted("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n").upgrade, None, "not nominated");
+        let with_body =
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n";
+        assert_eq!(accepted(with_body).upgrade, None);
+    }
+
+    #[test]
+    fn http_10_leaves_unless_it_asks_to_stay() {
+        assert!(accepted("GET / HTTP/1.0\r\n\r\n").closes);
+        assert!(!accepted("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").closes);
+        assert!(accepted("GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n").closes);
+    }
+
+    #[test]
+    fn targets_may_be_absolute_or_an_asterisk() {
+        accepted("GET http://A/x HTTP/1.1\r\nHost: a\r\n\r\n");
+        accepted("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+        accepted("GET / HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n");
+    }
+}

@@ -1,0 +1,215 @@
+//! One client connection, from its first byte to its last.
+//!
+//! For HTTP/1.x the loop reads every head itself (bounded in bytes, fields and time), refuses what is ambiguous by
+//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`](super::upgrade), the
+//! rest to Pingora. HTTP/2 goes to Pingora whole. It decides nothing about where a request goes.
+
+pub mod exchange;
+pub mod framing;
+pub mod head;
+mod refusal;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::exchange::{Exchange, linger};
+use self::head::{Bounds, Head};
+pub use self::refusal::Refusal;
+use super::listener::{Current, Permit};
+pub use super::stream::Stream;
+use super::{Proxy, upgrade};
+
+/// What is known of a connection before its first request.
+#[derive(Debug)]
+pub struct Facts {
+    /// The listener's settings as they were when the connection came.
+    pub listener: Arc<Current>,
+    /// `None` for a unix socket.
+    pub client: Option<SocketAddr>,
+    /// The port it came to; 0 for a unix socket.
+    pub port: u16,
+    /// Under TLS.
+    pub is_tls: bool,
+    /// The name the client asked for in the handshake.
+    pub server_name: Option<String>,
+}
+
+impl Facts {
+    /// Counts and notes a refused head or body.
+    pub fn refused(&self, refusal: Refusal) {
+        self.listener.metrics.refused(refusal.as_str());
+        tracing::debug!(
+            listener = %self.listener.settings.name,
+            client.address = ?self.client,
+            error.r#type = refusal.as_str(),
+            "request refused"
+        );
+    }
+}
+
+/// A client connection with what was read ahead of it.
+#[derive(Debug)]
+pub struct Downstream {
+    /// The bytes.
+    pub stream: Stream,
+    /// Read, but not yet used; empty and without memory while the connection idles.
+    pub buf: BytesMut,
+    /// What is known of it.
+    pub facts: Arc<Facts>,
+    /// Its place among the listener's connections, given back when the connection ends.
+    pub permit: Permit,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(proxy: Arc<Proxy>, down: Downstream, is_h2: bool) {
+    let user_data: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&down.facts));
+    let Ok(response) = ResponseHeader::build_no_case(200_u16, Some(0)) else { return };
+    let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(user_data)));
+    if is_h2 { serve_h2(proxy, down, digest).await } else { serve_h1(proxy, down, digest).await }
+}
+
+/// The client's connection preface (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+async fn serve_h2(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDigest>) {
+    // Pingora waits for the preface without a limit, so it is read here.
+    let limit = down.facts.listener.settings.limits.head_timeout;
+    let preface = async {
+        while down.buf.len() < PREFACE.len() {
+            if fill(&mut down).await.is_err() || !PREFACE.starts_with(&down.buf[..down.buf.len().min(PREFACE.len())]) {
+                return false;
+            }
+        }
+        down.buf.starts_with(PREFACE)
+    };
+    if timeout(limit, preface).await == Ok(true) {
+        let engine = proxy.engine();
+        let stream = Box::new(Exchange::all(down, digest));
+        engine.process_new(stream, proxy.stopping()).await;
+    }
+}
+
+async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDigest>) {
+    loop {
+        let head = match next_head(&proxy, &mut down).await {
+            Next::Head(head) => head,
+            Next::Over => return,
+            Next::Refused(refusal) => {
+                down.facts.refused(refusal);
+                let answered = timeout(Duration::from_secs(2), down.stream.write_all(&refusal.response())).await;
+                if matches!(answered, Ok(Ok(()))) {
+                    linger(down).await;
+                }
+                return;
+            }
+        };
+        // Boxed, so that an idle connection does not carry the size of a working one.
+        let next = match head.upgrade {
+            Some(kind) => Box::pin(upgrade::serve(Arc::clone(&proxy), down, head, kind)).await,
+            None => Box::pin(forward(&proxy, down, head, Arc::clone(&digest))).await,
+        };
+        match next {
+            Some(returned) if !head.closes && !*proxy.stopping().borrow() => down = returned,
+            Some(mut returned) => {
+                let _ = timeout(Duration::from_secs(2), returned.stream.shutdown()).await;
+                return;
+            }
+            None => return,
+        }
+        if down.buf.is_empty() {
+            down.buf = BytesMut::new();
+        }
+    }
+}
+
+/// One exchange through Pingora; the connection comes back if it can carry another.
+async fn forward(proxy: &Proxy, down: Downstream, head: Head, digest: Arc<ProxyDigest>) -> Option<Downstream> {
+    let keepalive = down.facts.listener.settings.limits.keepalive_timeout.as_secs().max(1);
+    let mut session = ServerSession::new_http1(Box::new(Exchange::one(down, &head, digest)));
+    session.set_keepalive(Some(keepalive));
+    session.set_total_drain_timeout(Some(Duration::from_secs(5)));
+    let (stream, _) = proxy.engine().process_new_http(session, proxy.stopping()).await?.consume();
+    stream.into_any().downcast::<Exchange>().ok()?.into_downstream()
+}
+
+enum Next {
+    Head(Head),
+    Refused(Refusal),
+    Over,
+}
+
+/// Waits for the next head: as long as the connection may idle for its first byte, `head_timeout` for the rest.
+async fn next_head(proxy: &Proxy, down: &mut Downstream) -> Next {
+    let facts = Arc::clone(&down.facts);
+    let limits = &facts.listener.settings.limits;
+    let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count.min(head::FIELDS_MAX) };
+    if down.buf.is_empty() {
+        let mut stopping = proxy.stopping().clone();
+        let came = tokio::select! {
+            biased;
+            came = timeout(limits.keepalive_timeout, fill(down)) => came,
+            _ = stopping.wait_for(|stop| *stop) => return Next::Over,
+        };
+        if !matches!(came, Ok(Ok(()))) {
+            return Next::Over;
+        }
+    }
+    let deadline = Instant::now() + limits.head_timeout;
+    let mut searched = 0;
+    loop {
+        // An empty line before a request is left over from old clients' bodies (RFC 9112 §2.2).
+        while searched == 0 && down.buf.starts_with(b"\r\n") {
+            let _ = down.buf.split_to(2);
+        }
+        match head::parse(&down.buf, bounds, &mut searched) {
+            Ok(Some(head)) => return Next::Head(head),
+            Ok(None) => {}
+            Err(refusal) => return Next::Refused(refusal),
+        }
+        match timeout_at(deadline, fill(down)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Next::Over,
+            Err(_) => return Next::Refused(Refusal::HeadTimeout),
+        }
+    }
+}
+
+/// Bytes one read takes at most.
+const SCRATCH: usize = 16 * 1024;
+
+thread_local! {
+    /// One buffer per thread, borrowed within a single poll: a connection that waits holds none.
+    static READ: std::cell::RefCell<Box<[u8]>> = std::cell::RefCell::new(vec![0; SCRATCH].into());
+}
+
+/// Reads once and appends what came. Cancel-safe.
+///
+/// # Errors
+/// The stream's error, or `UnexpectedEof` when the client has ended.
+pub(super) async fn fill(down: &mut Downstream) -> std::io::Result<()> {
+    let Downstream { stream, buf, .. } = down;
+    poll_fn(|cx| {
+        READ.with_borrow_mut(|scratch| {
+            let mut came = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut came))?;
+            if came.filled().is_empty() {
+                return Poll::Ready(Err(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            buf.extend_from_slice(came.filled());
+            Poll::Ready(Ok(()))
+        })
+    })
+    .await
+}

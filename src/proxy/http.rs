@@ -1,0 +1,386 @@
+//! The Pingora mover: HTTP/2, and HTTP/1.x exchanges that are not upgrades. Asks [`request`](super::request) at each of
+//! Pingora's phases and does what it says.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Version;
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, LOCATION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::Proxy;
+use super::connection::Facts;
+use super::error::Cause;
+use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
+use crate::shiny::shim::Injector;
+
+/// Pingora's view of the proxy.
+pub struct Engine {
+    proxy: Arc<Proxy>,
+}
+
+/// What Pingora carries for us from phase to phase.
+#[derive(Default)]
+pub struct Carried {
+    /// `None` before the request arrived.
+    context: Option<Context>,
+    injector: Option<Injector>,
+    /// Why it failed, once that is decided.
+    cause: Option<Cause>,
+    /// The upstream connection of this attempt came from the pool.
+    is_reused: bool,
+    /// The head of a final answer has come.
+    has_answer: bool,
+    /// The last error was answered by [`Next::Again`].
+    goes_again: bool,
+}
+
+impl Engine {
+    /// Moves requests for this proxy.
+    pub fn new(proxy: Arc<Proxy>) -> Self {
+        Self { proxy }
+    }
+}
+
+/// The error Pingora carries when the decision about it was taken already.
+const DECIDED: ErrorType = ErrorType::Custom("Decided");
+
+fn decided(carried: &mut Carried, cause: Cause) -> Box<Error> {
+    carried.cause = Some(cause);
+    carried.goes_again = false;
+    Error::new(DECIDED)
+}
+
+fn again(carried: &mut Carried) -> Box<Error> {
+    carried.goes_again = true;
+    let mut error = Error::new(DECIDED);
+    error.set_retry(true);
+    error
+}
+
+fn internal() -> Box<Error> {
+    Error::new(ErrorType::InternalError)
+}
+
+#[async_trait]
+impl ProxyHttp for Engine {
+    type CTX = Carried;
+
+    fn new_ctx(&self) -> Carried {
+        Carried::default()
+    }
+
+    /// No modules: even a disabled one runs for every request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, carried: &mut Carried) -> Result<bool> {
+        let facts = facts(session).ok_or_else(internal)?;
+        let (context, answer) = Context::arrive(&self.proxy, facts, session.req_header());
+        let body = context.timeouts().map(|t| t.body);
+        carried.context = Some(context);
+        match answer {
+            None => {
+                // Silence of the client within its body, and of its reading within ours.
+                session.set_read_timeout(body);
+                session.set_write_timeout(body);
+                Ok(false)
+            }
+            Some(Answer::Error(cause)) => Err(decided(carried, cause)),
+            Some(Answer::Redirect(url)) => {
+                let mut head = ResponseHeader::build(308, Some(2))?;
+                head.insert_header(LOCATION, url)?;
+                head.set_content_length(0)?;
+                session.write_response_header(Box::new(head), true).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        carried: &mut Carried,
+    ) -> Result<()> {
+        let Some((context, bytes)) = carried.context.as_mut().zip(body.as_ref()) else { return Ok(()) };
+        if context.body_overflows(bytes.len()) { Err(decided(carried, Cause::BodyTooLarge)) } else { Ok(()) }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, carried: &mut Carried) -> Result<Box<HttpPeer>> {
+        (carried.goes_again, carried.has_answer) = (false, false);
+        let Some(context) = carried.context.as_mut() else { return Err(internal()) };
+        loop {
+            if let Err(cause) = context.choose(&session.req_header().headers).await {
+                return Err(decided(carried, cause));
+            }
+            let peer = match context.chosen() {
+                Some((backing, _, index)) => match backing.peers.get(index) {
+                    Some(dialled) => dialled.peer(context.needs_fresh_connection()).await,
+                    None => return Err(internal()),
+                },
+                None => return Err(internal()),
+            };
+            match peer {
+                Ok(peer) => return Ok(peer),
+                // The name of the backend does not resolve.
+                Err(_) => match context.not_connected(NotConnected::Failed) {
+                    Next::Again => {}
+                    Next::GiveUp(cause) => return Err(decided(carried, cause)),
+                },
+            }
+        }
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        carried: &mut Carried,
+    ) -> Result<()> {
+        carried.is_reused = reused;
+        if let Some(context) = carried.context.as_mut() {
+            context.connected(reused);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, carried: &mut Carried, e: Box<Error>) -> Box<Error> {
+        let Some(context) = carried.context.as_mut() else { return e };
+        match context.not_connected(not_connected(&e)) {
+            Next::Again => again(carried),
+            Next::GiveUp(cause) => decided(carried, cause),
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        carried: &mut Carried,
+    ) -> Result<()> {
+        let Some(context) = carried.context.as_ref() else { return Err(internal()) };
+        let edits = context.edits(session.req_header(), false);
+        for name in &edits.remove {
+            upstream.remove_header(name);
+        }
+        for (name, value) in edits.set {
+            upstream.insert_header(name, value)?;
+        }
+        // A request that asked to leave HTTP and may not is an ordinary request from here on.
+        upstream.remove_header(&UPGRADE);
+        upstream.remove_header(&CONNECTION);
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        carried: &mut Carried,
+    ) -> Result<()> {
+        if answer.status.is_informational() {
+            return Ok(());
+        }
+        carried.has_answer = true;
+        let Some(context) = carried.context.as_mut() else { return Err(internal()) };
+        match context.answered(answer.status.as_u16(), &answer.headers) {
+            Reply::Again => {
+                carried.has_answer = false;
+                Err(again(carried))
+            }
+            Reply::Pass { remove, set, cookie, injector } => {
+                for name in &remove {
+                    answer.remove_header(name);
+                }
+                for (name, value) in set {
+                    answer.insert_header(name, value)?;
+                }
+                if let Some(cookie) = cookie {
+                    answer.append_header(SET_COOKIE, cookie)?;
+                }
+                carried.injector = injector.filter(|_| session.req_header().method != http::Method::HEAD);
+                Ok(())
+            }
+        }
+    }
+
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, _: &mut Carried) -> Result<()> {
+        // Pingora frames an answer of unknown length as chunks, which HTTP/1.0 does not know: there it ends with the
+        // connection (RFC 9112 §6.1).
+        if session.req_header().version == Version::HTTP_10 && answer.headers.contains_key(TRANSFER_ENCODING) {
+            answer.remove_header(&TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        carried: &mut Carried,
+    ) -> Result<Option<std::time::Duration>> {
+        if let Some(injector) = carried.injector.as_mut() {
+            *body = injector.feed(body.take(), end);
+        }
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        carried: &mut Carried,
+        is_reused: bool,
+    ) -> Box<Error> {
+        if e.etype() == &DECIDED {
+            // `again` and `decided` have set what there is to set.
+            return e;
+        }
+        let Some(context) = carried.context.as_mut() else { return e };
+        let has_begun = carried.has_answer || session.response_written().is_some_and(|r| !r.status.is_informational());
+        let next = match fault(&e) {
+            Err(cause) => Next::GiveUp(cause),
+            Ok(how) if has_begun => {
+                context.broke_within_answer(how);
+                Next::GiveUp(cause_of(how))
+            }
+            Ok(how) => context.broke(how, is_reused && how == Broke::Closed),
+        };
+        match next {
+            Next::Again => again(carried),
+            Next::GiveUp(cause) => decided(carried, cause),
+        }
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, carried: &mut Carried) -> FailToProxy {
+        let cause = match carried.cause {
+            Some(cause) => cause,
+            None if carried.goes_again => Cause::NobodyReady,
+            None => fault(e).map_or_else(|cause| cause, cause_of),
+        };
+        carried.cause = Some(cause);
+        let done = |status| FailToProxy { error_code: status, can_reuse_downstream: false };
+        let has_begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if cause == Cause::ClientGone || has_begun {
+            return done(0);
+        }
+        if let Err(error) = answer_with(session, carried, cause).await {
+            tracing::debug!(error = %error, "the client did not wait for its error page");
+        }
+        done(cause.status())
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, carried: &mut Carried) {
+        let status = session.response_written().map(|r| r.status.as_u16());
+        let cause = carried.cause.filter(|_| e.is_some());
+        if let Some(context) = carried.context.as_mut() {
+            context.finish(End {
+                status,
+                bytes_in: session.body_bytes_read() as u64,
+                bytes_out: session.body_bytes_sent() as u64,
+                cause,
+                upgraded: false,
+            });
+        }
+    }
+
+    /// Ours says more, once, where it is handled.
+    fn suppress_error_log(&self, _: &Session, _: &Carried, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Carried, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// The connection's facts, as [`connection`](super::connection) left them with the stream.
+fn facts(session: &Session) -> Option<Arc<Facts>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Facts>>().cloned()
+}
+
+async fn answer_with(session: &mut Session, carried: &Carried, cause: Cause) -> Result<()> {
+    let Some(context) = &carried.context else { return session.respond_error(cause.status()).await };
+    let page = context.page(cause, session.req_header().headers.get(ACCEPT));
+    let mut head = ResponseHeader::build(cause.status(), Some(6))?;
+    head.insert_header(CONTENT_TYPE, page.content_type)?;
+    head.insert_header("cache-control", "no-store")?;
+    head.insert_header("x-request-id", context.request_id.as_str())?;
+    if cause.status() == 503 {
+        head.insert_header("retry-after", "1")?;
+    }
+    head.set_content_length(page.body.len())?;
+    session.set_keepalive(None);
+    let is_head = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(head), is_head).await?;
+    if is_head { Ok(()) } else { session.write_response_body(Some(page.body.into()), true).await }
+}
+
+/// How a backend broke, or the cause that is not a backend's.
+fn fault(e: &Error) -> std::result::Result<Broke, Cause> {
+    use ErrorType as T;
+    match (e.esource(), e.etype()) {
+        (ErrorSource::Upstream, T::ReadTimedout | T::WriteTimedout) => Ok(Broke::TimedOut),
+        (ErrorSource::Upstream, T::InvalidHTTPHeader | T::InvalidH2) => Ok(Broke::Invalid),
+        (ErrorSource::Upstream, _) => Ok(Broke::Closed),
+        (ErrorSource::Downstream, T::ReadTimedout | T::WriteTimedout) => Err(Cause::BodyTimeout),
+        (ErrorSource::Downstream, T::InvalidHTTPHeader) => Err(Cause::BadBody),
+        (ErrorSource::Downstream, T::ReadError) if is_invalid_data(e) => Err(Cause::BadBody),
+        (ErrorSource::Downstream, _) => Err(Cause::ClientGone),
+        _ => Err(Cause::Internal),
+    }
+}
+
+fn is_invalid_data(e: &Error) -> bool {
+    io_kind(e) == Some(std::io::ErrorKind::InvalidData)
+}
+
+fn io_kind(e: &Error) -> Option<std::io::ErrorKind> {
+    let mut cause = e.cause.as_deref().map(|c| c as &(dyn std::error::Error + 'static));
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        if let Some(inner) = error.downcast_ref::<Box<Error>>() {
+            return io_kind(inner);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn cause_of(how: Broke) -> Cause {
+    match how {
+        Broke::Closed => Cause::UpstreamClosed,
+        Broke::TimedOut => Cause::UpstreamTimeout,
+        Broke::Invalid => Cause::UpstreamInvalid,
+    }
+}
+
+fn not_connected(e: &Error) -> NotConnected {
+    use ErrorType as T;
+    match e.etype() {
+        T::ConnectRefused => NotConnected::Refused,
+        T::ConnectTimedout | T::TLSHandshakeTimedout => NotConnected::TimedOut,
+        T::TLSHandshakeFailure | T::InvalidCert | T::HandshakeError => NotConnected::Tls,
+        // A unix socket whose process is gone.
+        _ if matches!(io_kind(e), Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)) => {
+            NotConnected::Refused
+        }
+        _ => NotConnected::Failed,
+    }
+}

@@ -1,0 +1,108 @@
+//! A bound, listening socket: IPv4, IPv6 or unix.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::proxy::stream::Socket;
+use crate::types::ListenAddress;
+
+/// Connections the kernel queues before it drops more (bounded by net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+
+/// A listening socket; a unix socket's file goes with it.
+#[derive(Debug)]
+pub struct Bound {
+    kind: Kind,
+    address: ListenAddress,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
+}
+
+/// Removes the file when the listener is gone.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Bound {
+    /// Binds and listens. IPv6 sockets take IPv6 only, so that `0.0.0.0:443` and `[::]:443` may stand side by side.
+    ///
+    /// # Errors
+    /// What the system says; `AddrInUse` also for a unix socket somebody answers on.
+    pub fn bind(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Inet(at) => {
+                let socket = socket2::Socket::new(Domain::for_address(*at), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_nonblocking(true)?;
+                socket.set_reuse_address(true)?;
+                if at.is_ipv6() {
+                    socket.set_only_v6(true)?;
+                }
+                socket.bind(&(*at).into())?;
+                socket.listen(BACKLOG)?;
+                let listener = TcpListener::from_std(socket.into())?;
+                let address = ListenAddress::Inet(listener.local_addr()?);
+                Ok(Self { kind: Kind::Tcp(listener), address })
+            }
+            ListenAddress::Unix(path) => {
+                remove_stale(path)?;
+                let listener = UnixListener::bind(path)?;
+                // Whoever may enter the folder may connect, as with a port.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+                Ok(Self { kind: Kind::Unix(listener, SocketFile(path.clone())), address: address.clone() })
+            }
+        }
+    }
+
+    /// Where it is bound, with the port the kernel chose.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// The next connection: its socket, the client's address and the local port. Cancel-safe.
+    ///
+    /// # Errors
+    /// As `accept(2)`.
+    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>, u16)> {
+        match &self.kind {
+            Kind::Tcp(listener) => {
+                let (socket, client) = listener.accept().await?;
+                // Both fail only when the client is gone already, which its connection will notice by itself.
+                let keepalive = socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(60));
+                let _ = socket.set_nodelay(true);
+                let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+                let port = match &self.address {
+                    ListenAddress::Inet(at) => at.port(),
+                    ListenAddress::Unix(_) => 0,
+                };
+                Ok((Socket::Tcp(socket), Some(SocketAddr::new(client.ip().to_canonical(), client.port())), port))
+            }
+            Kind::Unix(listener, _) => {
+                let (socket, _) = listener.accept().await?;
+                Ok((Socket::Unix(socket), None, 0))
+            }
+        }
+    }
+}
+
+/// Removes a socket nobody answers on, as a killed process leaves it behind; anything else is left alone.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}

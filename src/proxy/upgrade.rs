@@ -1,0 +1,402 @@
+//! The way into a tunnel: an HTTP/1.1 upgrade, from its head to the backend's 101.
+//!
+//! Never through Pingora. The backend is dialled and asked here; on 101 both streams go to the tunnel's own task, and
+//! this connection's is over. Any other answer is passed on, and the connection closed after it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, StatusCode, request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::Proxy;
+use super::connection::exchange::linger;
+use super::connection::framing::{Follower, Framing};
+use super::connection::head::{self, Head, Upgrade};
+use super::connection::{Downstream, Stream};
+use super::dial::{self, DialError};
+use super::error::Cause;
+use super::headers::Edits;
+use super::ledger::{Kind, Opening};
+use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
+use super::tunnel::{self, Tunnel};
+use crate::runtime::clock;
+
+/// Bytes the head of a backend's answer may have.
+const ANSWER_HEAD_MAX: usize = 64 * 1024;
+/// Fields the head of a backend's answer may have.
+const ANSWER_FIELDS_MAX: usize = 256;
+
+/// Serves one upgrade request. The connection comes back only when it can carry another request, which it cannot.
+pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Upgrade) -> Option<Downstream> {
+    let raw = down.buf.split_to(head.len).freeze();
+    let parts = match head::parts(&raw) {
+        Ok(parts) => parts,
+        Err(refusal) => {
+            down.facts.refused(refusal);
+            if write(&mut down.stream, &refusal.response()).await.is_ok() {
+                linger(down).await;
+            }
+            return None;
+        }
+    };
+    let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &parts);
+    match answer {
+        Some(Answer::Redirect(url)) => redirect(context, down, &url).await,
+        Some(Answer::Error(cause)) => fail(context, down, &parts, cause).await,
+        None => match ask(&mut context, &parts).await {
+            Ok(asked) if asked.status == StatusCode::SWITCHING_PROTOCOLS => {
+                open(&proxy, context, down, asked, kind);
+            }
+            Ok(asked) => relay(context, down, asked).await,
+            Err(cause) => fail(context, down, &parts, cause).await,
+        },
+    }
+    None
+}
+
+/// What a backend answered.
+struct Asked {
+    stream: Stream,
+    status: StatusCode,
+    /// The head as it goes to the client.
+    head: BytesMut,
+    /// What followed the head.
+    rest: BytesMut,
+    framing: Option<Framing>,
+}
+
+/// Chooses, dials and asks until a backend answers or none is left.
+async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cause> {
+    loop {
+        context.choose(&parts.headers).await?;
+        let Some((backing, backend, _)) = context.chosen() else { return Err(Cause::Internal) };
+        let timeouts = backing.pool.settings().timeouts.clone();
+        let mut stream = match dial::connect(backend.address(), backing.tls.as_deref(), timeouts.connect).await {
+            Ok(stream) => stream,
+            Err(error) => match context.not_connected(not_connected(&error)) {
+                Next::Again => continue,
+                Next::GiveUp(cause) => return Err(cause),
+            },
+        };
+        context.connected(false);
+        let request = upstream_head(parts, &context.edits(parts, true));
+        let answer = match timeout(timeouts.response, exchange(&mut stream, &request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(Broke::Invalid),
+            Ok(Err(_)) => Err(Broke::Closed),
+            Err(_) => Err(Broke::TimedOut),
+        };
+        let (buf, len) = match answer {
+            Ok(answer) => answer,
+            Err(how) => match context.broke(how, false) {
+                Next::Again => continue,
+                Next::GiveUp(cause) => return Err(cause),
+            },
+        };
+        match answered(context, parts, stream, buf, len) {
+            Ok(Some(asked)) => return Ok(asked),
+            Ok(None) => {}
+            Err(how) => match context.broke(how, false) {
+                Next::Again => {}
+                Next::GiveUp(cause) => return Err(cause),
+            },
+        }
+    }
+}
+
+/// The request head as the backend gets it.
+fn upstream_head(parts: &request::Parts, edits: &Edits) -> BytesMut {
+    let mut out = BytesMut::with_capacity(1024);
+    let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
+    for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        out.put_slice(piece.as_bytes());
+    }
+    let is_edited = |name: &HeaderName| edits.remove.contains(name) || edits.set.iter().any(|(set, _)| set == name);
+    for (name, value) in
+        parts.headers.iter().filter(|(name, _)| **name != CONNECTION && **name != UPGRADE && !is_edited(name))
+    {
+        put_field(&mut out, name, value);
+    }
+    for (name, value) in edits.set.iter().filter(|(name, _)| *name != CONNECTION && *name != UPGRADE) {
+        put_field(&mut out, name, value);
+    }
+    if let Some(protocol) = parts.headers.get(UPGRADE) {
+        put_field(&mut out, &UPGRADE, protocol);
+    }
+    out.put_slice(b"Connection: Upgrade\r\n\r\n");
+    out
+}
+
+/// Writes one field, its name as people write it: `Sec-WebSocket-Key`. Some small servers compare letter by letter.
+fn put_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    let mut is_start = true;
+    for byte in name.as_str().bytes() {
+        out.put_u8(if is_start { byte.to_ascii_uppercase() } else { byte });
+        is_start = byte == b'-';
+    }
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// Sends the request and reads until the head of a final answer is whole: the bytes and the head's length.
+async fn exchange(stream: &mut Stream, request: &[u8]) -> io::Result<(BytesMut, usize)> {
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    let mut buf = BytesMut::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut buf).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some(end) = memchr::memmem::find(&buf, b"\r\n\r\n") {
+            // 1xx other than 101 announces, and a client that asked to leave HTTP waits for 101 only.
+            let is_interim = buf.len() > 12 && buf[9] == b'1' && &buf[9..12] != b"101";
+            if !is_interim {
+                return Ok((buf, end + 4));
+            }
+            buf.advance(end + 4);
+        }
+        if buf.len() > ANSWER_HEAD_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+/// Judges the answer: `None` when another backend is to be asked.
+fn answered(
+    context: &mut Context,
+    parts: &request::Parts,
+    stream: Stream,
+    mut buf: BytesMut,
+    len: usize,
+) -> Result<Option<Asked>, Broke> {
+    let raw = buf.split_to(len);
+    let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
+    let mut answer = httparse::Response::new(&mut fields);
+    if !matches!(answer.parse(&raw), Ok(httparse::Status::Complete(n)) if n == len) {
+        return Err(Broke::Invalid);
+    }
+    let status = answer.code.and_then(|c| StatusCode::from_u16(c).ok()).ok_or(Broke::Invalid)?;
+    let mut headers = http::HeaderMap::with_capacity(answer.headers.len());
+    for field in answer.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Broke::Invalid)?;
+        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Broke::Invalid)?);
+    }
+    let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
+    let agrees = headers.get(UPGRADE).zip(parts.headers.get(UPGRADE)).is_some_and(|(theirs, asked)| {
+        asked.as_bytes().split(|b| *b == b',').any(|p| p.trim_ascii().eq_ignore_ascii_case(theirs.as_bytes()))
+    });
+    if is_switch && !agrees {
+        return Err(Broke::Invalid);
+    }
+    let framing = if is_switch { None } else { framing(&parts.method, status, &headers)? };
+    let Reply::Pass { mut remove, set, cookie, .. } = context.answered(status.as_u16(), &headers) else {
+        return Ok(None);
+    };
+    if !is_switch {
+        remove.extend([
+            CONNECTION,
+            UPGRADE,
+            HeaderName::from_static("keep-alive"),
+            HeaderName::from_static("proxy-connection"),
+        ]);
+    }
+    let mut head = BytesMut::with_capacity(len + 256);
+    let reason = answer.reason.unwrap_or_default();
+    for piece in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        head.put_slice(piece.as_bytes());
+    }
+    for field in answer.headers.iter() {
+        let is_edited =
+            remove.iter().chain(set.iter().map(|(name, _)| name)).any(|n| field.name.eq_ignore_ascii_case(n.as_str()));
+        if !is_edited {
+            head.put_slice(field.name.as_bytes());
+            head.put_slice(b": ");
+            head.put_slice(field.value);
+            head.put_slice(b"\r\n");
+        }
+    }
+    for (name, value) in &set {
+        put_field(&mut head, name, value);
+    }
+    if let Some(cookie) = &cookie {
+        put_field(&mut head, &SET_COOKIE, cookie);
+    }
+    if !is_switch {
+        head.put_slice(b"Connection: close\r\n");
+    }
+    head.put_slice(b"\r\n");
+    Ok(Some(Asked { stream, status, head, rest: buf, framing }))
+}
+
+/// How the body of an answer that is no 101 ends; `None`: with the connection (RFC 9112 §6.3).
+fn framing(method: &Method, status: StatusCode, headers: &http::HeaderMap) -> Result<Option<Framing>, Broke> {
+    if *method == Method::HEAD || matches!(status.as_u16(), 204 | 304) {
+        return Ok(Some(Framing::Empty));
+    }
+    if let Some(encoding) = headers.get(TRANSFER_ENCODING) {
+        return if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            Ok(Some(Framing::Chunked))
+        } else {
+            Ok(None)
+        };
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(None),
+        (Some(length), None) => {
+            let length = length.to_str().ok().and_then(|l| l.parse().ok()).ok_or(Broke::Invalid)?;
+            Ok(Some(if length == 0 { Framing::Empty } else { Framing::Length(length) }))
+        }
+        _ => Err(Broke::Invalid),
+    }
+}
+
+/// Hands both sides to the tunnel's own task, which outlives this connection's.
+fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked, kind: Upgrade) {
+    let Some((backing, backend, _)) = context.chosen() else { return };
+    let timeouts = &backing.pool.settings().timeouts;
+    let session = proxy.ledger().open(Opening {
+        kind: match kind {
+            Upgrade::Websocket => Kind::Websocket,
+            Upgrade::Other => Kind::Upgrade,
+        },
+        pool: Arc::clone(backing.pool.name()),
+        backend: backend.key().clone(),
+        client: context.client_address(),
+        now: clock::now(),
+        unix_s: clock::unix_seconds(),
+    });
+    let guard = backend.begin_session();
+    let backing = Arc::clone(backing);
+    let head_len = asked.head.len();
+    let mut to_client = asked.head;
+    to_client.extend_from_slice(&asked.rest);
+    let tunnel = Tunnel {
+        client: down.stream,
+        upstream: asked.stream,
+        to_upstream: down.buf.freeze(),
+        to_client: to_client.freeze(),
+        head_len,
+        is_websocket: kind == Upgrade::Websocket,
+        ping_after: timeouts.tunnel_ping,
+        idle_timeout: timeouts.tunnel_idle,
+        session,
+    };
+    // The request is over, the session begins: it is counted by the guard, not among the requests in flight.
+    let permit = down.permit;
+    context.release_in_flight();
+    let context = Box::new(context);
+    tokio::spawn(async move {
+        let end = tunnel::run(tunnel).await;
+        backing.metrics.session_closed(end.close_code);
+        if end.cause.is_loss() {
+            backing.metrics.session_lost(end.cause.as_str());
+        }
+        drop((guard, permit));
+        let mut context = context;
+        context.finish(End {
+            status: Some(101),
+            bytes_in: end.bytes_in,
+            bytes_out: end.bytes_out,
+            cause: None,
+            upgraded: true,
+        });
+    });
+}
+
+/// Passes an answer that is no 101 on to its end.
+async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) {
+    let (status, limit) = (asked.status.as_u16(), context.timeouts().map_or(Duration::from_secs(60), |t| t.body));
+    let mut sent = 0;
+    let passed = async {
+        write_within(&mut down.stream, &asked.head, limit).await?;
+        let mut follower = asked.framing.map(Follower::new);
+        loop {
+            let body = match &mut follower {
+                None => asked.rest.split(),
+                Some(follower) => {
+                    let used = follower.advance(&asked.rest).map_err(|_| io::ErrorKind::InvalidData)?;
+                    asked.rest.split_to(used)
+                }
+            };
+            sent += body.len() as u64;
+            write_within(&mut down.stream, &body, limit).await?;
+            if follower.as_ref().is_some_and(Follower::is_done) {
+                return Ok(());
+            }
+            asked.rest.reserve(16 * 1024);
+            let read =
+                timeout(limit, asked.stream.read_buf(&mut asked.rest)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            if read == 0 {
+                return if follower.is_none() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) };
+            }
+        }
+    };
+    let result: io::Result<()> = passed.await;
+    let cause = result.is_err().then_some(Cause::UpstreamClosed);
+    context.finish(End { status: Some(status), bytes_in: 0, bytes_out: sent, cause, upgraded: false });
+    if result.is_ok() {
+        linger(down).await;
+    }
+}
+
+async fn redirect(mut context: Context, mut down: Downstream, url: &str) {
+    let answer = format!(
+        "HTTP/1.1 308 Permanent Redirect\r\n{LOCATION}: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    let written = write(&mut down.stream, answer.as_bytes()).await;
+    context.finish(End { status: Some(308), bytes_in: 0, bytes_out: 0, cause: None, upgraded: false });
+    if written.is_ok() {
+        linger(down).await;
+    }
+}
+
+async fn fail(mut context: Context, mut down: Downstream, parts: &request::Parts, cause: Cause) {
+    let page = context.page(cause, parts.headers.get(http::header::ACCEPT));
+    let status = StatusCode::from_u16(cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n\r\n{}",
+        page.content_type,
+        page.body.len(),
+        context.request_id,
+        if parts.method == Method::HEAD { "" } else { &page.body },
+    );
+    let written = write(&mut down.stream, answer.as_bytes()).await;
+    context.finish(End {
+        status: Some(cause.status()),
+        bytes_in: 0,
+        bytes_out: page.body.len() as u64,
+        cause: Some(cause),
+        upgraded: false,
+    });
+    if written.is_ok() {
+        linger(down).await;
+    }
+}
+
+async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    write_within(stream, bytes, Duration::from_secs(10)).await
+}
+
+async fn write_within(stream: &mut Stream, bytes: &[u8], limit: Duration) -> io::Result<()> {
+    let all = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    timeout(limit, all).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+fn not_connected(error: &DialError) -> NotConnected {
+    match error {
+        DialError::Refused { .. } => NotConnected::Refused,
+        DialError::TimedOut { .. } => NotConnected::TimedOut,
+        DialError::Tls { .. } => NotConnected::Tls,
+        DialError::Resolve { .. } | DialError::Io { .. } => NotConnected::Failed,
+    }
+}

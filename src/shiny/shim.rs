@@ -1,1 +1,0 @@
-//! The reconnect shim and its way into HTML pages.
