@@ -118,4 +118,36 @@ mod tests {
         let value: toml::Table = text(&front).parse().unwrap();
         assert_eq!(value["listener"].as_array().unwrap().len(), 1);
     }
+
+    /// As the proxy would read it, in a folder that has what it names.
+    fn read(text: &str) -> (tempfile::TempDir, crate::config::proxy::Settings) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["certs", "keys", "logs"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let path = folder.path().join("proxy.toml");
+        std::fs::write(&path, text).unwrap();
+        let settings = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        (folder, settings)
+    }
+
+    #[test]
+    fn the_proxy_can_read_it() {
+        let front = Front { https_port: 8443, has_ipv6: true, admin_port: 9443, pools: &pools() };
+        let (folder, settings) = read(&text(&front));
+        assert_eq!(settings.startup.admin.socket, Some(folder.path().join("admin.sock")));
+        let [python, r] = &settings.live.pools[..] else { panic!("two pools") };
+        assert!(python.reconnect_shim && r.reconnect_shim);
+        assert_eq!(python.affinity.as_ref().unwrap().key_file, folder.path().join("keys/affinity.key"));
+        assert_eq!(settings.live.listeners[0].tls.as_ref().unwrap().certificates, folder.path().join("certs"));
+    }
+
+    #[test]
+    fn the_proxy_can_read_what_the_readme_leads_to() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+        let (_, after) = readme.split_once("```toml\n").unwrap();
+        let (_folder, settings) = read(after.split_once("```").unwrap().0);
+        assert_eq!(settings.live.pools[0].backends.len(), 2);
+        assert_eq!(settings.live.listeners[1].redirect_to_https, Some(443));
+    }
 }

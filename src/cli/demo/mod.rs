@@ -1,6 +1,6 @@
 //! `bowline demo`: a proxy before real Shiny processes on this machine, in one command.
 //!
-//! Everything is in one folder ([`folder`]), everything started is ended again ([`supervise`]), and nothing is told to
+//! Everything is in one folder (`folder`), everything started is ended again (`supervise`), and nothing is told to
 //! the reader before it serves.
 #![expect(clippy::print_stderr, reason = "progress and news are for people, and programs read stdout")]
 

@@ -26,6 +26,9 @@ pub(super) struct Report {
     pub(super) nodes: Vec<Node>,
     /// The pages.
     pub(super) content: Vec<Content>,
+    /// How the reader called us, to be called again.
+    #[serde(skip)]
+    pub(super) program: String,
 }
 
 /// The proxy's process.
@@ -90,8 +93,9 @@ impl fmt::Display for Report {
             writeln!(f, "    {:<8}kill -9 {:<9}{:<14}{}", node.name, node.pid, node.app, node.url)?;
         }
         writeln!(f, "\nLook inside:\n")?;
-        writeln!(f, "    bowline status --admin {}", self.admin_socket.display())?;
-        writeln!(f, "    bowline drain shiny-python/node-a --admin {}", self.admin_socket.display())?;
+        let (program, socket) = (&self.program, self.admin_socket.display());
+        writeln!(f, "    {program} status --admin {socket}")?;
+        writeln!(f, "    {program} drain shiny-python/node-a --admin {socket}")?;
         writeln!(f, "    curl {}/metrics", self.admin)?;
         let folder = self.config.parent().unwrap_or(&self.config);
         writeln!(f, "\nConfiguration: {}    logs: {}", self.config.display(), folder.join("logs").display())?;
@@ -118,6 +122,7 @@ mod tests {
                 app: "shiny-python",
             }],
             content: vec![Content { name: "shiny-python", url: "https://127.0.0.1:8443/".into() }],
+            program: "target/debug/bowline".into(),
         }
     }
 
@@ -138,7 +143,13 @@ mod tests {
     #[test]
     fn people_are_told_every_address_and_how_to_end_a_process() {
         let text = report().to_string();
-        for wanted in ["https://127.0.0.1:8443/", "kill -9 2 ", "/d/admin.sock", "/d/ca.pem", "/d/logs"] {
+        for wanted in [
+            "https://127.0.0.1:8443/",
+            "kill -9 2 ",
+            "target/debug/bowline status --admin /d/admin.sock",
+            "/d/ca.pem",
+            "/d/logs",
+        ] {
             assert!(text.contains(wanted), "{wanted} is missing in {text}");
         }
     }

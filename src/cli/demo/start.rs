@@ -116,6 +116,9 @@ pub(super) async fn all(
         proxy: Proxy { pid: proxy.running.id() },
         nodes: listed,
         content: pools.iter().map(|(app, _)| content(*app, proxy.https_port)).collect(),
+        program: std::env::args_os()
+            .next()
+            .map_or_else(|| "bowline".to_owned(), |name| name.to_string_lossy().into_owned()),
     };
     stage.processes.push((proxy.program, proxy.running));
     Ok(report)

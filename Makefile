@@ -1,0 +1,51 @@
+# What one does here. `make` alone lists it.
+#
+# Each task installs what it needs and this machine lacks, and says so first: see .ci/setup.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench fmt clean
+
+# The debug build: a newcomer sees Bowline within minutes of a clone, while the release build optimises the whole
+# program at once and takes several times as long. Libraries are optimised either way. `make demo RELEASE=1` for speed.
+BUILD := $(if $(RELEASE),--release)
+BINARY := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/$(if $(RELEASE),release,debug)/bowline
+MACHINE ?= $(shell uname -m)-$(shell nproc)-cores
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: export BOWLINE_DEMO_PYTHON ?= $(CURDIR)/.venv/bin/python
+demo: ## build, and show it before real Shiny apps: R=1 for R too, ARGS="--nodes 3" for more
+	@.ci/setup demo $(if $(filter 1,$(R)),R=1)
+	cargo build $(BUILD) --bin bowline
+	@exec $(BINARY) demo $(ARGS)
+
+test: ## build and run all tests; the last line sums up
+	@.ci/setup test
+	@.ci/test
+
+test-all: check test ## checks, then tests
+	@echo "Checks passed too."
+
+check: ## formatting, lints, documentation links; licences and sources where cargo-deny is installed
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo doc --no-deps --document-private-items --quiet
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny check --config .deny.toml bans licenses sources; \
+	else \
+		echo 'cargo-deny is not installed: licences and sources are not checked'; \
+	fi
+
+bench: ## measure against nginx and HAProxy; results go to bench/runs/
+	@.ci/setup bench
+	cargo build --release --bin bowline
+	python3 bench/macro/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline \
+		--out bench/runs/$(shell date +%F)-$(MACHINE) $(ARGS)
+
+fmt: ## format the source
+	cargo fmt
+
+clean: ## remove what was built, .venv and node_modules
+	cargo clean
+	rm -rf .venv node_modules .cache
