@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::EX_CONFIG;
 use crate::config::load_with;
 use crate::config::proxy::Settings;
 use crate::config::report::{Problem, Report};
@@ -21,7 +22,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Checks every file and prints what is wrong, to standard output. Exit code 0, or 78 if anything is.
+/// Checks every file and prints what is wrong, to standard output. Exit code 0, also with warnings, or 78.
 ///
 /// `extra` looks into the files that the settings name; see [`load_with`].
 pub fn run(args: Args, extra: fn(&Settings) -> Vec<Problem>) -> ExitCode {
@@ -32,9 +33,6 @@ pub fn run(args: Args, extra: fn(&Settings) -> Vec<Problem>) -> ExitCode {
     let _ = io::stdout().write_all(text.as_bytes());
     if checked.ok { ExitCode::SUCCESS } else { ExitCode::from(EX_CONFIG) }
 }
-
-/// sysexits(3).
-const EX_CONFIG: u8 = 78;
 
 /// `{"ok", "files": [{"file", "ok", "problems": […]}]}`.
 #[derive(Debug, Serialize)]
@@ -55,20 +53,19 @@ impl Checked {
     fn new(files: Vec<PathBuf>, extra: fn(&Settings) -> Vec<Problem>) -> Self {
         let check = |path: PathBuf| {
             let loaded = load_with(&path, extra);
-            CheckedFile {
-                file: path.display().to_string(),
-                ok: loaded.is_ok(),
-                report: loaded.err().unwrap_or_default(),
-            }
+            let ok = loaded.is_ok();
+            let report = loaded.map_or_else(|report| report, |(_, warnings)| warnings);
+            CheckedFile { file: path.display().to_string(), ok, report }
         };
         let files: Vec<_> = files.into_iter().map(check).collect();
         Self { ok: files.iter().all(|file| file.ok), files }
     }
 
     fn for_people(&self) -> String {
-        let show = |file: &CheckedFile| match file.ok {
-            true => format!("{}: ok\n", file.file),
-            false => file.report.to_string(),
+        let show = |file: &CheckedFile| match (file.ok, file.report.problems.is_empty()) {
+            (true, true) => format!("{}: ok\n", file.file),
+            (true, false) => format!("{}{}: ok, with warnings\n", file.report, file.file),
+            (false, _) => file.report.to_string(),
         };
         self.files.iter().map(show).collect()
     }
@@ -123,8 +120,8 @@ route = [{ pool = "app" }]
         let (dir, checked) = checked(&GOOD.replacen("{ ", tls, 1).replace("\"app\" }]", "\"apple\" }]"));
         let json = serde_json::json!(checked.files[0]).to_string().replace(&dir.path().display().to_string(), "DIR");
         insta::assert_snapshot!(json.replace("},{", "},\n{"), @r#"
-        {"file":"DIR/proxy.toml","ok":false,"problems":[{"column":95,"file":"DIR/proxy.toml","line":3,"message":"DIR/.: no pair","remedy":"add one"},
-        {"column":19,"file":"DIR/proxy.toml","line":5,"message":"no pool named `apple`","remedy":"the pools are `app`"}]}
+        {"file":"DIR/proxy.toml","ok":false,"problems":[{"column":95,"file":"DIR/proxy.toml","line":3,"message":"DIR/.: no pair","remedy":"add one","severity":"error"},
+        {"column":19,"file":"DIR/proxy.toml","line":5,"message":"no pool named `apple`","remedy":"the pools are `app`","severity":"error"}]}
         "#);
     }
 }

@@ -27,7 +27,7 @@ pub struct Args {
 /// What is wrong with the files a configuration names, for `bowline check`.
 pub fn problems(settings: &Settings) -> Vec<Problem> {
     let found = state::check(&settings.live, clock::unix_seconds());
-    found.iter().filter(|p| !p.is_warning).map(conductor::reported).collect()
+    found.iter().map(conductor::reported).collect()
 }
 
 /// Runs until told to leave.

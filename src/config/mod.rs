@@ -34,7 +34,7 @@ use self::source::{Source, Span};
 /// # Errors
 /// Every problem there is, at least one.
 pub fn load(path: &Path) -> Result<Settings, Report> {
-    load_with(path, |_| Vec::new())
+    load_with(path, |_| Vec::new()).map(|(settings, _)| settings)
 }
 
 /// As [`load`], and asks `extra` what is wrong with the files that the settings name: certificates, key rings, CA files.
@@ -42,9 +42,11 @@ pub fn load(path: &Path) -> Result<Settings, Report> {
 /// `extra` sees what could be built, also when other things are wrong, so that all problems are reported together. A
 /// problem of its about a path that the configuration names, or about something below it, is reported at that place.
 ///
+/// With the settings come the warnings.
+///
 /// # Errors
 /// As [`load`].
-pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> Result<Settings, Report> {
+pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> Result<(Settings, Report), Report> {
     let source = Source::read(path)?;
     // Absolute, so that the settings mean the same wherever the process goes. It fails only where the working directory
     // is gone, and then the path as given is the best there is.
@@ -53,7 +55,11 @@ pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> 
     read(&source, folder, extra)
 }
 
-fn read(source: &Source, folder: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> Result<Settings, Report> {
+fn read(
+    source: &Source,
+    folder: &Path,
+    extra: impl FnOnce(&Settings) -> Vec<Problem>,
+) -> Result<(Settings, Report), Report> {
     let mut problems = Problems::new(source, file::File::section().keys.iter().map(|key| key.name));
     let (tree, errors) = DeTable::parse_recoverable(source.text());
     let mut is_readable = true;
@@ -77,7 +83,7 @@ fn read(source: &Source, folder: &Path, extra: impl FnOnce(&Settings) -> Vec<Pro
         report_at_path(problem, &paths, &mut problems);
     }
     let report = problems.into_report();
-    if report.problems.is_empty() { Ok(settings) } else { Err(report) }
+    if report.has_errors() { Err(report) } else { Ok((settings, report)) }
 }
 
 /// What the parser says of a table that is otherwise sound.
@@ -89,7 +95,7 @@ fn report_at_path(problem: Problem, paths: &[(PathBuf, Span)], problems: &mut Pr
     let named = paths.iter().filter(|(path, _)| about.starts_with(path)).max_by_key(|(path, _)| path.as_os_str().len());
     match named {
         Some((_, span)) if problem.line.is_none() => {
-            problems.at(span, format!("{}: {}", problem.file, problem.message), problem.remedy);
+            problems.add_at(span, Problem { message: format!("{}: {}", problem.file, problem.message), ..problem });
         }
         _ => problems.add(problem),
     }

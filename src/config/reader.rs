@@ -122,9 +122,14 @@ impl<'s> Problems<'s> {
 
     /// Adds a problem at the start of `span`.
     pub(super) fn at(&mut self, span: &Span, message: impl Into<String>, remedy: impl Into<String>) {
+        self.add_at(span, Problem::about("", message, remedy));
+    }
+
+    /// Adds a problem, whose place is the start of `span`.
+    pub(super) fn add_at(&mut self, span: &Span, problem: Problem) {
         // Beyond the limit the place is not shown, so it is not worth finding.
-        let place = if self.found.len() < PROBLEMS_MAX { self.source.position(span.start) } else { (1, 1) };
-        self.add(Problem::at(self.source.file(), place, message, remedy));
+        let (line, column) = if self.found.len() < PROBLEMS_MAX { self.source.position(span.start) } else { (1, 1) };
+        self.add(Problem { file: self.source.file().to_owned(), line: Some(line), column: Some(column), ..problem });
     }
 
     /// Adds a problem that has its own place.

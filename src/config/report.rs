@@ -6,8 +6,8 @@ use serde::Serialize;
 
 /// Everything that is wrong with a configuration, sorted by position. Never empty when it is an error.
 ///
-/// `Display` is for people, two lines a problem and a last one with their number; `Serialize` gives `{"problems": [{"file", "line", "column",
-/// "message", "remedy"}]}`.
+/// `Display` is for people, two lines a problem and a last one with their number; `Serialize` gives
+/// `{"problems": [{"file", "line", "column", "message", "remedy", "severity": "error" | "warning"}]}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// By position; those without one come first.
@@ -27,12 +27,31 @@ pub struct Problem {
     pub message: String,
     /// What would be right; never empty.
     pub remedy: String,
+    /// Whether it keeps the configuration from being used.
+    pub severity: Severity,
+}
+
+/// What a problem does to its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It is refused.
+    Error,
+    /// It is used all the same, and somebody should look.
+    Warning,
 }
 
 impl Problem {
     /// A problem with a file as a whole.
     pub fn about(file: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { file: file.into(), line: None, column: None, message: message.into(), remedy: remedy.into() }
+        Self {
+            file: file.into(),
+            line: None,
+            column: None,
+            message: message.into(),
+            remedy: remedy.into(),
+            severity: Severity::Error,
+        }
     }
 
     /// A problem at a place in a file; line and column count from 1.
@@ -47,6 +66,11 @@ impl Problem {
 }
 
 impl Report {
+    /// Whether anything keeps the configuration from being used.
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
     /// Each problem in one line, the remedy in parentheses.
     pub fn lines(&self) -> Vec<String> {
         self.problems.iter().map(|problem| problem.to_string().replacen("\n    ", " (", 1) + ")").collect()
@@ -59,7 +83,8 @@ impl fmt::Display for Problem {
         if let (Some(line), Some(column)) = (self.line, self.column) {
             write!(f, ":{line}:{column}")?;
         }
-        write!(f, ": {}\n    {}", self.message, self.remedy)
+        let mark = if self.severity == Severity::Warning { "warning: " } else { "" };
+        write!(f, ": {mark}{}\n    {}", self.message, self.remedy)
     }
 }
 
@@ -68,9 +93,12 @@ impl fmt::Display for Report {
         for problem in &self.problems {
             writeln!(f, "{problem}")?;
         }
-        match self.problems.len() {
-            1 => f.write_str("1 problem\n"),
-            count => writeln!(f, "{count} problems"),
+        let warnings = self.problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
+        let told = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        match (self.problems.len() - warnings, warnings) {
+            (errors, 0) => writeln!(f, "{}", told(errors, "problem")),
+            (0, warnings) => writeln!(f, "{}", told(warnings, "warning")),
+            (errors, warnings) => writeln!(f, "{}, {}", told(errors, "problem"), told(warnings, "warning")),
         }
     }
 }

@@ -33,7 +33,7 @@ fn site() -> TempDir {
 
 /// Reads `text` as the file `proxy.toml` in `folder`.
 fn read_text(text: impl Into<Vec<u8>>, folder: &Path) -> Result<Settings, Report> {
-    read(&Source::new("proxy.toml".to_owned(), text.into())?, folder, |_| Vec::new())
+    read(&Source::new("proxy.toml".to_owned(), text.into())?, folder, |_| Vec::new()).map(|(settings, _)| settings)
 }
 
 fn conf(name: &str) -> String {

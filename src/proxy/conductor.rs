@@ -381,7 +381,9 @@ fn refused(problems: Vec<report::Problem>) -> ReloadRefused {
 
 /// A problem with a file the configuration names, as one of the configuration.
 pub fn reported(problem: &Problem) -> report::Problem {
-    report::Problem::about(problem.file.display().to_string(), problem.message.clone(), problem.remedy.clone())
+    let severity = if problem.is_warning { report::Severity::Warning } else { report::Severity::Error };
+    let (message, remedy) = (problem.message.clone(), problem.remedy.clone());
+    report::Problem { severity, ..report::Problem::about(problem.file.display().to_string(), message, remedy) }
 }
 
 /// What differs, a line per listener, pool and table.

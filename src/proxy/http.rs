@@ -176,6 +176,11 @@ impl ProxyHttp for Engine {
         for (name, value) in edits.set {
             upstream.insert_header(name, value)?;
         }
+        // What came in absolute form goes on in origin form (RFC 9112 §3.2.1).
+        if !matches!(upstream.raw_path().first(), Some(b'/' | b'*')) {
+            let target = session.req_header().uri.path_and_query().map_or("/", |t| t.as_str());
+            upstream.set_raw_path(target.as_bytes())?;
+        }
         // A request that asked to leave HTTP and may not is an ordinary request from here on.
         upstream.remove_header(&UPGRADE);
         upstream.remove_header(&CONNECTION);
@@ -199,6 +204,10 @@ impl ProxyHttp for Engine {
                 Err(again(carried))
             }
             Reply::Pass { remove, set, cookie, injector } => {
+                if answer.version == Version::HTTP_10 {
+                    // The version is the hop's, and ours is 1.1 (RFC 9110 §6.2).
+                    answer.set_version(Version::HTTP_11);
+                }
                 for name in &remove {
                     answer.remove_header(name);
                 }

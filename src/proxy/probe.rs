@@ -63,7 +63,7 @@ impl Target for Member {
     }
 
     fn is_settled(&self) -> bool {
-        self.backend.is_settled()
+        self.backend.is_settled(clock::now())
     }
 
     fn observe(&self, outcome: Outcome) -> Option<Transition> {

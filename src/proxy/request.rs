@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 
 use super::Proxy;
 use super::affinity::{self, Hint};
@@ -47,6 +47,10 @@ pub struct Context {
     tried: Vec<BackendKey>,
     chosen: Option<Chosen>,
     attempts: u32,
+    /// A person coming, as the browser says it.
+    is_navigation: bool,
+    /// Why the last attempt failed.
+    last_failure: Option<Cause>,
     was_repeated: bool,
     body_bytes: u64,
     connect_started: Option<Instant>,
@@ -172,6 +176,8 @@ impl Context {
             tried: Vec::new(),
             chosen: None,
             attempts: 0,
+            is_navigation: head.headers.get("sec-fetch-mode").is_some_and(|m| m.as_bytes() == b"navigate"),
+            last_failure: None,
             was_repeated: false,
             body_bytes: 0,
             connect_started: None,
@@ -233,11 +239,10 @@ impl Context {
             }),
             Hint::None => {}
         }
-        // A navigation is a person coming: many persons share an address, and each should be placed anew.
-        let is_navigation = fields.get("sec-fetch-mode").is_some_and(|m| m.as_bytes() == b"navigate");
+        // Many persons share an address, and each that comes should be placed anew.
         let recalled = self
             .client
-            .filter(|_| !is_navigation)
+            .filter(|_| !self.is_navigation)
             .and_then(|client| backing.recent.recall(client, user_agent(fields), backing.pool.name(), self.started));
         recalled.map_or(Bound::Nothing, Bound::Recent)
     }
@@ -255,12 +260,15 @@ impl Context {
             Bound::Recent(key) | Bound::Cookie { backend: key, .. } => Some(key),
         };
         let deadline = tokio::time::Instant::now() + backing.pool.settings().timeouts.startup;
-        let pick = loop {
+        let mut pick = loop {
             // Registered before the look, so that a verdict in between is not missed.
             let verdict = backing.verdict.notified();
             match backing.pool.pick(key, &self.tried, clock::now()) {
                 Ok(pick) => break pick,
-                Err(NoPick::NobodyReady | NoPick::AllTried) => return Err(Cause::NobodyReady),
+                // Who failed on somebody is told of that; nobody else could be asked.
+                Err(NoPick::NobodyReady | NoPick::AllTried) => {
+                    return Err(self.last_failure.unwrap_or(Cause::NobodyReady));
+                }
                 Err(NoPick::NoVerdictYet) => {
                     let is_late = tokio::time::timeout_at(deadline, verdict).await.is_err();
                     match key {
@@ -273,15 +281,18 @@ impl Context {
             }
         };
         // Only what the policy chose is remembered: remembering what was recalled would keep one address for ever.
-        if backing.affinity.is_some() && matches!(self.bound, Bound::Nothing) {
-            if let Some(client) = self.client {
-                backing.recent.remember(
-                    client,
-                    user_agent(fields),
-                    backing.pool.name(),
-                    pick.backend.key(),
-                    self.started,
-                );
+        if let (Some(client), true, Bound::Nothing) = (self.client, backing.affinity.is_some(), &self.bound) {
+            let (agent, pool, key) = (user_agent(fields), backing.pool.name(), pick.backend.key());
+            if self.is_navigation || !self.tried.is_empty() {
+                backing.recent.remember(client, agent, pool, key, self.started);
+            } else if let Some(first) = backing.recent.agree(client, agent, pool, key, self.started) {
+                // A parallel request was faster; its backend if that can take this one too.
+                if let Ok(same) = backing.pool.pick(Some(&first), &self.tried, clock::now())
+                    && *same.backend.key() == first
+                {
+                    pick = same;
+                    self.bound = Bound::Recent(first);
+                }
             }
         }
         backing.metrics.picked(label(pick.reason));
@@ -347,6 +358,7 @@ impl Context {
     }
 
     fn again(&mut self, cause: Cause) -> Next {
+        self.last_failure = Some(cause);
         self.again_because(cause.as_str());
         Next::Again
     }
@@ -371,6 +383,11 @@ impl Context {
         if let Some(transition) = transition {
             self.proxy.health_changed(&route.backing, &chosen.pick.backend, transition);
         }
+    }
+
+    /// The request asks to leave HTTP: its answer is no page.
+    pub fn leaves_http(&mut self) {
+        self.wants_shim = false;
     }
 
     /// How the head must change on its way to the backend.
@@ -414,13 +431,15 @@ impl Context {
         }
         // 502 and 504 are what a gateway says of a broken application; 503 and other errors are the application's own.
         self.observe(if matches!(status, 502 | 504) { Outcome::Broken } else { Outcome::Answered });
-        let (mut remove, mut set) = (Vec::new(), Vec::with_capacity(1));
+        let is_switch = status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        let mut remove = if is_switch { Vec::new() } else { headers::hop_by_hop_of_answer(fields) };
+        let mut set = Vec::with_capacity(1);
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             set.push((headers::X_REQUEST_ID, id));
         }
         let mut injector = None;
         if let Some(plan) = self.wants_shim.then(|| shim::plan(status, fields)).flatten() {
-            remove = plan.remove;
+            remove.extend(plan.remove);
             set.extend(plan.set);
             injector = Some(plan.injector);
         }

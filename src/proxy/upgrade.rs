@@ -1,7 +1,7 @@
 //! The way into a tunnel: an HTTP/1.1 upgrade, from its head to the backend's 101.
 //!
 //! Never through Pingora. The backend is dialled and asked here; on 101 both streams go to the tunnel's own task, and
-//! this connection's is over. Any other answer is passed on, and the connection closed after it.
+//! this connection's is over. Any other answer is passed on, and the connection goes on if the answer's end is known.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const ANSWER_HEAD_MAX: usize = 64 * 1024;
 /// Fields the head of a backend's answer may have.
 const ANSWER_FIELDS_MAX: usize = 256;
 
-/// Serves one upgrade request. The connection comes back only when it can carry another request, which it cannot.
+/// Serves one upgrade request. The connection comes back when it can carry another request.
 pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Upgrade) -> Option<Downstream> {
     let raw = down.buf.split_to(head.len).freeze();
     let parts = match head::parts(&raw) {
@@ -45,6 +45,7 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
         }
     };
     let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &parts);
+    context.leaves_http();
     match answer {
         Some(Answer::Redirect(url)) => redirect(context, down, &url).await,
         Some(Answer::Error(cause)) => fail(context, down, &parts, cause).await,
@@ -52,7 +53,7 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
             Ok(asked) if asked.status == StatusCode::SWITCHING_PROTOCOLS => {
                 open(&proxy, context, down, asked, kind);
             }
-            Ok(asked) => relay(context, down, asked).await,
+            Ok(asked) => return relay(context, down, asked).await,
             Err(cause) => fail(context, down, &parts, cause).await,
         },
     }
@@ -195,17 +196,9 @@ fn answered(
         return Err(Broke::Invalid);
     }
     let framing = if is_switch { None } else { framing(&parts.method, status, &headers)? };
-    let Reply::Pass { mut remove, set, cookie, .. } = context.answered(status.as_u16(), &headers) else {
+    let Reply::Pass { remove, set, cookie, .. } = context.answered(status.as_u16(), &headers) else {
         return Ok(None);
     };
-    if !is_switch {
-        remove.extend([
-            CONNECTION,
-            UPGRADE,
-            HeaderName::from_static("keep-alive"),
-            HeaderName::from_static("proxy-connection"),
-        ]);
-    }
     let mut head = BytesMut::with_capacity(len + 256);
     let reason = answer.reason.unwrap_or_default();
     for piece in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
@@ -227,7 +220,7 @@ fn answered(
     if let Some(cookie) = &cookie {
         put_field(&mut head, &SET_COOKIE, cookie);
     }
-    if !is_switch {
+    if !is_switch && framing.is_none() {
         head.put_slice(b"Connection: close\r\n");
     }
     head.put_slice(b"\r\n");
@@ -310,8 +303,8 @@ fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked
     });
 }
 
-/// Passes an answer that is no 101 on to its end.
-async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) {
+/// Passes an answer that is no 101 on to its end. The connection comes back if the client can tell where that was.
+async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) -> Option<Downstream> {
     let (status, limit) = (asked.status.as_u16(), context.timeouts().map_or(Duration::from_secs(60), |t| t.body));
     let mut sent = 0;
     let passed = async {
@@ -341,9 +334,12 @@ async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) {
     let result: io::Result<()> = passed.await;
     let cause = result.is_err().then_some(Cause::UpstreamClosed);
     context.finish(End { status: Some(status), bytes_in: 0, bytes_out: sent, cause, upgraded: false });
-    if result.is_ok() {
-        linger(down).await;
+    match result {
+        Ok(()) if asked.framing.is_some() => return Some(down),
+        Ok(()) => linger(down).await,
+        Err(_) => {}
     }
+    None
 }
 
 async fn redirect(mut context: Context, mut down: Downstream, url: &str) {

@@ -41,14 +41,27 @@ impl Recent {
     /// on one backend for ever, instead of spreading it anew every two seconds.
     pub fn remember(&self, client: IpAddr, user_agent: &[u8], pool: &str, backend: &BackendKey, now: Instant) {
         let client = fingerprint(client, user_agent, pool);
+        self.with_set(client, |set| put(set, client, backend, now));
+    }
+
+    /// Remembers a pick unless there is one already: `Some` is what a parallel request was given first, to be followed.
+    pub fn agree(
+        &self,
+        client: IpAddr,
+        user_agent: &[u8],
+        pool: &str,
+        backend: &BackendKey,
+        now: Instant,
+    ) -> Option<BackendKey> {
+        let client = fingerprint(client, user_agent, pool);
         self.with_set(client, |set| {
-            let own = set.iter().position(|slot| slot.as_ref().is_some_and(|e| e.client == client));
-            // An empty slot counts as older than any.
-            let oldest = || set.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|e| e.since));
-            if let Some(at) = own.or_else(|| oldest().map(|(at, _)| at)) {
-                set[at] = Some(Entry { client, backend: backend.clone(), since: now });
+            if let Some(entry) = set.iter().flatten().find(|e| e.client == client && e.is_fresh(now)) {
+                return Some(entry.backend.clone());
             }
-        });
+            put(set, client, backend, now);
+            None
+        })
+        .flatten()
     }
 
     /// The backend picked for this client in the last two seconds.
@@ -70,6 +83,15 @@ impl Recent {
             shard.0.resize_with(SETS * WAYS, || None);
         }
         Some(work(&mut shard.0[set * WAYS..][..WAYS]))
+    }
+}
+
+fn put(set: &mut [Option<Entry>], client: u64, backend: &BackendKey, now: Instant) {
+    let own = set.iter().position(|slot| slot.as_ref().is_some_and(|e| e.client == client));
+    // An empty slot counts as older than any.
+    let oldest = || set.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|e| e.since));
+    if let Some(at) = own.or_else(|| oldest().map(|(at, _)| at)) {
+        set[at] = Some(Entry { client, backend: backend.clone(), since: now });
     }
 }
 
@@ -128,6 +150,15 @@ mod tests {
         recent.remember(ip(1), b"agent", "p", &key("a"), at(3000));
         recent.remember(ip(1), b"agent", "p", &key("a"), at(4500));
         assert_eq!((recalled(6499), recalled(6500)), (Some(key("a")), None), "the latest pick counts");
+    }
+
+    #[test]
+    fn who_picks_at_the_same_time_follows_the_first() {
+        let (recent, t0) = (Recent::new(), clock::now());
+        let agree =
+            |backend: &str, ms| recent.agree(ip(1), b"agent", "p", &key(backend), t0 + Duration::from_millis(ms));
+        assert_eq!((agree("a", 0), agree("b", 1), agree("a", 1999)), (None, Some(key("a")), Some(key("a"))));
+        assert_eq!((agree("b", 2000), agree("a", 2001)), (None, Some(key("b"))), "forgotten after two seconds");
     }
 
     #[test]

@@ -102,7 +102,10 @@ fn target_authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a str>
     if target.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#') {
         return Err(Refusal::BadTarget);
     }
-    if target.starts_with('/') || target == "*" && method == "OPTIONS" {
+    if target.starts_with('/') {
+        return if is_path_and_query(target.as_bytes()) { Ok(None) } else { Err(Refusal::BadTarget) };
+    }
+    if target == "*" && method == "OPTIONS" {
         return Ok(None);
     }
     let rest = strip_scheme(target).ok_or(Refusal::BadTarget)?;
@@ -111,6 +114,19 @@ fn target_authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a str>
         return Err(Refusal::BadTarget);
     }
     Ok(Some(authority))
+}
+
+/// What the `http` types take as path and query, without building one: RFC 3986's characters and the few more that
+/// browsers send unescaped.
+fn is_path_and_query(target: &[u8]) -> bool {
+    let (path, query) = match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at..]),
+        None => (target, &target[..0]),
+    };
+    target.len() < usize::from(u16::MAX)
+        && !path.iter().any(|b| matches!(b, b'<' | b'>' | b'`'))
+        && !query.iter().any(|b| matches!(b, b'"' | b'<' | b'>'))
+        && std::str::from_utf8(target).is_ok()
 }
 
 fn strip_scheme(target: &str) -> Option<&str> {
@@ -135,14 +151,16 @@ fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Opt
         // Lengths first: most fields are told apart without a comparison.
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => {
-                if host.replace(field.value).is_some() {
+                if host.is_some() {
                     return Err(Refusal::MultipleHosts);
                 }
+                host = Some(field.value);
             }
             14 if field.name.eq_ignore_ascii_case("content-length") => {
-                if length.replace(content_length(field.value)?).is_some() {
+                if length.is_some() {
                     return Err(Refusal::MultipleLengths);
                 }
+                length = Some(content_length(field.value)?);
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                 if chunked || is_http10 || !field.value.eq_ignore_ascii_case(b"chunked") {

@@ -1,7 +1,7 @@
 //! One client connection, from its first byte to its last.
 //!
 //! For HTTP/1.x the loop reads every head itself (bounded in bytes, fields and time), refuses what is ambiguous by
-//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`](super::upgrade), the
+//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], the
 //! rest to Pingora. HTTP/2 goes to Pingora whole. It decides nothing about where a request goes.
 
 pub mod exchange;

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, COOKIE, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -101,18 +103,34 @@ fn strip_hop_by_hop(headers: &HeaderMap, upgrade: bool, edits: &mut Edits) {
             }
         }
     }
-    // RFC 9110 §10.1.4: `trailers` may pass, everything else in TE is for us alone.
-    if let Some(te) = headers.get(TE) {
-        edits.remove.retain(|name| *name != TE);
-        let takes_trailers =
-            te.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-        if takes_trailers { edits.set.push((TE, HeaderValue::from_static("trailers"))) } else { edits.remove.push(TE) }
+    // Trailers end here, as RFC 9110 §6.5.1 permits: so nobody is told that they would be read (§10.1.4).
+    for name in [TE, TRAILER] {
+        if headers.contains_key(&name) && !edits.remove.contains(&name) {
+            edits.remove.push(name);
+        }
     }
+}
+
+/// The fields of a final answer (no 101) that belong to the backend's connection with us.
+pub fn hop_by_hop_of_answer(headers: &HeaderMap) -> Vec<HeaderName> {
+    let own = [CONNECTION, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), TRAILER];
+    let mut gone: Vec<_> = own.into_iter().filter(|name| headers.contains_key(name)).collect();
+    for value in headers.get_all(CONNECTION) {
+        let tokens = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        for name in tokens.filter_map(|t| HeaderName::from_bytes(t).ok()) {
+            let is_framing =
+                name == TRANSFER_ENCODING || name == CONTENT_LENGTH || name == SET_COOKIE || name == UPGRADE;
+            if headers.contains_key(&name) && !is_framing && !gone.contains(&name) {
+                gone.push(name);
+            }
+        }
+    }
+    gone
 }
 
 /// A client may name its own extensions in `Connection`, not what we or the backend rely on.
 fn may_be_nominated(name: &HeaderName) -> bool {
-    let is_kept = [HOST, COOKIE, TRANSFER_ENCODING, TRAILER, FORWARDED, UPGRADE].contains(name);
+    let is_kept = [HOST, COOKIE, TRANSFER_ENCODING, FORWARDED, UPGRADE].contains(name);
     let text = name.as_str();
     !is_kept && !text.starts_with("x-") && !text.starts_with("content-") && text != "authorization"
 }

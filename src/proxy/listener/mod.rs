@@ -1,6 +1,6 @@
 //! Connections in: bind, accept within limits, shake hands, hand the stream on.
 //!
-//! Listeners are live settings: [`Listeners::reconcile`] binds what is new before it closes what is gone, and a listener
+//! Listeners are live settings: [`Listeners::prepare`] binds what is new before [`Listeners::commit`] closes what is gone, and a listener
 //! whose address did not change keeps its socket while its other settings are swapped.
 
 mod gate;

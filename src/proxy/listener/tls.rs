@@ -171,7 +171,7 @@ impl HandshakeCause {
     /// For metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::TimedOut => "timed_out",
+            Self::TimedOut => "timeout",
             Self::Closed => "closed",
             Self::NotTls => "not_tls",
             Self::Version => "version",

@@ -138,9 +138,9 @@ impl Backend {
         self.admin() != AdminState::Enabled || self.health() == Health::Down || self.health.has_failure_streak()
     }
 
-    /// There is a verdict and nothing speaks against it: probes may be slow.
-    pub fn is_settled(&self) -> bool {
-        self.health.is_settled()
+    /// There is a verdict and nothing is expected to change it soon: probes may be slow.
+    pub fn is_settled(&self, now: Instant) -> bool {
+        self.health.is_settled(now)
     }
 
     /// See [`Cell::claim_trial`]; never for a probed backend.

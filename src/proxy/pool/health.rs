@@ -71,6 +71,9 @@ impl Rules {
     }
 }
 
+/// How long after it went down a backend is asked often.
+const RETURN_EXPECTED: Duration = Duration::from_secs(60);
+
 /// The verdict on one backend at one address, shared by all threads and carried across reloads.
 #[derive(Debug)]
 pub(super) struct Cell {
@@ -111,8 +114,12 @@ impl Cell {
         self.load().failures() > 0
     }
 
-    pub(super) fn is_settled(&self) -> bool {
-        self.load().is_settled()
+    /// Nothing casts doubt on the verdict. A backend that went down a moment ago is expected back: programs are restarted
+    /// within seconds, and their users wait.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        let verdict = self.load();
+        let is_fresh = now.saturating_duration_since(self.since()) < RETURN_EXPECTED;
+        verdict.is_settled() && !(verdict.health == Health::Down && is_fresh)
     }
 
     pub(super) fn observe(&self, outcome: Outcome, rules: Rules, now: Instant) -> Option<Transition> {
@@ -328,14 +335,17 @@ mod tests {
         let cell = Cell::new(PROBED, now);
         let settled = |outcome| {
             cell.observe(outcome, PROBED, now);
-            (cell.is_settled(), cell.has_failure_streak())
+            (cell.is_settled(now), cell.has_failure_streak())
         };
         assert_eq!(settled(Answered), (false, false), "unknown");
         assert_eq!(settled(ProbeOk), (true, false));
         assert_eq!(settled(Broken), (false, true));
         assert_eq!(settled(Answered), (true, false));
-        assert_eq!(settled(Refused), (true, false));
-        assert_eq!(settled(ProbeOk), (false, false), "on its way up");
+        assert_eq!(settled(Refused), (false, false), "programs are restarted within seconds");
+        let later = now + RETURN_EXPECTED;
+        assert!(cell.is_settled(later), "this one is away for longer");
+        cell.observe(ProbeOk, PROBED, later);
+        assert!(!cell.is_settled(later), "on its way up");
     }
 
     #[test]

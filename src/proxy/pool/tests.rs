@@ -275,7 +275,7 @@ fn leaving_and_settled_say_what_they_mean() {
     let now = clock::now();
     let pool = Wanted::of(&["a"]).fresh(now);
     let a = of(&pool, "a");
-    let state = || (a.is_leaving(), a.is_settled());
+    let state = || (a.is_leaving(), a.is_settled(now));
     assert_eq!(state(), (false, false));
     a.observe(Outcome::ProbeOk, now);
     assert_eq!(state(), (false, true));
@@ -286,7 +286,7 @@ fn leaving_and_settled_say_what_they_mean() {
     assert_eq!(state(), (true, true));
     a.set_admin(AdminState::Enabled, now);
     a.observe(Outcome::Refused, now);
-    assert_eq!(state(), (true, true));
+    assert_eq!(state(), (true, false));
 }
 
 #[test]

@@ -358,7 +358,7 @@ where
         }
         // A backend that died says no more: the client is told by the end of its connection, without a Close frame.
         let is_done = match &this.watch {
-            Some(_) => this.up.is_shut && this.down.is_shut || this.down.is_shut && this.first.is_some(),
+            Some(_) => this.down.is_shut && (this.up.is_shut || this.first.is_some()),
             None => this.up.is_shut && this.down.is_shut,
         };
         if is_done {

@@ -183,7 +183,7 @@ async fn who_is_told_to_end_ends() {
 #[tokio::test]
 async fn eight_mebibytes_pass_each_way_through_a_narrow_pipe() {
     let b = start(false, 1500, b"", b"");
-    let data: Vec<u8> = (0..8_u32 << 20).map(|n| (n * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..8_u32 << 20).map(|n| ((n * 7) >> 3) as u8).collect();
     let (mut client_r, mut client_w) = tokio::io::split(b.client);
     let (mut backend_r, mut backend_w) = tokio::io::split(b.backend);
     let (up, down) = (data.clone(), data.clone());

@@ -51,6 +51,7 @@ pub struct Plan {
 }
 
 /// Whether the answer to this request may be a page of its own: a navigation, also of a frame, and the whole of it.
+///
 /// For such requests the backend is asked for `identity`, because what is compressed cannot be added to.
 pub fn applies_to_request(method: &Method, headers: &HeaderMap) -> bool {
     if !matches!(*method, Method::GET | Method::HEAD) || headers.contains_key(RANGE) {

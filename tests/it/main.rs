@@ -1,0 +1,29 @@
+//! The promises, kept by the real binary over real sockets: a file per promise.
+//!
+//! Nothing here looks inside the program: it is started with a configuration, asked over the network and by its own
+//! commands, and judged by what comes back. `harness` is what they share.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panicking and keep their own time")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what a failure needs")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod harness;
+
+mod browser;
+mod check;
+mod clients;
+mod conf;
+mod demo;
+mod drain;
+mod failing;
+mod forwarding;
+mod health;
+mod operate;
+mod refused;
+mod reload;
+mod routing;
+mod session;
+mod shutdown;
+mod states;
+mod sticky;
+mod tls;
+mod upgrade;
