@@ -100,7 +100,8 @@ class Bench:
                 return time.time() - started
             except (urllib.error.URLError, ConnectionError, OSError):
                 time.sleep(0.003)
-        raise SystemExit(f"nobody answers on port {port}: see {self.run}/*.log")
+        logs = "".join(f"--- {p}\n{open(p, errors='replace').read()[-2000:]}" for p in glob.glob(f"{self.run}/*.log"))
+        raise SystemExit(f"nobody answers on port {port}\n{logs}")
 
     def stop(self, *names):
         for name in names or list(self.processes):

@@ -26,6 +26,7 @@ use crate::runtime::clock;
 use crate::runtime::ready::{Notifier, Ports};
 use crate::runtime::signal::{Signal, Signals};
 use crate::runtime::watch::Watcher;
+use crate::telemetry::Causes;
 use crate::telemetry::access::AccessLog;
 
 /// How a proxy is started.
@@ -334,15 +335,18 @@ impl Probes {
             }
             let (stop, stopped) = watch::channel(false);
             let (proxy, told) = (Arc::clone(proxy), Arc::clone(backing));
-            let on_verdict =
-                move |_: &super::pool::Pool, backend: &super::pool::Backend, outcome, transition: Option<_>| {
-                    if let Some(at) = told.pool.backends().iter().position(|b| b.key() == backend.key()) {
-                        told.backend_metrics[at].probed(probe_label(outcome));
-                    }
-                    if let Some(transition) = transition {
-                        proxy.health_changed(&told, backend, transition);
-                    }
-                };
+            let on_verdict = move |_: &super::pool::Pool,
+                                   backend: &super::pool::Backend,
+                                   answer: &probe::Answer,
+                                   transition: Option<_>| {
+                if let Some(at) = told.pool.backends().iter().position(|b| b.key() == backend.key()) {
+                    told.backend_metrics[at].probed(probe_label(probe::outcome(answer)));
+                }
+                if let Some(transition) = transition {
+                    let why = answer.as_ref().err().map(|failure| Causes(failure).to_string()).unwrap_or_default();
+                    proxy.health_changed(&told, backend, transition, &why);
+                }
+            };
             tokio::spawn(probe::run(Arc::clone(&backing.pool), backing.tls.clone(), on_verdict, stopped));
             self.0.push((Arc::clone(backing), stop));
         }

@@ -27,6 +27,7 @@ pub mod stream;
 pub mod tunnel;
 pub mod upgrade;
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -119,13 +120,14 @@ impl Proxy {
         &self.metrics
     }
 
-    /// A backend's health changed, by a probe or by a request: told once, and who waits for it is woken.
-    pub fn health_changed(&self, backing: &Backing, backend: &Backend, transition: Transition) {
+    /// A backend's health changed, by a probe or by a request: told once, and who waits for it is woken. `why` is what
+    /// went wrong, if anything did.
+    pub fn health_changed(&self, backing: &Backing, backend: &Backend, transition: Transition, why: &dyn fmt::Display) {
         let (pool, key) = (backing.pool.name(), backend.key());
         match transition.to {
             Health::Up => tracing::info!(pool = %pool, backend = %key, sessions = backend.sessions(), "backend is up"),
             Health::Down => {
-                tracing::warn!(pool = %pool, backend = %key, sessions = backend.sessions(), "backend is down")
+                tracing::warn!(pool = %pool, backend = %key, sessions = backend.sessions(), why = %why, "backend is down")
             }
             Health::Unknown => tracing::info!(pool = %pool, backend = %key, "backend has no verdict yet"),
         }

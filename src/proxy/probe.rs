@@ -15,6 +15,7 @@ use crate::config::proxy::{Probe, ProbeKind};
 use crate::proxy::dial::{self, DialError, UpstreamTlsConfig};
 use crate::proxy::pool::{Backend, Outcome, Pool, Transition};
 use crate::runtime::clock;
+use crate::telemetry::Causes;
 use crate::types::BackendAddress;
 
 mod http;
@@ -33,14 +34,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 pub async fn run(
     pool: Arc<Pool>,
     tls: Option<Arc<UpstreamTlsConfig>>,
-    on_verdict: impl Fn(&Pool, &Backend, Outcome, Option<Transition>) + Send + Sync + 'static,
+    on_verdict: impl Fn(&Pool, &Backend, &Answer, Option<Transition>) + Send + Sync + 'static,
     stop: watch::Receiver<bool>,
 ) {
     let targets = pool.backends().iter().map(|b| Arc::new(Member { pool: Arc::clone(&pool), backend: Arc::clone(b) }));
     let targets: Vec<_> = targets.collect();
     let Some(probe) = pool.settings().probe.clone() else { return };
-    let on_verdict = move |member: &Member, outcome, transition| {
-        on_verdict(&member.pool, &member.backend, outcome, transition);
+    let on_verdict = move |member: &Member, answer: &Answer, transition| {
+        on_verdict(&member.pool, &member.backend, answer, transition);
     };
     schedule(targets, probe, tls, on_verdict, random_seed, stop).await;
 }
@@ -75,7 +76,7 @@ async fn schedule<T: Target>(
     targets: Vec<Arc<T>>,
     probe: Probe,
     tls: Option<Arc<UpstreamTlsConfig>>,
-    on_verdict: impl Fn(&T, Outcome, Option<Transition>) + Send + Sync + 'static,
+    on_verdict: impl Fn(&T, &Answer, Option<Transition>) + Send + Sync + 'static,
     seed: fn() -> u64,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -120,7 +121,7 @@ impl<F> Round<F> {
     /// Never ends by itself.
     async fn watch_over<T: Target>(self: Arc<Self>, target: Arc<T>, seed: u64)
     where
-        F: Fn(&T, Outcome, Option<Transition>) + Send + Sync + 'static,
+        F: Fn(&T, &Answer, Option<Transition>) + Send + Sync + 'static,
     {
         let mut jitter = Jitter::new(seed);
         loop {
@@ -132,11 +133,10 @@ impl<F> Round<F> {
                 let Ok(_permit) = self.permits.acquire().await else { return };
                 let answer = ask(target.address(), &self.probe, self.tls.as_deref()).await;
                 if let Err(failure) = &answer {
-                    tracing::debug!(server.address = %target.address(), error = %failure, "probe failed");
+                    tracing::debug!(server.address = %target.address(), error = %Causes(failure), "probe failed");
                 }
-                let outcome = outcome(&answer);
-                let transition = target.observe(outcome);
-                (self.on_verdict)(&target, outcome, transition);
+                let transition = target.observe(outcome(&answer));
+                (self.on_verdict)(&target, &answer, transition);
             }
             tokio::time::sleep(PAUSE_MIN).await;
             // Both clocks have run since the probe began. A backend that requests have cast doubt on meanwhile is asked
@@ -152,8 +152,11 @@ impl<F> Round<F> {
     }
 }
 
+/// What came of one probe.
+pub type Answer = Result<(), ProbeError>;
+
 /// A refused connection is as sure as one refused to a request; everything else is one failure among those that count.
-fn outcome(answer: &Result<(), ProbeError>) -> Outcome {
+pub fn outcome(answer: &Answer) -> Outcome {
     match answer {
         Ok(()) => Outcome::ProbeOk,
         Err(ProbeError::Dial(DialError::Refused { .. })) => Outcome::Refused,
@@ -165,7 +168,7 @@ fn outcome(answer: &Result<(), ProbeError>) -> Outcome {
 ///
 /// # Errors
 /// [`ProbeError`].
-pub async fn ask(address: &BackendAddress, probe: &Probe, tls: Option<&UpstreamTlsConfig>) -> Result<(), ProbeError> {
+pub async fn ask(address: &BackendAddress, probe: &Probe, tls: Option<&UpstreamTlsConfig>) -> Answer {
     let exchange = async {
         let mut stream = dial::connect(address, tls, probe.timeout).await?;
         match &probe.kind {

@@ -321,7 +321,7 @@ impl Context {
             NotConnected::Tls => (Outcome::Broken, Cause::UpstreamTls),
             NotConnected::Failed => (Outcome::Broken, Cause::ConnectFailed),
         };
-        self.observe(outcome);
+        self.observe(outcome, cause.as_str());
         if self.attempts_left() { self.again(cause) } else { Next::GiveUp(cause) }
     }
 
@@ -339,7 +339,7 @@ impl Context {
             self.count_retry("stale_connection");
             return Next::Again;
         }
-        self.observe(outcome);
+        self.observe(outcome, cause.as_str());
         let may = self.is_repeatable && !self.was_repeated && how != Broke::Invalid && self.attempts_left();
         if !may {
             return Next::GiveUp(cause);
@@ -350,7 +350,10 @@ impl Context {
 
     /// The backend broke after its answer had begun: nothing can be repeated, but its health should know.
     pub fn broke_within_answer(&self, how: Broke) {
-        self.observe(if how == Broke::TimedOut { Outcome::TimedOut } else { Outcome::Broken });
+        match how {
+            Broke::TimedOut => self.observe(Outcome::TimedOut, "its answer stopped"),
+            Broke::Closed | Broke::Invalid => self.observe(Outcome::Broken, "its answer broke off"),
+        }
     }
 
     fn attempts_left(&self) -> bool {
@@ -377,11 +380,11 @@ impl Context {
     }
 
     /// What a real request taught about the backend goes to its health.
-    fn observe(&self, outcome: Outcome) {
+    fn observe(&self, outcome: Outcome, why: &'static str) {
         let (Some(chosen), Some(route)) = (&self.chosen, &self.route) else { return };
         let transition = chosen.pick.backend.observe(outcome, clock::now());
         if let Some(transition) = transition {
-            self.proxy.health_changed(&route.backing, &chosen.pick.backend, transition);
+            self.proxy.health_changed(&route.backing, &chosen.pick.backend, transition, &why);
         }
     }
 
@@ -430,7 +433,8 @@ impl Context {
             return Reply::Again;
         }
         // 502 and 504 are what a gateway says of a broken application; 503 and other errors are the application's own.
-        self.observe(if matches!(status, 502 | 504) { Outcome::Broken } else { Outcome::Answered });
+        let outcome = if matches!(status, 502 | 504) { Outcome::Broken } else { Outcome::Answered };
+        self.observe(outcome, "it answered 502 or 504");
         let is_switch = status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
         let mut remove = if is_switch { Vec::new() } else { headers::hop_by_hop_of_answer(fields) };
         let mut set = Vec::with_capacity(1);

@@ -4,9 +4,11 @@
 //! ever waits for a disk or a pipe. Metrics are plain atomics; [`metrics`] writes them down when somebody asks.
 
 pub mod access;
+mod causes;
 pub mod log;
 pub mod metrics;
 pub mod sink;
 mod timestamp;
 
+pub use causes::Causes;
 pub use timestamp::{ParseTimestampError, Timestamp};

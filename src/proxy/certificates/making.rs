@@ -73,11 +73,11 @@ fn authority(name: &str) -> CertificateParams {
 }
 
 /// As `openssl req -x509` makes them: its own issuer, a CA, with server names.
-pub(crate) fn self_signed(names: &[&str], years: std::ops::Range<i32>) -> Issued {
+pub(crate) fn self_signed(names: &[&str], years: std::ops::Range<i32>, is_ca: IsCa) -> Issued {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let key = ecdsa();
     let mut params = CertificateParams::new(names).expect("names");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.is_ca = is_ca;
     params.not_before = date_time_ymd(years.start, 1, 1);
     params.not_after = date_time_ymd(years.end, 1, 1);
     Issued { chain: params.self_signed(&key).expect("certificate").pem(), key: key.serialize_pem() }

@@ -514,7 +514,7 @@ fn a_reload_takes_what_is_there_when_nothing_expired() {
 #[test]
 fn a_self_signed_certificate_is_a_pair_like_any_other() {
     let folder = Folder::new();
-    put(folder.path(), "own", &self_signed(&["own.example"], 2020..2120));
+    put(folder.path(), "own", &self_signed(&["own.example"], 2020..2120, rcgen::IsCa::ExplicitNoCa));
     assert_eq!(answers(&folder.clean(), Some("own.example"), &folder), "own");
 }
 

@@ -5,16 +5,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::proxy::UpstreamTls;
 use crate::proxy::stream::Socket;
@@ -28,39 +24,33 @@ pub struct UpstreamTlsConfig {
 
 impl UpstreamTlsConfig {
     /// Reads whom we trust: the file of the settings, else the system's roots (`SSL_CERT_FILE`, `SSL_CERT_DIR`, or where
-    /// the distribution keeps them). A certificate in the file that is no CA, or a self-signed one, is also accepted
-    /// when a backend presents exactly it. Blocks on the file system.
+    /// the distribution keeps them). A backend's own certificate in the file is accepted if it does not call itself a CA;
+    /// webpki refuses a server that presents a CA's certificate, here as in Pingora's connections. Blocks on the file
+    /// system.
     ///
     /// # Errors
     /// [`UpstreamTlsError`].
     pub fn load(settings: &UpstreamTls) -> Result<Self, UpstreamTlsError> {
         let name = ServerName::try_from(settings.server_name.clone())
             .map_err(|_| UpstreamTlsError::ServerName(settings.server_name.clone()))?;
-        let (roots, pinned) = match &settings.ca_file {
+        let roots = match &settings.ca_file {
             Some(file) => {
-                let certificates = read(file)?;
                 let mut roots = RootCertStore::empty();
-                for (at, certificate) in certificates.iter().enumerate() {
-                    roots.add(certificate.clone()).map_err(|source| UpstreamTlsError::Malformed {
+                for (at, certificate) in read(file)?.into_iter().enumerate() {
+                    roots.add(certificate).map_err(|source| UpstreamTlsError::Malformed {
                         file: file.clone(),
                         position: at + 1,
                         source,
                     })?;
                 }
-                (roots, certificates)
+                roots
             }
-            None => (system_roots()?, Vec::new()),
+            None => system_roots()?,
         };
-        let provider = Arc::new(ring::default_provider());
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|_| UpstreamTlsError::NoRoots)?;
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(UpstreamTlsError::Tls)?
-            // Despite the name of the method: `Verifier` only ever adds the byte-exact comparison.
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { chains, pinned }))
+            .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
@@ -156,62 +146,5 @@ fn system_roots() -> Result<RootCertStore, UpstreamTlsError> {
     match added {
         0 => Err(UpstreamTlsError::NoRoots),
         _ => Ok(roots),
-    }
-}
-
-/// webpki's verifier, plus what on-premises servers have: a self-signed certificate that calls itself a CA (as `openssl
-/// req -x509` makes them), which webpki never accepts as a server's own. Whoever puts that very certificate into
-/// `ca_file` trusts it; name, validity and possession of the key are checked all the same.
-#[derive(Debug)]
-struct Verifier {
-    chains: Arc<WebPkiServerVerifier>,
-    pinned: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if !self.pinned.iter().any(|pinned| pinned == end_entity) {
-            return self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        }
-        let malformed = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
-        let (_, certificate) = X509Certificate::from_der(end_entity).map_err(|_| malformed())?;
-        let now = i64::try_from(now.as_secs()).map_err(|_| malformed())?;
-        if now < certificate.validity().not_before.timestamp() {
-            return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYet));
-        }
-        if now > certificate.validity().not_after.timestamp() {
-            return Err(rustls::Error::InvalidCertificate(CertificateError::Expired));
-        }
-        rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
     }
 }

@@ -381,8 +381,8 @@ type Verdicts = mpsc::UnboundedReceiver<(BackendAddress, Outcome)>;
 fn start(targets: Vec<Arc<Fake>>, probe: Probe) -> (Verdicts, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
     let (verdict, verdicts) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let on_verdict = move |target: &Fake, outcome, _: Option<Transition>| {
-        let _ = verdict.send((target.address.clone(), outcome));
+    let on_verdict = move |target: &Fake, answer: &Answer, _: Option<Transition>| {
+        let _ = verdict.send((target.address.clone(), outcome(answer)));
     };
     let task = tokio::spawn(schedule(targets, probe, None, on_verdict, || 1, stopped));
     (verdicts, stop, task)
@@ -460,7 +460,7 @@ async fn a_panic_in_the_callers_code_does_not_leave_a_backend_unwatched() {
     let (_stop, stopped) = watch::channel(false);
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let on_verdict = move |_: &Fake, _, _: Option<Transition>| {
+    let on_verdict = move |_: &Fake, _: &Answer, _: Option<Transition>| {
         assert!(counted.fetch_add(1, Ordering::Relaxed) > 0, "the first call breaks off");
     };
     let probe = Probe { interval: Duration::from_millis(20), ..http("/") };
@@ -541,7 +541,7 @@ async fn a_pool_learns_who_is_up_who_went_down_and_who_came_back() {
     };
     let pool = pool(&[("a", &at), ("b", &gone)], Some(probe));
     let (told, mut changes) = mpsc::unbounded_channel();
-    let on_verdict = move |pool: &Pool, backend: &Backend, _, transition: Option<Transition>| {
+    let on_verdict = move |pool: &Pool, backend: &Backend, _: &Answer, transition: Option<Transition>| {
         if let Some(transition) = transition {
             let _ = told.send((format!("{}/{}", pool.name(), backend.key()), transition.from, transition.to));
         }
