@@ -39,7 +39,7 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
-    let _log = match log::start(&settings.startup.log) {
+    let log = match log::start(&settings.startup.log) {
         Ok(guard) => guard,
         Err(error) => {
             eprintln!("the log cannot be started: {error}");
@@ -60,7 +60,7 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let options = Options { file: args.config, ports_file: args.ports_file };
+    let options = Options { file: args.config, ports_file: args.ports_file, log: log.sink().clone() };
     let outcome = runtime.block_on(conductor::run(settings, options));
     // Whatever still runs (a client that never reads) must not hold the process.
     runtime.shutdown_background();

@@ -28,6 +28,7 @@ use crate::runtime::signal::{Signal, Signals};
 use crate::runtime::watch::Watcher;
 use crate::telemetry::Causes;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::sink::Sink;
 
 /// How a proxy is started.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Options {
     pub file: PathBuf,
     /// Where to write the bound addresses once ready.
     pub ports_file: Option<PathBuf>,
+    /// Where the process's own log goes.
+    pub log: Sink,
 }
 
 /// Why a proxy did not start.
@@ -113,7 +116,7 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
     let (stop, stopping) = watch::channel(false);
     let (asks, mut asked) = mpsc::channel(16);
     let proxy = Proxy::new(&startup, state, access, metrics, stopping);
-    let operator = Arc::new(Operator::new(Arc::clone(&proxy), options.file.clone(), asks));
+    let operator = Arc::new(Operator::new(Arc::clone(&proxy), &options, asks));
     let (admin_address, admin_tasks) = serve_operator(&startup.admin, &operator).await?;
 
     listeners.commit(&proxy, bound);

@@ -12,7 +12,7 @@ use super::admin::{
     AdminState, BackendStatus, Change, ConfigStatus, Control, HealthState, LastReload, ListenerStatus, NoSuchBackend,
     PoolStatus, ReloadDone, ReloadRefused, SessionRow, Status,
 };
-use super::conductor::Ask;
+use super::conductor::{Ask, Options};
 use super::listener::Listening;
 use super::metrics::{Observed, ObservedBackend};
 use super::pool::{Backend, Health};
@@ -21,11 +21,14 @@ use crate::config;
 use crate::config::proxy::Policy;
 use crate::runtime::clock;
 use crate::telemetry::Timestamp;
+use crate::telemetry::sink::Sink;
 
 /// The running proxy as the operator sees it.
 pub struct Operator {
     proxy: Arc<Proxy>,
     file: PathBuf,
+    /// Where the process's own log goes.
+    log: Sink,
     asks: mpsc::Sender<Ask>,
     phase: AtomicU8,
     /// Guards what the conductor writes and the operator reads; nobody holds it for more than a copy.
@@ -45,13 +48,13 @@ const READY: u8 = 1;
 const LEAVING: u8 = 2;
 
 impl Operator {
-    /// For a proxy that runs on `file`; reloads are asked of the conductor through `asks`.
-    pub fn new(proxy: Arc<Proxy>, file: PathBuf, asks: mpsc::Sender<Ask>) -> Self {
+    /// For a proxy that was started with `options`; reloads are asked of the conductor through `asks`.
+    pub fn new(proxy: Arc<Proxy>, options: &Options, asks: mpsc::Sender<Ask>) -> Self {
         let now = clock::unix();
         let last_reload = LastReload { at: Timestamp::from_unix(now), ok: true, report: None };
         let told = Mutex::new(Told { listening: Vec::new(), last_reload, last_success: now });
-        let file = std::path::absolute(&file).unwrap_or(file);
-        Self { proxy, file, asks, phase: AtomicU8::new(STARTING), told }
+        let file = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
+        Self { proxy, file, log: options.log.clone(), asks, phase: AtomicU8::new(STARTING), told }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -184,7 +187,7 @@ impl Control for Operator {
             reload_success: told.last_success,
             certificates: state.certificates.values().flat_map(|c| c.load().not_after()).collect(),
             access_log_dropped: self.proxy.access_log().dropped(),
-            process_log_dropped: 0,
+            process_log_dropped: self.log.dropped(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, oneshot};
 
@@ -172,6 +172,8 @@ impl Sight {
                 // Our own looking opens folders: that must not make us look again.
                 Ok(event) => match event.kind {
                     EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+                    // Whoever has written closes. Until then it may be a log beside the files, growing all the time.
+                    EventKind::Modify(ModifyKind::Data(_)) => false,
                     _ => true,
                 },
                 // Events were lost.

@@ -60,11 +60,6 @@ pub enum StartError {
 // === impl Guard ===
 
 impl Guard {
-    /// Lines lost so far because nobody read stderr.
-    pub fn dropped(&self) -> u64 {
-        self.sink.dropped()
-    }
-
     /// The queue behind the log, for those who report [`Sink::dropped`] elsewhere.
     pub fn sink(&self) -> &Sink {
         &self.sink

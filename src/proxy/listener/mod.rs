@@ -236,7 +236,8 @@ async fn shake_hands(
         None => (Stream::Plain(socket), None, false),
         Some(config) => {
             let limit = current.settings.limits.handshake_timeout;
-            match tls::accept(socket, Arc::clone(config), limit).await {
+            // Boxed, like every step that is over long before the connection: what idles should be small.
+            match Box::pin(tls::accept(socket, Arc::clone(config), limit)).await {
                 Ok(accepted) => (accepted.stream, accepted.sni, accepted.is_h2),
                 Err(error) => {
                     current.metrics.handshake_failed(error.cause.as_str());
