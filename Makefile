@@ -24,8 +24,8 @@ test: ## build and run all tests; the last line sums up
 	@.ci/setup test
 	@.ci/test
 
-test-all: check test ## checks, then tests
-	@echo "Checks passed too."
+test-all: check test ## checks, then all tests, the long ones too: half an hour more
+	@.ci/test long
 
 check: ## formatting, lints, documentation links; licences and sources where cargo-deny is installed
 	cargo fmt --check

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::harness::{Demo, Folder, tool, tools, within};
+use crate::harness::{Demo, Folder, eventually, get, tool, tools, within};
 
 /// Promised from the death of a node until the tab is live elsewhere.
 const BACK_WITHIN_MS: u64 = 3_000;
@@ -118,6 +118,50 @@ fn an_r_app_is_live_again_elsewhere_within_three_seconds_of_its_nodes_death() {
     within(300, survives_in_demo("-r"));
 }
 
+/// Death upon death: as soon as everybody is up again, whoever serves the tab is killed.
+async fn survives_every_death(app: &str, deaths: usize) {
+    let demo = Demo::start().await;
+    let content = demo.told["content"].as_array().unwrap();
+    let page = content.iter().find(|c| c["name"].as_str().unwrap().contains(app)).unwrap();
+    let folder = Folder::new();
+    let mut browser = Browser::open(&folder, &page["url"].as_str().unwrap().replace("127.0.0.1", "localhost")).await;
+    browser.ask(serde_json::json!({ "do": "fill", "name": "Ada", "n": 42 })).await;
+    let mut slowest = 0;
+    for death in 1..=deaths {
+        eventually("everybody to be up", async || {
+            let status = get(demo.admin(), "/status").await.json();
+            let pools =
+                status["pools"].as_array().unwrap().iter().filter(|p| p["name"].as_str().unwrap().contains(app));
+            let mut backends = pools.flat_map(|p| p["backends"].as_array().unwrap());
+            backends.all(|b| b["health"] == "up").then_some(())
+        })
+        .await;
+        let before = browser.ask(serde_json::json!({ "do": "who" })).await["pid"].as_u64().unwrap();
+        let killed = tokio::time::Instant::now();
+        let pid = rustix::process::Pid::from_raw(before as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let after = browser.ask(serde_json::json!({ "do": "wait-for-other", "pid": before })).await;
+        let took = killed.elapsed().as_millis() as u64;
+        assert_eq!((&after["greeting"], &after["loads"]), (&"Hello, Ada: n = 42".into(), &1.into()), "death {death}");
+        assert!(took < BACK_WITHIN_MS, "death {death}: {took} ms");
+        slowest = slowest.max(took);
+    }
+    println!("{deaths} deaths, live again after {slowest} ms at the latest");
+    browser.close().await;
+}
+
+#[test]
+#[ignore = "long: `make test-all` runs it"]
+fn a_python_app_survives_thirty_deaths_in_a_row() {
+    within(900, survives_every_death("python", 30));
+}
+
+#[test]
+#[ignore = "long: `make test-all` runs it"]
+fn an_r_app_survives_thirty_deaths_in_a_row() {
+    within(900, survives_every_death("-r", 30));
+}
+
 #[test]
 fn the_driver_works_an_app_without_any_proxy() {
     within(120, async {
@@ -133,7 +177,7 @@ fn the_driver_works_an_app_without_any_proxy() {
             .spawn()
             .unwrap();
         let address = format!("127.0.0.1:{port}");
-        crate::harness::eventually("the app", async || {
+        eventually("the app", async || {
             let mut client = crate::harness::Client::try_tcp(&address).await.ok()?;
             client.try_request("GET", "/", &[]).await.filter(|r| r.status == 200)
         })

@@ -19,73 +19,81 @@ async fn until_generation_after(proxy: &Proxy, before: u64) -> u64 {
 
 #[test]
 fn fifty_reloads_go_unnoticed_by_pinned_clients_and_open_websockets() {
-    within(280, async {
-        let (ca, folder) = (Authority::new(), Arc::new(Folder::new()));
-        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
-        let (a, b, late) = (Origin::start("a"), Origin::start("b"), Origin::start("late"));
-        let tls = "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
+    within(280, reloads_unnoticed(50));
+}
+
+#[test]
+#[ignore = "long: `make test-all` runs it"]
+fn a_thousand_reloads_go_unnoticed() {
+    within(1500, reloads_unnoticed(1000));
+}
+
+async fn reloads_unnoticed(rounds: usize) {
+    let (ca, folder) = (Authority::new(), Arc::new(Folder::new()));
+    ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+    let (a, b, late) = (Origin::start("a"), Origin::start("b"), Origin::start("late"));
+    let tls = "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
                    [log]\nlevel = \"info\"";
-        let site = Site::new(&[&a, &b]).more(tls);
-        let proxy = Proxy::start_in(Arc::clone(&folder), &site.text()).await;
-        let (web, tls, trust) = (proxy.web().to_owned(), proxy.listener("tls").to_owned(), ca.trust("localhost"));
+    let site = Site::new(&[&a, &b]).more(tls);
+    let proxy = Proxy::start_in(Arc::clone(&folder), &site.text()).await;
+    let (web, tls, trust) = (proxy.web().to_owned(), proxy.listener("tls").to_owned(), ca.trust("localhost"));
 
-        let connect = async |i: usize| {
-            if i.is_multiple_of(4) { Client::tls(&tls, &trust).await } else { Client::tcp(&web).await }
-        };
-        let mut sockets = Vec::new();
-        for i in 0..100 {
-            sockets.push(Socket::open(connect(i).await, "/ws", &[("Sec-Fetch-Mode", "navigate")]).await);
-        }
-        // Pinned clients: half keep their connection, half come anew each time.
-        let (is_over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let mut pinned = JoinSet::new();
-        for i in 0..100 {
-            let mut client = connect(i).await;
-            let first = client.request("GET", "/", &[("Sec-Fetch-Mode", "navigate")], b"").await;
-            let (cookie, home) = (cookie_of(&first), first.origin().to_owned());
-            let (is_over, asked, web) = (Arc::clone(&is_over), Arc::clone(&asked), web.clone());
-            pinned.spawn(async move {
-                while !is_over.load(Ordering::SeqCst) {
-                    if i % 2 == 1 {
-                        client = Client::tcp(&web).await;
-                    }
-                    let answer = client.request("GET", "/", &[("Cookie", &cookie)], b"").await;
-                    assert_eq!((answer.status, answer.origin()), (200, &*home), "client {i}");
-                    asked.fetch_add(1, Ordering::SeqCst);
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+    let connect = async |i: usize| {
+        if i.is_multiple_of(4) { Client::tls(&tls, &trust).await } else { Client::tcp(&web).await }
+    };
+    let mut sockets = Vec::new();
+    for i in 0..100 {
+        sockets.push(Socket::open(connect(i).await, "/ws", &[("Sec-Fetch-Mode", "navigate")]).await);
+    }
+    // Pinned clients: half keep their connection, half come anew each time.
+    let (is_over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut pinned = JoinSet::new();
+    for i in 0..100 {
+        let mut client = connect(i).await;
+        let first = client.request("GET", "/", &[("Sec-Fetch-Mode", "navigate")], b"").await;
+        let (cookie, home) = (cookie_of(&first), first.origin().to_owned());
+        let (is_over, asked, web) = (Arc::clone(&is_over), Arc::clone(&asked), web.clone());
+        pinned.spawn(async move {
+            while !is_over.load(Ordering::SeqCst) {
+                if i % 2 == 1 {
+                    client = Client::tcp(&web).await;
                 }
-            });
-        }
+                let answer = client.request("GET", "/", &[("Cookie", &cookie)], b"").await;
+                assert_eq!((answer.status, answer.origin()), (200, &*home), "client {i}");
+                asked.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
 
-        for round in 0..50 {
-            let text = match round {
-                10..30 => site.clone().backend("late", &late.address, "weight = 2").text(),
-                _ => site.clone().pool(&format!("retries = {}", 1 + round % 2)).text(),
-            };
-            if round == 20 {
-                ca.pair(&["localhost"]).write(&folder, "certs/localhost");
-            }
-            let before = asked.load(Ordering::SeqCst);
-            proxy.reload(&text).await;
-            for (i, socket) in sockets.iter_mut().enumerate().skip(round % 10).step_by(10) {
-                socket.echo(&format!("socket {i} in round {round}")).await;
-            }
-            eventually("clients to ask meanwhile", async || (asked.load(Ordering::SeqCst) > before + 20).then_some(()))
-                .await;
+    for round in 0..rounds {
+        let text = match round % 50 {
+            10..30 => site.clone().backend("late", &late.address, "weight = 2").text(),
+            _ => site.clone().pool(&format!("retries = {}", 1 + round % 2)).text(),
+        };
+        if round % 50 == 20 {
+            ca.pair(&["localhost"]).write(&folder, "certs/localhost");
         }
-        is_over.store(true, Ordering::SeqCst);
-        pinned.join_all().await;
-        for (i, socket) in sockets.iter_mut().enumerate() {
-            socket.echo(&format!("socket {i} at the end")).await;
+        let before = asked.load(Ordering::SeqCst);
+        proxy.reload(&text).await;
+        for (i, socket) in sockets.iter_mut().enumerate().skip(round % 10).step_by(10) {
+            socket.echo(&format!("socket {i} in round {round}")).await;
         }
-        let status = proxy.status().await;
-        assert!(status["config"]["generation"].as_u64().unwrap() > 50, "{status}");
-        assert_eq!(status["config"]["last_reload"]["ok"], true);
-        let counted = proxy.backend("a").await["sessions"].as_u64().unwrap()
-            + proxy.backend("b").await["sessions"].as_u64().unwrap();
-        assert_eq!(counted, 100, "counts live on");
-        assert_eq!(proxy.sessions().await.len(), 100);
-    });
+        eventually("clients to ask meanwhile", async || (asked.load(Ordering::SeqCst) > before + 20).then_some(()))
+            .await;
+    }
+    is_over.store(true, Ordering::SeqCst);
+    pinned.join_all().await;
+    for (i, socket) in sockets.iter_mut().enumerate() {
+        socket.echo(&format!("socket {i} at the end")).await;
+    }
+    let status = proxy.status().await;
+    assert!(status["config"]["generation"].as_u64().unwrap() > rounds as u64, "{status}");
+    assert_eq!(status["config"]["last_reload"]["ok"], true);
+    let counted =
+        proxy.backend("a").await["sessions"].as_u64().unwrap() + proxy.backend("b").await["sessions"].as_u64().unwrap();
+    assert_eq!(counted, 100, "counts live on");
+    assert_eq!(proxy.sessions().await.len(), 100);
 }
 
 #[test]

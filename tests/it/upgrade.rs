@@ -62,17 +62,25 @@ fn twenty_thousand_upgrades_and_none_is_lost() {
 
 #[test]
 fn two_thousand_upgrades_under_tls_on_both_sides_and_none_is_lost() {
-    within(300, async {
-        let (ca, folder) = (Authority::new(), Folder::new());
-        let pair = ca.pair(&["localhost", "app.internal"]).write(&folder, "certs/localhost");
-        folder.write("ca.pem", ca.pem());
-        let origin = Origin::tls("a", &pair);
-        let site = Site::new(&[&origin]).https().pool("tls = { ca_file = \"ca.pem\", server_name = \"app.internal\" }");
-        let proxy = Proxy::start_in(folder, &quiet(&site)).await;
-        let failures = storm(proxy.web(), Some(&ca.trust("localhost")), 2_000, 32).await;
-        assert!(failures.is_empty(), "{} failed, such as {:?}", failures.len(), &failures[..failures.len().min(5)]);
-        proxy.until_sessions("a", 0).await;
-    });
+    within(300, upgrades_under_tls(2_000));
+}
+
+#[test]
+#[ignore = "long: `make test-all` runs it"]
+fn fifty_thousand_upgrades_under_tls_on_both_sides_and_none_is_lost() {
+    within(1500, upgrades_under_tls(50_000));
+}
+
+async fn upgrades_under_tls(total: usize) {
+    let (ca, folder) = (Authority::new(), Folder::new());
+    let pair = ca.pair(&["localhost", "app.internal"]).write(&folder, "certs/localhost");
+    folder.write("ca.pem", ca.pem());
+    let origin = Origin::tls("a", &pair);
+    let site = Site::new(&[&origin]).https().pool("tls = { ca_file = \"ca.pem\", server_name = \"app.internal\" }");
+    let proxy = Proxy::start_in(folder, &quiet(&site)).await;
+    let failures = storm(proxy.web(), Some(&ca.trust("localhost")), total, 32).await;
+    assert!(failures.is_empty(), "{} failed, such as {:?}", failures.len(), &failures[..failures.len().min(5)]);
+    proxy.until_sessions("a", 0).await;
 }
 
 #[test]
