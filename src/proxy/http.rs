@@ -15,7 +15,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Proxy;
-use super::connection::Facts;
+use super::connection::{Facts, Refusal};
 use super::error::Cause;
 use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
 use crate::shiny::shim::Injector;
@@ -81,6 +81,13 @@ impl ProxyHttp for Engine {
 
     async fn request_filter(&self, session: &mut Session, carried: &mut Carried) -> Result<bool> {
         let facts = facts(session).ok_or_else(internal)?;
+        let head = session.req_header();
+        if head.version == Version::HTTP_2 && head.headers.len() > facts.listener.settings.limits.head_count {
+            // For HTTP/1 the connection has counted them.
+            facts.refused(Refusal::TooManyFields);
+            session.respond_error(Refusal::TooManyFields.status()).await?;
+            return Ok(true);
+        }
         let (context, answer) = Context::arrive(&self.proxy, facts, session.req_header());
         let body = context.timeouts().map(|t| t.body);
         carried.context = Some(context);

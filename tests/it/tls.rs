@@ -152,6 +152,36 @@ fn many_http2_streams_share_a_connection() {
 }
 
 #[test]
+fn an_http2_connection_is_bounded_like_any_other() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let limits =
+            "limits = { keepalive_timeout = \"1s\", head_count = 20, head_bytes = \"8KiB\", head_timeout = \"1s\" }";
+        let site = Site::new(&[&origin]).https().listener(limits);
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+        let trust = ca.trust("localhost");
+        let h2 = H2::connect(proxy.web(), &trust).await;
+        let get = |fields: usize, bytes: usize| {
+            let mut request = http::Request::builder().uri("https://localhost/x");
+            for i in 0..fields {
+                request = request.header(format!("x-{i}"), "y".repeat(bytes));
+            }
+            h2.request(request.body(Vec::new()).unwrap())
+        };
+        assert_eq!(get(3, 10).await.unwrap().status, 200);
+        assert_eq!(get(30, 10).await.unwrap().status, 431, "too many fields");
+        assert!(get(4, 4000).await.is_ok_and(|r| r.status == 431) || get(4, 4000).await.is_err(), "too many bytes");
+        assert_eq!(origin.count("/x"), 1);
+        assert!(h2.ends().await, "idle for longer than it may");
+        // Says that it will speak HTTP/2, and then nothing.
+        let mut mute = Client::tls(proxy.web(), &trust.clone().alpn(&["h2"])).await;
+        assert!(mute.ends().await);
+    });
+}
+
+#[test]
 fn a_certificate_is_renewed_under_load_without_a_failure() {
     within(120, async {
         let (ca, folder) = (Authority::new(), Arc::new(Folder::new()));

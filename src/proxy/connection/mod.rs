@@ -6,6 +6,7 @@
 
 pub mod exchange;
 pub mod framing;
+mod h2;
 pub mod head;
 mod refusal;
 
@@ -17,7 +18,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_http::ResponseHeader;
@@ -77,28 +78,7 @@ pub async fn serve(proxy: Arc<Proxy>, down: Downstream, is_h2: bool) {
     let user_data: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&down.facts));
     let Ok(response) = ResponseHeader::build_no_case(200_u16, Some(0)) else { return };
     let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(user_data)));
-    if is_h2 { Box::pin(serve_h2(proxy, down, digest)).await } else { serve_h1(proxy, down, digest).await }
-}
-
-/// The client's connection preface (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-async fn serve_h2(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDigest>) {
-    // Pingora waits for the preface without a limit, so it is read here.
-    let limit = down.facts.listener.settings.limits.head_timeout;
-    let preface = async {
-        while down.buf.len() < PREFACE.len() {
-            if fill(&mut down).await.is_err() || !PREFACE.starts_with(&down.buf[..down.buf.len().min(PREFACE.len())]) {
-                return false;
-            }
-        }
-        down.buf.starts_with(PREFACE)
-    };
-    if timeout(limit, preface).await == Ok(true) {
-        let engine = proxy.engine();
-        let stream = Box::new(Exchange::all(down, digest));
-        engine.process_new(stream, proxy.stopping()).await;
-    }
+    if is_h2 { Box::pin(h2::serve(proxy, down, digest)).await } else { serve_h1(proxy, down, digest).await }
 }
 
 async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDigest>) {

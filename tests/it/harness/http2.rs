@@ -22,6 +22,17 @@ impl H2 {
         Self(send)
     }
 
+    /// Whether the connection is over; waits for that as long as for anything.
+    pub async fn ends(&self) -> bool {
+        patiently("the end of HTTP/2", async {
+            while self.0.clone().ready().await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        true
+    }
+
     /// # Errors
     /// What h2 says, for example which reset came.
     pub async fn request(&self, request: Request<Vec<u8>>) -> Result<Response, h2::Error> {
