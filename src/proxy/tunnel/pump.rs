@@ -312,6 +312,11 @@ where
                 continue;
             }
             let Some(watch) = &mut self.watch else { return Poll::Ready(self.cause(EndCause::Idle)) };
+            if self.up.sent < self.up.pending.len() {
+                // A busy backend takes nothing, so we read nothing: an answer may be waiting that we cannot see.
+                (self.alive, watch.unanswered) = (now, 0);
+                continue;
+            }
             if watch.unanswered >= UNANSWERED {
                 return Poll::Ready(EndCause::PingTimeout);
             }

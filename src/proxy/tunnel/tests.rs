@@ -102,6 +102,24 @@ async fn two_unanswered_pings_end_it_without_a_close_frame() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_busy_backend_does_not_make_its_client_look_dead() {
+    let mut b = start(true, 64, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    // More than the backend takes: the client's answers to pings cannot be read behind it.
+    let message = masked(0x81, &[b'x'; 120]);
+    let sent = message.clone();
+    let (mut client, mut hears) = (tokio::io::split(b.client).1, b.backend);
+    let sender = tokio::spawn(async move {
+        client.write_all(&sent).await.unwrap();
+        client
+    });
+    sleep(10 * PATIENCE).await;
+    assert!(!b.end.is_finished(), "ten minutes of computing are no reason to leave");
+    expect(&mut hears, &message).await;
+    drop(sender.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ping_waits_for_the_end_of_the_frame_it_would_break() {
     let mut b = start(true, 4096, b"", b"");
     expect(&mut b.client, HEAD).await;
