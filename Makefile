@@ -32,7 +32,7 @@ check: ## formatting, lints, documentation links; licences and sources where car
 	cargo clippy --all-targets -- -D warnings
 	cargo doc --no-deps --document-private-items --quiet
 	@if cargo deny --version >/dev/null 2>&1; then \
-		cargo deny check --config .deny.toml bans licenses sources; \
+		cargo deny check bans licenses sources; \
 	else \
 		echo 'cargo-deny is not installed: licences and sources are not checked'; \
 	fi

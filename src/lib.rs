@@ -9,8 +9,8 @@
 //!        └ shiny  what everybody must know about Shiny: close codes, the reconnect shim
 //!           └ telemetry   how logs and metrics leave the process
 //!              └ config   TOML → checked settings, every problem with file:line:column
-//!                 └ runtime   the outside world in small doses: clock, signals, files that change, ready
-//!                    └ types  the nouns: address, host, path, size, secret; parse once
+//!                 └ runtime   the outside world in small doses: clock, dice, signals, files that change, ready
+//!                    └ types  the nouns: address, key, duration, size, secret; parse once
 //! ```
 //!
 //! Imports go strictly downward; `tests/tidy.rs` reads every `use crate::…` and holds the lists below true.
