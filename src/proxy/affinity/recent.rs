@@ -2,12 +2,12 @@
 //!
 //! A browser that opens a page has no cookie yet when it asks for styles and scripts. A navigation's pick is
 //! remembered here by client address and user agent; requests that are no navigation may ask for it. The caller decides
-//! who does which, so that an office behind one address still spreads. Forgetting is always allowed: a contended or
-//! full shard forgets rather than waits, because the price is one more session on one backend.
+//! who does which, so that an office behind one address still spreads. Forgetting is always allowed: a full shard, or one
+//! that stays contended, forgets rather than waits, because the price is one more session on one backend.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::types::BackendKey;
@@ -15,10 +15,10 @@ use crate::types::BackendKey;
 /// Recent picks of all pools; bounded at 8192, about 400 KiB.
 pub struct Recent {
     /// Each guards its own part of the hash space; nothing waits for one, and nothing awaits under one.
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Box<[Mutex<Shard>]>,
 }
 
-/// `SETS` sets of `WAYS` slots; empty until first used.
+/// `WAYS` slots; none until first used.
 #[derive(Default)]
 struct Shard(Vec<Option<Entry>>);
 
@@ -31,7 +31,7 @@ struct Entry {
 impl Recent {
     /// Nothing remembered.
     pub fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
     /// Remembers a pick for [`MEMORY`] from now on, in place of an earlier one. When the place is full the oldest pick
@@ -74,16 +74,30 @@ impl Recent {
         .flatten()
     }
 
-    /// `None` if another thread is at the same shard.
+    /// `None` if another thread stays at the same shard for longer than it should.
     fn with_set<R>(&self, client: u64, work: impl FnOnce(&mut [Option<Entry>]) -> R) -> Option<R> {
-        let (shard, set) = (client as usize % SHARDS, client as usize / SHARDS % SETS);
-        // A poisoned shard forgets for good: nothing here panics while it holds one, and nothing depends on it.
-        let mut shard = self.shards[shard].try_lock().ok()?;
+        let mut shard = enter(&self.shards[client as usize % SHARDS])?;
         if shard.0.is_empty() {
-            shard.0.resize_with(SETS * WAYS, || None);
+            shard.0.resize_with(WAYS, || None);
         }
-        Some(work(&mut shard.0[set * WAYS..][..WAYS]))
+        Some(work(&mut shard.0))
     }
+}
+
+/// The lock, unless it stays taken. Parallel requests of one client meet at one shard, and there it matters that they
+/// agree; work under it takes a fraction of a microsecond, at its first use some more. A holder that lost its processor
+/// gets a chance to have it back, and then we rather forget than wait.
+fn enter(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
+    for attempt in 0..ATTEMPTS {
+        match shard.try_lock() {
+            Ok(guard) => return Some(guard),
+            // A poisoned shard forgets for good: nothing here panics while it holds one, and nothing depends on it.
+            Err(TryLockError::Poisoned(_)) => return None,
+            Err(TryLockError::WouldBlock) if attempt < ATTEMPTS / 2 => (0..32).for_each(|_| std::hint::spin_loop()),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
+    None
 }
 
 fn put(set: &mut [Option<Entry>], client: u64, backend: &BackendKey, now: Instant) {
@@ -121,8 +135,9 @@ fn fingerprint(client: IpAddr, user_agent: &[u8], pool: &str) -> u64 {
 /// How long a pick is remembered.
 pub const MEMORY: Duration = Duration::from_secs(2);
 
-const SHARDS: usize = 16;
-const SETS: usize = 64;
+/// Looks at a taken lock; all of them together take some 20 µs.
+const ATTEMPTS: u32 = 64;
+const SHARDS: usize = 1024;
 const WAYS: usize = 8;
 
 #[cfg(test)]
@@ -186,7 +201,7 @@ mod tests {
             recent.remember(ip(n), b"", "p", &key("a"), at(n));
         }
         let held: usize = recent.shards.iter().map(|s| s.lock().expect("sound").0.capacity()).sum();
-        assert_eq!(held, SHARDS * SETS * WAYS);
+        assert_eq!(held, SHARDS * WAYS);
         assert_eq!(recent.recall(ip(99_999), b"", "p", at(100_000)), Some(key("a")));
         let mut remembered = (0..100_000).filter(|&n| recent.recall(ip(n), b"", "p", at(100_000)).is_some());
         assert!(remembered.next().is_some_and(|oldest| oldest > 50_000), "the oldest give way");
