@@ -2,19 +2,19 @@
 //!
 //! A browser that opens a page has no cookie yet when it asks for styles and scripts. A navigation's pick is
 //! remembered here by client address and user agent; requests that are no navigation may ask for it. The caller decides
-//! who does which, so that an office behind one address still spreads. Forgetting is always allowed: a full shard, or one
-//! that stays contended, forgets rather than waits, because the price is one more session on one backend.
+//! who does which, so that an office behind one address still spreads. Forgetting is always allowed, for example what a
+//! full shard has no place for: the price is one more session on one backend.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::types::BackendKey;
 
 /// Recent picks of all pools; bounded at 8192, about 400 KiB.
 pub struct Recent {
-    /// Each guards its own part of the hash space; nothing waits for one, and nothing awaits under one.
+    /// Each guards its own part of the hash space, for a fraction of a microsecond; nothing awaits under one.
     shards: Box<[Mutex<Shard>]>,
 }
 
@@ -61,7 +61,6 @@ impl Recent {
             put(set, client, backend, now);
             None
         })
-        .flatten()
     }
 
     /// The backend picked for this client in the last two seconds.
@@ -71,33 +70,18 @@ impl Recent {
             let entry = set.iter().flatten().find(|e| e.client == client)?;
             entry.is_fresh(now).then(|| entry.backend.clone())
         })
-        .flatten()
     }
 
-    /// `None` if another thread stays at the same shard for longer than it should.
-    fn with_set<R>(&self, client: u64, work: impl FnOnce(&mut [Option<Entry>]) -> R) -> Option<R> {
-        let mut shard = enter(&self.shards[client as usize % SHARDS])?;
+    /// Waits for who is there before: among a thousand shards that is a sibling, with which it must agree.
+    fn with_set<R>(&self, client: u64, work: impl FnOnce(&mut [Option<Entry>]) -> R) -> R {
+        let shard = &self.shards[client as usize % SHARDS];
+        // Whole after every single assignment.
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if shard.0.is_empty() {
             shard.0.resize_with(WAYS, || None);
         }
-        Some(work(&mut shard.0))
+        work(&mut shard.0)
     }
-}
-
-/// The lock, unless it stays taken. Parallel requests of one client meet at one shard, and there it matters that they
-/// agree; work under it takes a fraction of a microsecond, at its first use some more. A holder that lost its processor
-/// gets a chance to have it back, and then we rather forget than wait.
-fn enter(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
-    for attempt in 0..ATTEMPTS {
-        match shard.try_lock() {
-            Ok(guard) => return Some(guard),
-            // A poisoned shard forgets for good: nothing here panics while it holds one, and nothing depends on it.
-            Err(TryLockError::Poisoned(_)) => return None,
-            Err(TryLockError::WouldBlock) if attempt < ATTEMPTS / 2 => (0..32).for_each(|_| std::hint::spin_loop()),
-            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
-        }
-    }
-    None
 }
 
 fn put(set: &mut [Option<Entry>], client: u64, backend: &BackendKey, now: Instant) {
@@ -135,8 +119,6 @@ fn fingerprint(client: IpAddr, user_agent: &[u8], pool: &str) -> u64 {
 /// How long a pick is remembered.
 pub const MEMORY: Duration = Duration::from_secs(2);
 
-/// Looks at a taken lock; all of them together take some 20 µs.
-const ATTEMPTS: u32 = 64;
 const SHARDS: usize = 1024;
 const WAYS: usize = 8;
 
@@ -205,15 +187,5 @@ mod tests {
         assert_eq!(recent.recall(ip(99_999), b"", "p", at(100_000)), Some(key("a")));
         let mut remembered = (0..100_000).filter(|&n| recent.recall(ip(n), b"", "p", at(100_000)).is_some());
         assert!(remembered.next().is_some_and(|oldest| oldest > 50_000), "the oldest give way");
-    }
-
-    #[test]
-    fn a_contended_shard_forgets_instead_of_waiting() {
-        let (recent, t0) = (Recent::new(), clock::now());
-        let held: Vec<_> = recent.shards.iter().map(|s| s.lock().expect("sound")).collect();
-        recent.remember(ip(1), b"", "p", &key("a"), t0);
-        assert_eq!(recent.recall(ip(1), b"", "p", t0), None);
-        drop(held);
-        assert_eq!(recent.recall(ip(1), b"", "p", t0), None);
     }
 }
