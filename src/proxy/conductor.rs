@@ -69,7 +69,7 @@ pub enum Ask {
     Reload(oneshot::Sender<Result<ReloadDone, ReloadRefused>>),
 }
 
-/// Opens the operator's doors; they close when the set is dropped.
+/// Opens the operator's doors; they close when the set is shut down.
 async fn serve_operator(
     settings: &config::proxy::Admin,
     operator: &Arc<Operator>,
@@ -117,7 +117,7 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
     let (asks, mut asked) = mpsc::channel(16);
     let proxy = Proxy::new(&startup, state, access, metrics, stopping);
     let operator = Arc::new(Operator::new(Arc::clone(&proxy), &options, asks));
-    let (admin_address, admin_tasks) = serve_operator(&startup.admin, &operator).await?;
+    let (admin_address, mut admin_tasks) = serve_operator(&startup.admin, &operator).await?;
 
     listeners.commit(&proxy, bound);
     operator.listening(listeners.listening());
@@ -158,7 +158,8 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
         }
     }
     conductor.leave(&stop, &mut signals).await;
-    drop(admin_tasks);
+    // Awaited, so that the socket's file is gone before the process is.
+    admin_tasks.shutdown().await;
     Ok(())
 }
 
