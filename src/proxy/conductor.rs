@@ -134,6 +134,8 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
         notifier: Notifier::from_environment(),
     };
     let (watcher, mut changes) = Watcher::new(conductor.watched()).await;
+    // What changed between the first reading and the watching.
+    conductor.files_changed();
     operator.became_ready();
     conductor.announce(admin_address).map_err(system("the ports file cannot be written"))?;
 
@@ -157,6 +159,8 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
             }
         }
     }
+    // Who asks for a reload from here on is told at once that there will be none.
+    drop(asked);
     conductor.leave(&stop, &mut signals).await;
     // Awaited, so that the socket's file is gone before the process is.
     admin_tasks.shutdown().await;

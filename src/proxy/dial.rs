@@ -110,6 +110,20 @@ impl DialError {
     }
 }
 
+impl DialError {
+    /// This process or machine ran out of something: it says nothing of the backend.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_shortage(source))
+    }
+}
+
+/// Descriptors, memory or local ports are used up.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| shortages.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 /// [`DialError`] before it is said of whom.
 enum Failure {
     Refused,
@@ -212,6 +226,11 @@ fn more_telling(a: Option<Failure>, b: Failure) -> Failure {
     }
 }
 
+/// Keepalive only sees an idle line; this sees data nobody acknowledges (tcp(7), RFC 5482).
+///
+/// It also counts while a living peer takes nothing, as a program does that computes; so it is longer than one waits for an answer.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(310);
+
 async fn tcp_to(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -225,8 +244,7 @@ async fn tcp_to(address: SocketAddr) -> io::Result<TcpStream> {
             .with_interval(Duration::from_secs(5))
             .with_retries(3);
         socket.set_tcp_keepalive(&keepalive)?;
-        // Keepalive only sees an idle line; this sees data nobody acknowledges (tcp(7), RFC 5482).
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     }
     socket.connect(address).await
 }

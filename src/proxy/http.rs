@@ -15,7 +15,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Proxy;
-use super::connection::{Facts, Refusal};
+use super::connection::{BodyClock, Facts, Refusal};
+use super::dial;
 use super::error::Cause;
 use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
 use crate::shiny::shim::Injector;
@@ -39,6 +40,21 @@ pub struct Carried {
     has_answer: bool,
     /// The last error was answered by [`Next::Again`].
     goes_again: bool,
+    /// `Some`: HTTP/2, and a body is expected.
+    clock: Option<Arc<BodyClock>>,
+    /// Log and counters have had their word.
+    is_told: bool,
+}
+
+impl Drop for Carried {
+    /// Work that was cut off, by the client's silence or the end of its connection, is told of too.
+    fn drop(&mut self) {
+        if let Some(context) = self.context.as_mut().filter(|_| !self.is_told) {
+            let is_late = self.clock.as_ref().is_some_and(|clock| clock.has_expired());
+            let cause = Some(if is_late { Cause::BodyTimeout } else { Cause::ClientGone });
+            context.finish(End { status: None, bytes_in: 0, bytes_out: 0, cause, upgraded: false });
+        }
+    }
 }
 
 impl Engine {
@@ -95,6 +111,10 @@ impl ProxyHttp for Engine {
             None => {
                 // Silence of the client within its body, and of its reading within ours.
                 session.set_read_timeout(body);
+                carried.clock = BodyClock::current().filter(|_| !session.is_body_empty());
+                if let Some((clock, limit)) = carried.clock.as_ref().zip(body) {
+                    clock.start(limit);
+                }
                 session.set_write_timeout(body);
                 Ok(false)
             }
@@ -113,9 +133,12 @@ impl ProxyHttp for Engine {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        ends: bool,
         carried: &mut Carried,
     ) -> Result<()> {
+        if let Some(clock) = &carried.clock {
+            if ends { clock.stop() } else { clock.touch() }
+        }
         let Some((context, bytes)) = carried.context.as_mut().zip(body.as_ref()) else { return Ok(()) };
         if context.body_overflows(bytes.len()) { Err(decided(carried, Cause::BodyTooLarge)) } else { Ok(()) }
     }
@@ -302,6 +325,7 @@ impl ProxyHttp for Engine {
     async fn logging(&self, session: &mut Session, e: Option<&Error>, carried: &mut Carried) {
         let status = session.response_written().map(|r| r.status.as_u16());
         let cause = carried.cause.filter(|_| e.is_some());
+        carried.is_told = true;
         if let Some(context) = carried.context.as_mut() {
             context.finish(End {
                 status,
@@ -366,13 +390,18 @@ fn is_invalid_data(e: &Error) -> bool {
 }
 
 fn io_kind(e: &Error) -> Option<std::io::ErrorKind> {
+    io_error(e).map(std::io::Error::kind)
+}
+
+/// The system's own word at the end of the chain.
+fn io_error(e: &Error) -> Option<&std::io::Error> {
     let mut cause = e.cause.as_deref().map(|c| c as &(dyn std::error::Error + 'static));
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
+            return Some(io);
         }
         if let Some(inner) = error.downcast_ref::<Box<Error>>() {
-            return io_kind(inner);
+            return io_error(inner);
         }
         cause = error.source();
     }
@@ -390,6 +419,7 @@ fn cause_of(how: Broke) -> Cause {
 fn not_connected(e: &Error) -> NotConnected {
     use ErrorType as T;
     match e.etype() {
+        _ if io_error(e).is_some_and(dial::is_shortage) => NotConnected::Shortage,
         T::ConnectRefused => NotConnected::Refused,
         T::ConnectTimedout | T::TLSHandshakeTimedout => NotConnected::TimedOut,
         T::TLSHandshakeFailure | T::InvalidCert | T::HandshakeError => NotConnected::Tls,

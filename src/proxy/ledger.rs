@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -82,6 +83,9 @@ pub struct Row {
     pub bytes_out: u64,
 }
 
+/// No [`EndCause`].
+const UNTOLD: u8 = u8::MAX;
+
 #[derive(Debug)]
 struct Entry {
     opening: Opening,
@@ -89,8 +93,7 @@ struct Entry {
     active_ms: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    is_ending: AtomicBool,
-    /// Which [`EndCause`] it was told to end with; read only once `is_ending` is set.
+    /// Which [`EndCause`] it was told to end with; [`UNTOLD`] before.
     why: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
@@ -122,8 +125,7 @@ impl Ledger {
             active_ms: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            is_ending: AtomicBool::new(false),
-            why: AtomicU8::new(0),
+            why: AtomicU8::new(UNTOLD),
             waker: Mutex::new(None),
         });
         locked(self.shard(id)).insert(id, Arc::clone(&entry));
@@ -193,9 +195,8 @@ impl Entry {
     }
 
     fn end(&self, why: EndCause) {
-        if !self.is_ending.swap(true, std::sync::atomic::Ordering::AcqRel) {
-            self.why.store(why as u8, std::sync::atomic::Ordering::Release);
-        }
+        // The first word counts.
+        let _ = self.why.compare_exchange(UNTOLD, why as u8, AcqRel, Acquire);
         let waker = locked(&self.waker).take();
         if let Some(waker) = waker {
             waker.wake();
@@ -227,7 +228,7 @@ impl Session {
 
     /// Ready once somebody told the session to end.
     pub fn poll_ended(&self, cx: &Context<'_>) -> Poll<EndCause> {
-        let told = || self.entry.is_ending.load(std::sync::atomic::Ordering::Acquire);
+        let told = || self.entry.why.load(Acquire) != UNTOLD;
         if !told() {
             let mut waker = locked(&self.entry.waker);
             if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
@@ -239,7 +240,7 @@ impl Session {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(EndCause::from_index(self.entry.why.load(std::sync::atomic::Ordering::Acquire)))
+        Poll::Ready(EndCause::from_index(self.entry.why.load(Acquire)))
     }
 }
 

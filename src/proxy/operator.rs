@@ -201,8 +201,8 @@ impl Control for Operator {
         backend.set_admin(admin, clock::now());
         tracing::info!(pool, backend = key, sessions = backend.sessions(), change = ?change, "backend changed by the operator");
         if let Change::Drain { deadline: Some(deadline) } = change {
-            let (proxy, pool, begun) = (Arc::clone(&self.proxy), pool.to_owned(), backend.since());
-            tokio::spawn(end_drain(proxy, pool, backend, begun, deadline));
+            let (proxy, pool, order) = (Arc::clone(&self.proxy), pool.to_owned(), backend.orders());
+            tokio::spawn(end_drain(proxy, pool, backend, order, deadline));
         }
         Ok(())
     }
@@ -217,9 +217,9 @@ impl Control for Operator {
 
 /// At the deadline of a drain: who is still there is ended, and the backend takes nobody any more. Nothing happens when
 /// the operator has thought better of it meanwhile.
-async fn end_drain(proxy: Arc<Proxy>, pool: String, backend: Arc<Backend>, begun: Instant, deadline: Duration) {
+async fn end_drain(proxy: Arc<Proxy>, pool: String, backend: Arc<Backend>, order: u64, deadline: Duration) {
     tokio::time::sleep(deadline).await;
-    if backend.admin() == config::proxy::AdminState::Draining && backend.since() == begun {
+    if backend.admin() == config::proxy::AdminState::Draining && backend.orders() == order {
         backend.set_admin(config::proxy::AdminState::Disabled, clock::now());
         let ended = proxy.ledger().end_backend(&pool, backend.key().as_str(), EndCause::Drained);
         tracing::warn!(pool, backend = %backend.key(), sessions = ended, "drain reached its deadline; the backend is disabled");

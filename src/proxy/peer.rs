@@ -13,6 +13,7 @@ use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::dial::USER_TIMEOUT;
 use crate::config;
 use crate::runtime::clock;
 use crate::types::BackendAddress;
@@ -58,7 +59,7 @@ impl Dialled {
             interval: Duration::from_secs(5),
             count: 3,
             #[cfg(target_os = "linux")]
-            user_timeout: Duration::from_secs(30),
+            user_timeout: USER_TIMEOUT,
         });
         if let Some(pem) = ca {
             let roots = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);

@@ -135,8 +135,16 @@ impl<F> Round<F> {
                 if let Err(failure) = &answer {
                     tracing::debug!(server.address = %target.address(), error = %Causes(failure), "probe failed");
                 }
-                let transition = target.observe(outcome(&answer));
-                (self.on_verdict)(&target, &answer, transition);
+                match &answer {
+                    // Nobody was asked, so nobody failed to answer.
+                    Err(ProbeError::Dial(error)) if error.is_local() => {
+                        tracing::warn!(server.address = %target.address(), error = %Causes(error), "cannot probe");
+                    }
+                    _ => {
+                        let transition = target.observe(outcome(&answer));
+                        (self.on_verdict)(&target, &answer, transition);
+                    }
+                }
             }
             tokio::time::sleep(PAUSE_MIN).await;
             // Both clocks have run since the probe began. A backend that requests have cast doubt on meanwhile is asked

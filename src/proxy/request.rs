@@ -94,6 +94,8 @@ pub enum NotConnected {
     TimedOut,
     /// The TLS handshake failed.
     Tls,
+    /// We are out of descriptors, memory or ports: not the backend's fault.
+    Shortage,
     /// Anything else.
     Failed,
 }
@@ -243,7 +245,9 @@ impl Context {
         let recalled = self
             .client
             .filter(|_| !self.is_navigation)
-            .and_then(|client| backing.recent.recall(client, user_agent(fields), backing.pool.name(), self.started));
+            .and_then(|client| backing.recent.recall(client, user_agent(fields), backing.pool.name(), self.started))
+            // Whoever has no cookie yet is a new client, also where its siblings went a moment ago.
+            .filter(|key| backing.pool.backend(key.as_str()).is_some_and(|b| b.is_ready()));
         recalled.map_or(Bound::Nothing, Bound::Recent)
     }
 
@@ -289,6 +293,7 @@ impl Context {
                 // A parallel request was faster; its backend if that can take this one too.
                 if let Ok(same) = backing.pool.pick(Some(&first), &self.tried, clock::now())
                     && *same.backend.key() == first
+                    && same.backend.is_ready()
                 {
                     pick = same;
                     self.bound = Bound::Recent(first);
@@ -320,6 +325,7 @@ impl Context {
             NotConnected::TimedOut => (Outcome::TimedOut, Cause::ConnectTimeout),
             NotConnected::Tls => (Outcome::Broken, Cause::UpstreamTls),
             NotConnected::Failed => (Outcome::Broken, Cause::ConnectFailed),
+            NotConnected::Shortage => return Next::GiveUp(Cause::Internal),
         };
         self.observe(outcome, cause.as_str());
         if self.attempts_left() { self.again(cause) } else { Next::GiveUp(cause) }
@@ -351,7 +357,8 @@ impl Context {
     /// The backend broke after its answer had begun: nothing can be repeated, but its health should know.
     pub fn broke_within_answer(&self, how: Broke) {
         match how {
-            Broke::TimedOut => self.observe(Outcome::TimedOut, "its answer stopped"),
+            // An event stream may be silent for as long as it has nothing to say: too little to judge anybody by.
+            Broke::TimedOut => {}
             Broke::Closed | Broke::Invalid => self.observe(Outcome::Broken, "its answer broke off"),
         }
     }
@@ -432,11 +439,15 @@ impl Context {
             self.again_because("backend_leaving");
             return Reply::Again;
         }
-        // 502 and 504 are what a gateway says of a broken application; 503 and other errors are the application's own.
-        let outcome = if matches!(status, 502 | 504) { Outcome::Broken } else { Outcome::Answered };
-        self.observe(outcome, "it answered 502 or 504");
+        // 502 and 504 are what a gateway says of a broken application. Where probes ask the gateway itself, one broken
+        // application among many must not take it down. 503 and other errors are the application's own.
+        match (matches!(status, 502 | 504), route.backing.pool.settings().probe.is_some()) {
+            (true, true) => {}
+            (true, false) => self.observe(Outcome::Broken, "it answered 502 or 504"),
+            (false, _) => self.observe(Outcome::Answered, ""),
+        }
         let is_switch = status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        let mut remove = if is_switch { Vec::new() } else { headers::hop_by_hop_of_answer(fields) };
+        let mut remove = if is_switch { Vec::new() } else { headers::hop_by_hop_of_answer(fields, status == 426) };
         let mut set = Vec::with_capacity(1);
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             set.push((headers::X_REQUEST_ID, id));
@@ -452,8 +463,7 @@ impl Context {
 
     fn somebody_else_is_ready(&self, route: &Route) -> bool {
         let Some(chosen) = &self.chosen else { return false };
-        let tried = [chosen.pick.backend.key().clone()];
-        route.backing.pool.pick(None, &tried, clock::now()).is_ok()
+        route.backing.pool.backends().iter().any(|b| b.is_ready() && !Arc::ptr_eq(b, &chosen.pick.backend))
     }
 
     /// The cookie the answer must carry: for who has none, whose cookie does not lead where the request went, or is
@@ -493,9 +503,9 @@ impl Context {
         self.route.as_ref().map(|r| &r.backing.pool.settings().timeouts)
     }
 
-    /// Sent once at most, whatever happens to it: must not meet a kept connection that dies under it.
+    /// Will not be sent again, whatever happens to it: must not meet a kept connection that dies under it.
     pub fn needs_fresh_connection(&self) -> bool {
-        !self.is_repeatable && !self.method.is_idempotent()
+        !self.is_repeatable || self.was_repeated
     }
 
     /// Who is at the other end, for the ledger.

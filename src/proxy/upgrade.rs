@@ -232,18 +232,22 @@ fn framing(method: &Method, status: StatusCode, headers: &http::HeaderMap) -> Re
     if *method == Method::HEAD || matches!(status.as_u16(), 204 | 304) {
         return Ok(Some(Framing::Empty));
     }
-    if let Some(encoding) = headers.get(TRANSFER_ENCODING) {
-        return if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        // Two readings of one answer are one too many.
+        let is_chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
+        return if is_chunked && !headers.contains_key(CONTENT_LENGTH) {
             Ok(Some(Framing::Chunked))
         } else {
-            Ok(None)
+            Err(Broke::Invalid)
         };
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {
         (None, _) => Ok(None),
         (Some(length), None) => {
-            let length = length.to_str().ok().and_then(|l| l.parse().ok()).ok_or(Broke::Invalid)?;
+            let digits = length.to_str().ok().filter(|l| l.bytes().all(|b| b.is_ascii_digit()));
+            let length = digits.and_then(|l| l.parse().ok()).ok_or(Broke::Invalid)?;
             Ok(Some(if length == 0 { Framing::Empty } else { Framing::Length(length) }))
         }
         _ => Err(Broke::Invalid),
@@ -307,32 +311,37 @@ fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked
 async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) -> Option<Downstream> {
     let (status, limit) = (asked.status.as_u16(), context.timeouts().map_or(Duration::from_secs(60), |t| t.body));
     let mut sent = 0;
+    let gone = |_: io::Error| Cause::ClientGone;
+    let broke = |_: io::Error| Cause::UpstreamClosed;
     let passed = async {
-        write_within(&mut down.stream, &asked.head, limit).await?;
+        write_within(&mut down.stream, &asked.head, limit).await.map_err(gone)?;
         let mut follower = asked.framing.map(Follower::new);
         loop {
             let body = match &mut follower {
                 None => asked.rest.split(),
                 Some(follower) => {
-                    let used = follower.advance(&asked.rest).map_err(|_| io::ErrorKind::InvalidData)?;
+                    let used = follower.advance(&asked.rest).map_err(|_| Cause::UpstreamInvalid)?;
                     asked.rest.split_to(used)
                 }
             };
             sent += body.len() as u64;
-            write_within(&mut down.stream, &body, limit).await?;
+            write_within(&mut down.stream, &body, limit).await.map_err(gone)?;
             if follower.as_ref().is_some_and(Follower::is_done) {
                 return Ok(());
             }
             asked.rest.reserve(16 * 1024);
             let read =
-                timeout(limit, asked.stream.read_buf(&mut asked.rest)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-            if read == 0 {
-                return if follower.is_none() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) };
+                timeout(limit, asked.stream.read_buf(&mut asked.rest)).await.map_err(|_| Cause::UpstreamTimeout)?;
+            if read.map_err(broke)? == 0 {
+                return if follower.is_none() { Ok(()) } else { Err(Cause::UpstreamClosed) };
             }
         }
     };
-    let result: io::Result<()> = passed.await;
-    let cause = result.is_err().then_some(Cause::UpstreamClosed);
+    let result: Result<(), Cause> = passed.await;
+    let cause = result.err();
+    if cause == Some(Cause::UpstreamClosed) {
+        context.broke_within_answer(Broke::Closed);
+    }
     context.finish(End { status: Some(status), bytes_in: 0, bytes_out: sent, cause, upgraded: false });
     match result {
         Ok(()) if asked.framing.is_some() => return Some(down),
@@ -390,6 +399,7 @@ async fn write_within(stream: &mut Stream, bytes: &[u8], limit: Duration) -> io:
 
 fn not_connected(error: &DialError) -> NotConnected {
     match error {
+        _ if error.is_local() => NotConnected::Shortage,
         DialError::Refused { .. } => NotConnected::Refused,
         DialError::TimedOut { .. } => NotConnected::TimedOut,
         DialError::Tls { .. } => NotConnected::Tls,

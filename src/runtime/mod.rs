@@ -4,4 +4,5 @@ pub mod clock;
 pub mod dice;
 pub mod ready;
 pub mod signal;
+pub mod socket_file;
 pub mod watch;

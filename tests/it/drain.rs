@@ -58,6 +58,23 @@ fn drain_with_wait_returns_when_the_last_session_has_left() {
 }
 
 #[test]
+fn the_last_order_counts() {
+    within(60, async {
+        let (a, b) = (Origin::start("a"), Origin::start("b"));
+        let proxy = Proxy::start(&Site::new(&[&a, &b]).text()).await;
+        let (mut at_a, mut at_b) = one_on_each(&proxy).await;
+        // Thought better of: more time for one, none for the other.
+        proxy.command(&["drain", "app/a", "--deadline", "1s"]).await.ok();
+        proxy.command(&["drain", "app/a", "--deadline", "1h"]).await.ok();
+        proxy.command(&["drain", "app/b", "--deadline", "1h"]).await.ok();
+        proxy.command(&["drain", "app/b", "--deadline", "1s", "--wait"]).await.ok();
+        assert_eq!(at_b.next().await, None, "its second deadline is over");
+        at_a.echo("its first would have been over as well").await;
+        assert_eq!(proxy.backend("a").await["admin"], "draining");
+    });
+}
+
+#[test]
 fn the_deadline_ends_the_sessions_that_are_left() {
     within(60, async {
         let (a, b) = (Origin::start("a"), Origin::start("b"));

@@ -152,6 +152,32 @@ fn many_http2_streams_share_a_connection() {
 }
 
 #[test]
+fn an_http2_client_that_stalls_within_its_body_is_cut_and_nobody_else_blamed() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let log = "[access_log]\nenabled = true\nfile = \"access.log\"";
+        let site = Site::new(&[&origin]).https().pool("timeouts = { body = \"1s\" }").more(log);
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        for _ in 0..4 {
+            let head = http::Request::post("https://localhost/up").body(()).unwrap();
+            let end = h2.stall(head).await;
+            assert!(matches!(end, Err(_) | Ok(408)), "{end:?}");
+        }
+        let get = http::Request::get("https://localhost/").body(Vec::new()).unwrap();
+        assert_eq!(h2.request(get).await.unwrap().status, 200, "the connection goes on");
+        let backend = proxy.backend("a").await;
+        assert_eq!((&backend["health"], &backend["in_flight"]), (&"up".into(), &0.into()), "{backend}");
+        eventually("lines of the access log", async || {
+            (proxy.folder.read("access.log").matches("body_timeout").count() == 4).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
 fn an_http2_connection_is_bounded_like_any_other() {
     within(60, async {
         let (ca, folder) = (Authority::new(), Folder::new());

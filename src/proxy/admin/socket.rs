@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
+
+use crate::runtime::socket_file::SocketFile;
 
 /// A bound socket and its file; the file goes when this does.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl AdminSocket {
         clear(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
         socket.bind(&SockAddr::unix(path).map_err(fail)?).map_err(fail)?;
-        let file = SocketFile { path: path.to_owned(), identity: identity(path).map_err(fail)? };
+        let file = SocketFile::of(path).map_err(fail)?;
         // Nobody can connect before `listen`, so there is no moment at which others than those named could.
         fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(fail)?;
         socket.listen(BACKLOG).map_err(fail)?;
@@ -77,25 +79,6 @@ fn clear(path: &Path) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(fail(error)),
         Ok(()) | Err(_) => Err(BindError::Held(path.to_owned())),
     }
-}
-
-/// Removes the file, unless a successor has put its own in its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 const BACKLOG: i32 = 64;

@@ -13,7 +13,7 @@ use pingora_proxy::HttpProxy;
 use tokio::time::timeout;
 
 use super::exchange::Exchange;
-use super::{Downstream, fill};
+use super::{Downstream, body_clock, fill};
 use crate::config::proxy::ListenerLimits;
 use crate::proxy::Proxy;
 use crate::proxy::http::Engine;
@@ -67,7 +67,7 @@ impl HttpServerApp for Server {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        self.engine.process_new_http(session, shutdown).await
+        body_clock::timed(self.engine.process_new_http(session, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -142,7 +142,7 @@ fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Opt
     let mut host: Option<&[u8]> = None;
     let mut length: Option<u64> = None;
     let mut chunked = false;
-    let mut upgrade: Option<&[u8]> = None;
+    let (mut upgrade, mut upgrades): (Option<&[u8]>, u32) = (None, 0);
     let (mut closes, mut keeps, mut nominates_upgrade) = (false, false, false);
     for field in fields {
         if field.value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
@@ -175,7 +175,7 @@ fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Opt
                     nominates_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
                 }
             }
-            7 if field.name.eq_ignore_ascii_case("upgrade") => upgrade = Some(field.value),
+            7 if field.name.eq_ignore_ascii_case("upgrade") => (upgrade, upgrades) = (Some(field.value), upgrades + 1),
             _ => {}
         }
     }
@@ -195,7 +195,8 @@ fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Opt
         None | Some(0) => Framing::Empty,
         Some(n) => Framing::Length(n),
     };
-    let asks = !is_http10 && nominates_upgrade && framing == Framing::Empty;
+    // One protocol, named once: of two fields somebody else might believe the other.
+    let asks = !is_http10 && nominates_upgrade && upgrades == 1 && framing == Framing::Empty;
     Ok(Head {
         len: 0,
         framing,
@@ -373,6 +374,8 @@ mod tests {
         assert_eq!(ask("foo, HTTP/2.0"), None);
         assert_eq!(ask("TLS/1.0"), None);
         assert_eq!(accepted("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n").upgrade, None, "not nominated");
+        let two = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nUpgrade: foo\r\n\r\n";
+        assert_eq!(accepted(two).upgrade, None, "somebody else may go by the other one");
         let with_body =
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n";
         assert_eq!(accepted(with_body).upgrade, None);

@@ -4,6 +4,7 @@
 //! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], the
 //! rest to Pingora. HTTP/2 goes to Pingora whole. It decides nothing about where a request goes.
 
+mod body_clock;
 pub mod exchange;
 pub mod framing;
 mod h2;
@@ -25,6 +26,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub use self::body_clock::BodyClock;
 use self::exchange::{Exchange, linger};
 use self::head::{Bounds, Head};
 pub use self::refusal::Refusal;

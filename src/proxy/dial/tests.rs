@@ -53,7 +53,7 @@ async fn addresses_and_names_are_dialled_with_the_options_a_proxy_needs() {
         assert_eq!(socket.tcp_keepalive_time().expect("option"), Duration::from_secs(15));
         assert_eq!(socket.tcp_keepalive_interval().expect("option"), Duration::from_secs(5));
         assert_eq!(socket.tcp_keepalive_retries().expect("option"), 3);
-        assert_eq!(socket.tcp_user_timeout().expect("option"), Some(Duration::from_secs(30)));
+        assert_eq!(socket.tcp_user_timeout().expect("option"), Some(USER_TIMEOUT));
         assert_eq!(greeting(stream).await, "hello");
         server.await.expect("server");
     }

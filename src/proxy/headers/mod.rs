@@ -20,9 +20,11 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The absolute URL of the client's own request, as Posit Connect reads it.
 const X_RSC_REQUEST: HeaderName = HeaderName::from_static("x-rsc-request");
 
-/// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1; the last three are older custom).
-const HOP_BY_HOP: [HeaderName; 5] = [
+/// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1; the last three are older custom,
+/// `http2-settings` belongs to an upgrade nobody gets here).
+const HOP_BY_HOP: [HeaderName; 6] = [
     CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authenticate"),
@@ -112,9 +114,13 @@ fn strip_hop_by_hop(headers: &HeaderMap, upgrade: bool, edits: &mut Edits) {
 }
 
 /// The fields of a final answer (no 101) that belong to the backend's connection with us.
-pub fn hop_by_hop_of_answer(headers: &HeaderMap) -> Vec<HeaderName> {
+///
+/// `requires_upgrade`: its status is 426.
+pub fn hop_by_hop_of_answer(headers: &HeaderMap, requires_upgrade: bool) -> Vec<HeaderName> {
     let own = [CONNECTION, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), TRAILER];
-    let mut gone: Vec<_> = own.into_iter().filter(|name| headers.contains_key(name)).collect();
+    // Who answers 426 says to what (RFC 9110 §15.5.22); any other offer is the backend's to us.
+    let offer = Some(UPGRADE).filter(|_| !requires_upgrade);
+    let mut gone: Vec<_> = own.into_iter().chain(offer).filter(|name| headers.contains_key(name)).collect();
     for value in headers.get_all(CONNECTION) {
         let tokens = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         for name in tokens.filter_map(|t| HeaderName::from_bytes(t).ok()) {

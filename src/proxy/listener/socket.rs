@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::proxy::stream::Socket;
+use crate::runtime::socket_file::SocketFile;
 use crate::types::ListenAddress;
 
 /// Connections the kernel queues before it drops more (bounded by net.core.somaxconn).
@@ -25,16 +26,6 @@ pub struct Bound {
 enum Kind {
     Tcp(TcpListener),
     Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
-}
-
-/// Removes the file when the listener is gone.
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 impl Bound {
@@ -62,7 +53,7 @@ impl Bound {
                 let listener = UnixListener::bind(path)?;
                 // Whoever may enter the folder may connect, as with a port.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-                Ok(Self { kind: Kind::Unix(listener, SocketFile(path.clone())), address: address.clone() })
+                Ok(Self { kind: Kind::Unix(listener, SocketFile::of(path)?), address: address.clone() })
             }
         }
     }

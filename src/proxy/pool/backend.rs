@@ -30,6 +30,8 @@ pub(super) struct Counts {
     sessions: AtomicU64,
     requests: AtomicU64,
     admin: AtomicU8,
+    /// See [`Backend::orders`].
+    orders: AtomicU64,
     born: Instant,
     /// Nanoseconds after `born`: of the last change of admin state.
     changed: AtomicU64,
@@ -117,6 +119,11 @@ impl Backend {
         decoded(self.counts.admin.load(Ordering::Acquire))
     }
 
+    /// Counts what the operator wanted so far: who remembers it can tell later whether he has thought of something else.
+    pub fn orders(&self) -> u64 {
+        self.counts.orders.load(Ordering::Acquire)
+    }
+
     /// What probes and requests say.
     pub fn health(&self) -> Health {
         self.health.health()
@@ -164,6 +171,7 @@ impl Counts {
             sessions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             admin: AtomicU8::new(encoded(admin)),
+            orders: AtomicU64::new(0),
             born: now,
             changed: AtomicU64::new(0),
             turn: AtomicU64::new(turn),
@@ -171,6 +179,7 @@ impl Counts {
     }
 
     pub(super) fn set_admin(&self, admin: AdminState, now: Instant) {
+        self.orders.fetch_add(1, Ordering::AcqRel);
         let before = self.admin.swap(encoded(admin), Ordering::AcqRel);
         if decoded(before) != admin {
             let since = now.saturating_duration_since(self.born);

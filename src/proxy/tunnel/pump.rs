@@ -317,10 +317,14 @@ where
                 (self.alive, watch.unanswered) = (now, 0);
                 continue;
             }
+            if watch.wants_ping {
+                // The last one still waits for the end of a frame: who was not asked did not fail to answer.
+                self.alive = now;
+                continue;
+            }
             if watch.unanswered >= UNANSWERED {
                 return Poll::Ready(EndCause::PingTimeout);
             }
-            watch.unanswered += 1;
             watch.wants_ping = true;
             if watch.upstream.is_between() {
                 let ping = watch.next_ping();
@@ -349,7 +353,16 @@ where
         if let Poll::Ready(cause) = this.session.poll_ended(cx) {
             return Poll::Ready(this.end(cause));
         }
-        let moved = this.pump_up(cx).and_then(|()| {
+        let moved = match this.pump_up(cx) {
+            // It takes no more; but what it said before, its Close frame perhaps, may still be on its way to us.
+            Err(Side::Upstream) => {
+                this.up = Way { is_over: true, is_shut: true, ..Way::default() };
+                this.start_farewell();
+                Ok(())
+            }
+            moved => moved,
+        };
+        let moved = moved.and_then(|()| {
             this.look_for_close();
             this.pump_down(cx)
         });
@@ -380,6 +393,7 @@ impl Watch {
     fn next_ping(&mut self) -> [u8; frames::PING_BYTES] {
         self.wants_ping = false;
         self.pings = self.pings.wrapping_add(1);
+        self.unanswered += 1;
         frames::ping(self.pings)
     }
 }

@@ -120,6 +120,36 @@ async fn a_busy_backend_does_not_make_its_client_look_dead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_not_asked_did_not_fail_to_answer() {
+    let mut b = start(true, 4096, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    let frame = text(b"takes its time");
+    b.backend.write_all(&frame[..4]).await.unwrap();
+    expect(&mut b.client, &frame[..4]).await;
+    sleep(20 * PATIENCE).await;
+    assert!(!b.end.is_finished(), "within a frame nobody can be pinged");
+    b.backend.write_all(&frame[4..]).await.unwrap();
+    expect(&mut b.client, &frame[4..]).await;
+    expect(&mut b.client, &frames::ping(1)).await;
+    assert_eq!(ended(b.end).await.cause, EndCause::PingTimeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_word_is_heard_although_nothing_can_be_said_any_more() {
+    let mut b = start(true, 64, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    // Close 1000, and gone; the client is just saying something.
+    b.backend.write_all(&[0x88, 0x02, 0x03, 0xe8]).await.unwrap();
+    drop(b.backend);
+    b.client.write_all(&masked(0x81, b"hello")).await.unwrap();
+    let mut rest = Vec::new();
+    b.client.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, [0x88, 0x02, 0x03, 0xe8]);
+    let end = ended(b.end).await;
+    assert_eq!((end.cause, end.close_code), (EndCause::UpstreamClosed, Some(1000)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ping_waits_for_the_end_of_the_frame_it_would_break() {
     let mut b = start(true, 4096, b"", b"");
     expect(&mut b.client, HEAD).await;

@@ -22,6 +22,13 @@ impl H2 {
         Self(send)
     }
 
+    /// Begins a request and says nothing of its body; how the stream ends.
+    pub async fn stall(&self, head: Request<()>) -> Result<u16, h2::Error> {
+        let mut send = patiently("a place for a stream", self.0.clone().ready()).await?;
+        let (answer, _unfinished) = send.send_request(head, false)?;
+        patiently("the end of the stream", answer).await.map(|a| a.status().as_u16())
+    }
+
     /// Whether the connection is over; waits for that as long as for anything.
     pub async fn ends(&self) -> bool {
         patiently("the end of HTTP/2", async {
