@@ -43,12 +43,17 @@ fn execute(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     if args.target.json {
         let (sessions, in_flight) = (left.sessions, left.in_flight);
         return console.json(&json!({
-            "pool": changed.pool, "backend": changed.backend, "admin": changed.admin,
+            "pool": changed.pool, "backend": changed.backend, "admin": left.admin,
             "sessions": sessions, "in_flight": in_flight,
         }));
     }
     let what = if is_empty(&left) { "empty".to_owned() } else { format!("{} left", remaining(&left)) };
-    Ok(writeln!(console.out, "{} is draining: {what}", args.backend)?)
+    let state = match left.admin {
+        // The deadline came first, and then the proxy takes the backend out.
+        AdminState::Disabled => "is disabled, its deadline is over (`enable` brings it back)",
+        _ => "is draining",
+    };
+    Ok(writeln!(console.out, "{} {state}: {what}", args.backend)?)
 }
 
 /// Asks until nothing is left.

@@ -10,7 +10,7 @@ use crate::config::proxy::Settings;
 use crate::config::report::Problem;
 use crate::proxy::conductor::{self, Options, StartError};
 use crate::proxy::state;
-use crate::runtime::clock;
+use crate::runtime::{clock, limits};
 use crate::telemetry::log;
 
 /// Run a load balancer.
@@ -47,6 +47,7 @@ pub fn run(args: Args) -> ExitCode {
         }
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "bowline proxy starts");
+    tell_open_files(&settings);
     // Pingora dials by the process's default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -67,6 +68,20 @@ pub fn run(args: Args) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refused(&error),
+    }
+}
+
+/// Every connection takes a descriptor, and one towards a backend.
+fn tell_open_files(settings: &Settings) {
+    let wanted: usize = settings.live.listeners.iter().map(|listener| listener.limits.connections * 2).sum();
+    match limits::raise_open_files() {
+        Some(allowed) if (allowed as usize) < wanted => tracing::warn!(
+            allowed,
+            wanted,
+            remedy = "raise the limit of open files (LimitNOFILE=, ulimit -n), or lower the listeners' `connections`",
+            "fewer files may be open than all connections would take"
+        ),
+        allowed => tracing::debug!(allowed, wanted, "open files"),
     }
 }
 

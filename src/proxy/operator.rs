@@ -199,7 +199,6 @@ impl Control for Operator {
             Change::Disable => config::proxy::AdminState::Disabled,
         };
         backend.set_admin(admin, clock::now());
-        tracing::info!(pool, backend = key, sessions = backend.sessions(), change = ?change, "backend changed by the operator");
         if let Change::Drain { deadline: Some(deadline) } = change {
             let (proxy, pool, order) = (Arc::clone(&self.proxy), pool.to_owned(), backend.orders());
             tokio::spawn(end_drain(proxy, pool, backend, order, deadline));

@@ -17,7 +17,7 @@ use super::Proxy;
 use super::connection::exchange::linger;
 use super::connection::framing::{Follower, Framing};
 use super::connection::head::{self, Head, Upgrade};
-use super::connection::{Downstream, Stream};
+use super::connection::{Downstream, Stream, fill};
 use super::dial::{self, DialError};
 use super::error::Cause;
 use super::headers::Edits;
@@ -26,6 +26,8 @@ use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
 use super::tunnel::{self, Tunnel};
 use crate::runtime::clock;
 
+/// Bytes a client may send before it has its answer.
+const EARLY_MAX: usize = 64 * 1024;
 /// Bytes the head of a backend's answer may have.
 const ANSWER_HEAD_MAX: usize = 64 * 1024;
 /// Fields the head of a backend's answer may have.
@@ -49,15 +51,37 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
     match answer {
         Some(Answer::Redirect(url)) => redirect(context, down, &url).await,
         Some(Answer::Error(cause)) => fail(context, down, &parts, cause).await,
-        None => match ask(&mut context, &parts).await {
-            Ok(asked) if asked.status == StatusCode::SWITCHING_PROTOCOLS => {
-                open(&proxy, context, down, asked, kind);
+        None => {
+            let asked = tokio::select! {
+                biased;
+                asked = ask(&mut context, &parts) => asked,
+                () = left(&mut down) => Err(Cause::ClientGone),
+            };
+            match asked {
+                Ok(asked) if asked.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    open(&proxy, context, down, asked, kind);
+                }
+                Ok(asked) => return relay(context, down, asked).await,
+                Err(Cause::ClientGone) => {
+                    let cause = Some(Cause::ClientGone);
+                    context.finish(End { status: None, bytes_in: 0, bytes_out: 0, cause, upgraded: false });
+                }
+                Err(cause) => fail(context, down, &parts, cause).await,
             }
-            Ok(asked) => return relay(context, down, asked).await,
-            Err(cause) => fail(context, down, &parts, cause).await,
-        },
+        }
     }
     None
+}
+
+/// Returns when the client has gone while it was to wait for its answer: a session opened now would be nobody's. What
+/// it sends early is kept, as far as it may.
+async fn left(down: &mut Downstream) {
+    while down.buf.len() < EARLY_MAX {
+        if fill(down).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// What a backend answered.

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod dice;
+pub mod limits;
 pub mod ready;
 pub mod signal;
 pub mod socket_file;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 
 use crate::harness::websocket::upgrade_bytes;
-use crate::harness::{Authority, Client, ClientTls, Folder, Frame, Origin, Proxy, Site, Socket, within};
+use crate::harness::{Authority, Client, ClientTls, Folder, Frame, Origin, Proxy, Site, Socket, eventually, within};
 
 /// So many upgrades with one echo each, so many at a time; returns what failed.
 async fn storm(address: &str, tls: Option<&ClientTls>, total: usize, width: usize) -> Vec<String> {
@@ -141,6 +141,29 @@ fn an_upgrade_may_follow_other_requests_on_its_connection() {
         assert_eq!(client.response("POST").await.status, 200);
         assert_eq!(client.head().await.unwrap().status, 101);
         assert_eq!(client.frame().await, Some(Frame::text("glued")));
+    });
+}
+
+#[test]
+fn nobody_goes_on_asking_for_a_client_that_has_gone() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| match x.is_upgrade() {
+            true => x.some().await.map(drop),
+            false => x.serve().await,
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).text()).await;
+        let mut client = proxy.connect().await;
+        client.send(upgrade_bytes("/ws", &[])).await;
+        let until = async |in_flight: u64| {
+            eventually("the request to be counted", async || {
+                (proxy.backend("a").await["in_flight"] == in_flight).then_some(())
+            })
+            .await;
+        };
+        until(1).await;
+        drop(client);
+        until(0).await;
+        assert_eq!(proxy.backend("a").await["health"], "up");
     });
 }
 
