@@ -97,6 +97,41 @@ async fn reloads_unnoticed(rounds: usize) {
 }
 
 #[test]
+fn listeners_trade_names_and_addresses_without_closing_a_socket() {
+    within(60, async {
+        let origin = Origin::start("a");
+        let other = "[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[access_log]\nenabled = true\nfile = \"access.log\"";
+        let site = Site::new(&[&origin]).more(other);
+        let proxy = Proxy::start(&site.text()).await;
+        let (web, second) = (proxy.web().to_owned(), proxy.listener("other").to_owned());
+        let mut socket = proxy.socket(&[]).await;
+        let mut kept = Client::tcp(&web).await;
+        kept.get("/before").await;
+        // First they swap their addresses, then one gets another name.
+        let place = |text: &str, name: &str, to: &str| {
+            let old = format!("name = \"{name}\"\naddress = \"127.0.0.1:0\"");
+            assert!(text.contains(&old), "{text}");
+            text.replace(&old, &format!("name = \"{name}\"\naddress = \"{to}\""))
+        };
+        let swapped = place(&place(&site.text(), "web", &second), "other", &web);
+        for text in [swapped.clone(), swapped.replace("name = \"other\"", "name = \"renamed\"")] {
+            proxy.reload(&text).await;
+            for address in [&web, &second] {
+                assert_eq!(get(address, "/").await.status, 200);
+            }
+            kept.get("/kept").await;
+            socket.echo("still here").await;
+        }
+        get(&web, "/by-its-new-name").await;
+        eventually("a line of the renamed listener", async || {
+            let log = proxy.folder.read("access.log");
+            log.lines().any(|l| l.contains("/by-its-new-name") && l.contains("\"renamed\"")).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_bad_configuration_is_refused_and_the_old_state_serves() {
     within(60, async {
         let (a, b) = (Origin::start("a"), Origin::start("b"));

@@ -91,9 +91,18 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// New listeners' sockets, bound but not yet accepting, in the order of the settings; `None`: keep the running one.
+/// The next listeners with their sockets, in the order of the settings.
 #[derive(Debug)]
-pub struct Prepared(Vec<(Arc<Current>, Option<Bound>)>);
+pub struct Prepared(Vec<(Arc<Current>, Source)>);
+
+/// Where a listener's socket comes from.
+#[derive(Debug)]
+enum Source {
+    /// From the running listener with this gate.
+    Kept(Arc<Gate>),
+    /// Bound, but not yet accepting.
+    New(Bound),
+}
 
 impl Listeners {
     /// Binds what the new settings need and does not run yet. Nothing that runs is touched.
@@ -102,13 +111,14 @@ impl Listeners {
     /// Every address that could not be bound.
     pub fn prepare(&self, wanted: Vec<Arc<Current>>) -> Result<Prepared, Vec<BindError>> {
         let (mut prepared, mut errors) = (Vec::with_capacity(wanted.len()), Vec::new());
-        for current in wanted {
-            if self.kept(&current.settings).is_some() {
-                prepared.push((current, None));
+        let kept = self.kept(&wanted);
+        for (current, kept) in wanted.into_iter().zip(kept) {
+            if let Some(gate) = kept {
+                prepared.push((current, Source::Kept(gate)));
                 continue;
             }
             match Bound::bind(&current.settings.address) {
-                Ok(bound) => prepared.push((current, Some(bound))),
+                Ok(bound) => prepared.push((current, Source::New(bound))),
                 Err(source) => errors.push(BindError {
                     name: Arc::clone(&current.settings.name),
                     address: current.settings.address.clone(),
@@ -119,23 +129,34 @@ impl Listeners {
         if errors.is_empty() { Ok(Prepared(prepared)) } else { Err(errors) }
     }
 
-    /// The running listener that already has this name and address.
-    fn kept(&self, settings: &config::proxy::Listener) -> Option<&Listener> {
-        self.running.iter().find(|l| {
-            let was = l.current.load();
-            was.settings.name == settings.name && was.settings.address == settings.address
-        })
+    /// For each wanted listener the gate of the running one whose socket it takes over: of the same name and address, or
+    /// else of the same address, for a socket cannot be bound twice and a name is only a name.
+    fn kept(&self, wanted: &[Arc<Current>]) -> Vec<Option<Arc<Gate>>> {
+        let mut free: Vec<&Listener> = self.running.iter().collect();
+        let mut take = |fits: &dyn Fn(&Listener) -> bool| {
+            free.iter().position(|l| fits(l)).map(|at| Arc::clone(&free.swap_remove(at).gate))
+        };
+        let by_name = |settings: &config::proxy::Listener| {
+            take(&|l: &Listener| {
+                let was = l.current.load();
+                was.settings.name == settings.name && was.settings.address == settings.address
+            })
+        };
+        let mut kept: Vec<_> = wanted.iter().map(|w| &w.settings).map(by_name).collect();
+        for (place, current) in kept.iter_mut().zip(wanted).filter(|(place, _)| place.is_none()) {
+            *place = take(&|l: &Listener| l.bound == current.settings.address);
+        }
+        kept
     }
 
     /// Starts the prepared, updates the kept, stops the rest. Established connections are not touched.
     pub fn commit(&mut self, proxy: &Arc<Proxy>, prepared: Prepared) {
         let mut before = std::mem::take(&mut self.running);
-        for (current, bound) in prepared.0 {
-            match bound {
-                Some(bound) => self.running.push(start(Arc::clone(proxy), current, bound)),
-                None => {
-                    let same = |l: &Listener| l.current.load().settings.name == current.settings.name;
-                    if let Some(at) = before.iter().position(same) {
+        for (current, source) in prepared.0 {
+            match source {
+                Source::New(bound) => self.running.push(start(Arc::clone(proxy), current, bound)),
+                Source::Kept(gate) => {
+                    if let Some(at) = before.iter().position(|l| Arc::ptr_eq(&l.gate, &gate)) {
                         let listener = before.swap_remove(at);
                         listener.gate.limit(current.settings.limits.connections);
                         listener.current.store(current);
