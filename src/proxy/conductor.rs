@@ -233,7 +233,10 @@ impl Conductor {
             for problem in &problems {
                 tracing::warn!(file = %problem.file.display(), remedy = %problem.remedy, "{}", problem.message);
             }
-            if let Some(loaded) = loaded.filter(|_| problems.iter().all(|p| p.is_warning)) {
+            if let Some(mut loaded) = loaded {
+                if problems.iter().any(|p| !p.is_warning) {
+                    loaded = loaded.with_refused_from(&shared.load());
+                }
                 if loaded.not_after() != shared.load().not_after() {
                     tracing::info!(folder = %folder.display(), "certificates renewed");
                 }

@@ -73,6 +73,19 @@ impl Certificates {
         (self, problems)
     }
 
+    /// This set, with what `previous` has for pairs that are there but were refused: half a renewal, or one that went
+    /// wrong, takes no name away and keeps no other pair from being renewed. Asks the file system what is there.
+    #[must_use]
+    pub fn with_refused_from(mut self, previous: &Self) -> Self {
+        let is_missing = |old: &Arc<Pair>| !self.pairs.iter().any(|p| p.id == old.id) && old.file.exists();
+        let kept: Vec<_> = previous.pairs.iter().filter(|old| is_missing(old)).cloned().collect();
+        if !kept.is_empty() {
+            self.pairs.extend(kept);
+            self.index = Index::new(&self.pairs, self.now, &mut Vec::new());
+        }
+        self
+    }
+
     /// The certificate for a server name (RFC 6066 §3): exact before wildcard before default; `None`: the client sent
     /// no name. Where a name has keys of several kinds, the one we prefer.
     pub fn resolve(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {

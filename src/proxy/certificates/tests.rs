@@ -397,6 +397,23 @@ fn doubtful_pairs_are_served_with_a_warning() {
 }
 
 #[test]
+fn a_refused_pair_keeps_its_predecessor_and_hinders_no_other() {
+    let folder = Folder::new();
+    folder.put("a", &["a.example"]).put("b", &["b.example"]).put("c", &["c.example"]);
+    let before = folder.clean();
+    // One is renewed, one half, one is gone.
+    folder.put("a", &["a.example"]).write("b.crt", "junk");
+    fs::remove_file(folder.path().join("c.crt")).expect("removed");
+    let (loaded, problems) = folder.load();
+    assert!(problems.iter().any(|p| p.severity() == Severity::Refused));
+    let after = loaded.expect("one").with_refused_from(&before);
+    let leaf = |all: &Certificates, name| all.resolve(Some(name)).expect("a certificate").cert[0].to_vec();
+    assert_ne!(leaf(&after, "a.example"), leaf(&before, "a.example"));
+    assert_eq!(leaf(&after, "b.example"), leaf(&before, "b.example"));
+    assert_eq!(after.count(), 2);
+}
+
+#[test]
 fn an_old_certificate_without_extensions_is_served() {
     let folder = Folder::new();
     let issued =
