@@ -15,10 +15,11 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Proxy;
-use super::connection::{BodyClock, Facts, Refusal};
+use super::connection::{BodyClock, Facts, LINGER, LINGER_BYTES, Refusal};
 use super::dial;
 use super::error::Cause;
 use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
+use crate::config;
 use crate::shiny::shim::Injector;
 
 /// Pingora's view of the proxy.
@@ -104,20 +105,17 @@ impl ProxyHttp for Engine {
             session.respond_error(Refusal::TooManyFields.status()).await?;
             return Ok(true);
         }
-        let (context, answer) = Context::arrive(&self.proxy, facts, session.req_header());
-        let body = context.timeouts().map(|t| t.body);
+        let is_bodiless = session.is_body_empty();
+        let (context, answer) = Context::arrive(&self.proxy, Arc::clone(&facts), session.req_header(), is_bodiless);
+        // Silence of the client within its body, and of its reading within ours.
+        let limit = context.timeouts().map_or(config::default::BODY_TIMEOUT, |t| t.body);
+        facts.set_write_timeout(limit, session.is_http2());
+        session.set_read_timeout(Some(limit));
+        session.set_write_timeout(Some(limit));
+        carried.clock = BodyClock::current().filter(|_| !is_bodiless);
         carried.context = Some(context);
         match answer {
-            None => {
-                // Silence of the client within its body, and of its reading within ours.
-                session.set_read_timeout(body);
-                carried.clock = BodyClock::current().filter(|_| !session.is_body_empty());
-                if let Some((clock, limit)) = carried.clock.as_ref().zip(body) {
-                    clock.start(limit);
-                }
-                session.set_write_timeout(body);
-                Ok(false)
-            }
+            None => Ok(false),
             Some(Answer::Error(cause)) => Err(decided(carried, cause)),
             Some(Answer::Redirect(url)) => {
                 let mut head = ResponseHeader::build(308, Some(2))?;
@@ -145,6 +143,10 @@ impl ProxyHttp for Engine {
 
     async fn upstream_peer(&self, session: &mut Session, carried: &mut Carried) -> Result<Box<HttpPeer>> {
         (carried.goes_again, carried.has_answer) = (false, false);
+        if let Some(clock) = &carried.clock {
+            // Nobody reads the body while the backend is chosen and dialled.
+            clock.stop();
+        }
         let Some(context) = carried.context.as_mut() else { return Err(internal()) };
         loop {
             if let Err(cause) = context.choose(&session.req_header().headers).await {
@@ -199,6 +201,9 @@ impl ProxyHttp for Engine {
         carried: &mut Carried,
     ) -> Result<()> {
         let Some(context) = carried.context.as_ref() else { return Err(internal()) };
+        if let Some((clock, timeouts)) = carried.clock.as_ref().zip(context.timeouts()) {
+            clock.start(timeouts.body);
+        }
         let edits = context.edits(session.req_header(), false);
         for name in &edits.remove {
             upstream.remove_header(name);
@@ -227,6 +232,10 @@ impl ProxyHttp for Engine {
             return Ok(());
         }
         carried.has_answer = true;
+        if let Some(clock) = &carried.clock {
+            // From here on the backend's silence counts: it has heard enough to answer.
+            clock.stop();
+        }
         let Some(context) = carried.context.as_mut() else { return Err(internal()) };
         match context.answered(answer.status.as_u16(), &answer.headers) {
             Reply::Again => {
@@ -335,6 +344,9 @@ impl ProxyHttp for Engine {
                 upgraded: false,
             });
         }
+        if session.is_http2() && session.response_written().is_some() && !session.is_body_done() {
+            let _ = tokio::time::timeout(LINGER, hear_out(session)).await;
+        }
     }
 
     /// Ours says more, once, where it is handled.
@@ -351,6 +363,18 @@ impl ProxyHttp for Engine {
 fn facts(session: &Session) -> Option<Arc<Facts>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<Arc<Facts>>().cloned()
+}
+
+/// Reads on a little what an HTTP/2 client still sends after its whole answer: dropped at once, the stream would be
+/// reset, and some clients throw the answer away then (RFC 9113 §8.1 asks them not to).
+async fn hear_out(session: &mut Session) {
+    let mut left = LINGER_BYTES;
+    while let Ok(Some(bytes)) = session.read_request_body().await {
+        left = left.saturating_sub(bytes.len());
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 async fn answer_with(session: &mut Session, carried: &Carried, cause: Cause) -> Result<()> {

@@ -53,7 +53,12 @@ impl Dialled {
         options.read_timeout = Some(pool.timeouts.response);
         options.write_timeout = Some(pool.timeouts.body);
         options.idle_timeout = Some(pool.timeouts.keepalive);
-        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy {
+            // `headers` does this, and knows what no client may take away by naming it in Connection.
+            strip_connection_nominated: false,
+            reject_malformed_connection_nominations: false,
+            ..HttpUpstreamRequestPolicy::deny_upgrades()
+        };
         options.tcp_keepalive = Some(TcpKeepalive {
             idle: Duration::from_secs(15),
             interval: Duration::from_secs(5),

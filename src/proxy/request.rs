@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 
 use super::Proxy;
@@ -154,7 +154,12 @@ pub struct End {
 
 impl Context {
     /// The request has arrived. With an answer, nobody else is asked.
-    pub fn arrive(proxy: &Arc<Proxy>, facts: Arc<Facts>, head: &request::Parts) -> (Self, Option<Answer>) {
+    pub fn arrive(
+        proxy: &Arc<Proxy>,
+        facts: Arc<Facts>,
+        head: &request::Parts,
+        is_bodiless: bool,
+    ) -> (Self, Option<Answer>) {
         let state = proxy.state();
         let settings = &facts.listener.settings;
         let peer = facts.client.map(|a| a.ip());
@@ -162,8 +167,6 @@ impl Context {
             && (peer.is_some() || !settings.trusted.is_empty());
         let host = head.uri.authority().map(http::uri::Authority::as_str);
         let host = host.or_else(|| head.headers.get(HOST).and_then(|h| h.to_str().ok())).unwrap_or_default().to_owned();
-        let is_bodiless = !head.headers.contains_key(TRANSFER_ENCODING)
-            && head.headers.get(CONTENT_LENGTH).is_none_or(|l| l.as_bytes() == b"0");
         let mut context = Self {
             client: if is_trusted {
                 headers::forwarded_client(&head.headers, &settings.trusted).or(peer)
@@ -258,7 +261,7 @@ impl Context {
     pub async fn choose(&mut self, fields: &HeaderMap) -> Result<(), Cause> {
         let route = self.route.clone().ok_or(Cause::Internal)?;
         let backing = &route.backing;
-        self.chosen = None;
+        (self.chosen, self.body_bytes) = (None, 0);
         let key = match &self.bound {
             Bound::Nothing => None,
             Bound::Recent(key) | Bound::Cookie { backend: key, .. } => Some(key),

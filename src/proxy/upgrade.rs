@@ -46,7 +46,7 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
             return None;
         }
     };
-    let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &parts);
+    let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &parts, true);
     context.leaves_http();
     match answer {
         Some(Answer::Redirect(url)) => redirect(context, down, &url).await,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::harness::{Exchange, Fields, Origin, Proxy, Site, within};
+use crate::harness::{Exchange, Fields, Origin, Proxy, Site, eventually, within};
 
 /// An origin with a few peculiar paths; everything else is served as usual.
 async fn peculiar(x: &mut Exchange) -> io::Result<()> {
@@ -304,6 +304,17 @@ fn what_is_between_two_neighbours_stays_between_them() {
         for gone in ["x-mine", "keep-alive", "proxy-connection"] {
             assert!(!seen.has(gone), "{gone}: {seen:?}");
         }
+        let (id, mine) = ("00000000000000000000000000000001", "session=1");
+        let fields = [
+            ("Connection", "Cookie, Authorization, X-Forwarded-For, X-Request-Id, Rstudio-Connect-Credentials"),
+            ("Cookie", mine),
+            ("Authorization", "Key k"),
+            ("X-Request-Id", id),
+        ];
+        assert_eq!(proxy.get_as("/named", &fields).await.status, 200);
+        let named = origin.last("/named").fields;
+        assert_eq!((named.get("cookie"), named.get("authorization")), (Some(mine), Some("Key k")));
+        assert!(named.has("x-forwarded-for") && named.has("x-request-id"), "{named:?}");
         assert!(seen.get("connection").is_none_or(|v| v.eq_ignore_ascii_case("keep-alive")), "{seen:?}");
         assert!(seen.get("te").is_none_or(|v| v == "trailers"), "RFC 9110 §10.1.4: {seen:?}");
         assert_eq!((seen.get("x-other"), seen.get("accept-encoding")), (Some("kept"), Some("gzip, br")));
@@ -338,5 +349,41 @@ fn pipelined_requests_are_answered_in_order() {
             client.send([*byte]).await;
         }
         assert_eq!(client.response("GET").await.text(), "GET /slow 0");
+    });
+}
+
+#[test]
+fn what_a_client_still_sends_does_not_destroy_its_last_answer() {
+    within(60, async {
+        let (_origin, proxy) = with_peculiar_origin().await;
+        for _ in 0..20 {
+            let mut client = proxy.connect().await;
+            let last = "GET /chunks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            client.send([last.as_bytes(), &[b'x'; 40_000]].concat()).await;
+            assert_eq!(client.response("GET").await.body.len(), 81_924);
+            let _ = client.try_send(&[b'x'; 40_000]).await;
+            assert!(client.ends().await);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_its_connection_no_longer_than_allowed() {
+    within(60, async {
+        let wide = "w".repeat(30_000);
+        let origin = Origin::scripted("a", async move |x| match x.is_probe() {
+            true => x.serve().await,
+            // A head is written in one piece, which Pingora does without a limit.
+            false => x.reply("200 OK", &[("X-Wide", &wide)], b"").await,
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).pool("timeouts = { body = \"1s\" }").text()).await;
+        let mut client = proxy.connect().await;
+        client.send("GET /wide HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000)).await;
+        eventually("the connection's end", async || {
+            (proxy.metrics().await.sum("bowline_proxy_connections", &[("listener", "web")]) == 0.0).then_some(())
+        })
+        .await;
+        assert!(origin.count("/wide") < 1000, "the client took them all, which proves nothing");
+        drop(client);
     });
 }

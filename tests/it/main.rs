@@ -17,6 +17,7 @@ mod drain;
 mod failing;
 mod forwarding;
 mod health;
+mod http2;
 mod operate;
 mod refused;
 mod reload;

@@ -8,7 +8,7 @@ use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use tokio::task::JoinSet;
 
-use crate::harness::{Authority, Client, Folder, H2, Origin, Proxy, Site, eventually, get_as, run, tool, within};
+use crate::harness::{Authority, Client, Folder, Origin, Proxy, Site, eventually, get_as, run, tool, within};
 
 #[test]
 fn each_server_name_gets_its_own_certificate() {
@@ -112,98 +112,6 @@ fn curl_speaks_both_protocols_with_a_verified_certificate() {
             ];
             assert_eq!(run(&curl, &told, "").await.ok().stdout, format!("a {number} 200"));
         }
-    });
-}
-
-#[test]
-fn many_http2_streams_share_a_connection() {
-    within(60, async {
-        let (ca, folder) = (Authority::new(), Folder::new());
-        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
-        let origin = Origin::scripted("a", async |x| {
-            if x.is_probe() {
-                return x.serve().await;
-            }
-            x.read_body().await?;
-            let body = [x.request.target.as_bytes(), b" ", &x.request.body].concat();
-            x.reply("200 OK", &[], &body).await
-        });
-        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().text()).await;
-
-        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
-        let mut streams = JoinSet::new();
-        for i in 0..50 {
-            let h2 = h2.clone();
-            streams.spawn(async move {
-                let body = vec![b'x'; if i % 2 == 0 { 0 } else { 20_000 }];
-                let method = if body.is_empty() { "GET" } else { "POST" };
-                let uri = format!("https://localhost/{i}");
-                let request = http::Request::builder().method(method).uri(uri).body(body.clone()).unwrap();
-                let response = h2.request(request).await.unwrap();
-                assert_eq!(response.status, 200);
-                assert_eq!(response.body, [format!("/{i} ").as_bytes(), &body].concat());
-            });
-        }
-        streams.join_all().await;
-        let forwarded = origin.last("/1");
-        assert_eq!(forwarded.fields.get("host"), Some("localhost"));
-        assert_eq!(forwarded.fields.get("x-forwarded-proto"), Some("https"));
-    });
-}
-
-#[test]
-fn an_http2_client_that_stalls_within_its_body_is_cut_and_nobody_else_blamed() {
-    within(60, async {
-        let (ca, folder) = (Authority::new(), Folder::new());
-        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
-        let origin = Origin::start("a");
-        let log = "[access_log]\nenabled = true\nfile = \"access.log\"";
-        let site = Site::new(&[&origin]).https().pool("timeouts = { body = \"1s\" }").more(log);
-        let proxy = Proxy::start_in(folder, &site.text()).await;
-        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
-        for _ in 0..4 {
-            let head = http::Request::post("https://localhost/up").body(()).unwrap();
-            let end = h2.stall(head).await;
-            assert!(matches!(end, Err(_) | Ok(408)), "{end:?}");
-        }
-        let get = http::Request::get("https://localhost/").body(Vec::new()).unwrap();
-        assert_eq!(h2.request(get).await.unwrap().status, 200, "the connection goes on");
-        let backend = proxy.backend("a").await;
-        assert_eq!((&backend["health"], &backend["in_flight"]), (&"up".into(), &0.into()), "{backend}");
-        eventually("lines of the access log", async || {
-            (proxy.folder.read("access.log").matches("body_timeout").count() == 4).then_some(())
-        })
-        .await;
-    });
-}
-
-#[test]
-fn an_http2_connection_is_bounded_like_any_other() {
-    within(60, async {
-        let (ca, folder) = (Authority::new(), Folder::new());
-        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
-        let origin = Origin::start("a");
-        let limits =
-            "limits = { keepalive_timeout = \"1s\", head_count = 20, head_bytes = \"8KiB\", head_timeout = \"1s\" }";
-        let site = Site::new(&[&origin]).https().listener(limits);
-        let proxy = Proxy::start_in(folder, &site.text()).await;
-        let trust = ca.trust("localhost");
-        let h2 = H2::connect(proxy.web(), &trust).await;
-        let get = |fields: usize, bytes: usize| {
-            let mut request = http::Request::builder().uri("https://localhost/x");
-            for i in 0..fields {
-                request = request.header(format!("x-{i}"), "y".repeat(bytes));
-            }
-            h2.request(request.body(Vec::new()).unwrap())
-        };
-        assert_eq!(get(3, 10).await.unwrap().status, 200);
-        assert_eq!(get(30, 10).await.unwrap().status, 431, "too many fields");
-        assert!(get(4, 4000).await.is_ok_and(|r| r.status == 431) || get(4, 4000).await.is_err(), "too many bytes");
-        assert_eq!(origin.count("/x"), 1);
-        assert!(h2.ends().await, "idle for longer than it may");
-        // Says that it will speak HTTP/2, and then nothing.
-        let mut mute = Client::tls(proxy.web(), &trust.clone().alpn(&["h2"])).await;
-        assert!(mute.ends().await);
     });
 }
 

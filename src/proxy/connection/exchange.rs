@@ -16,14 +16,19 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 use super::framing::Follower;
 use super::{Downstream, head::Head};
 
 /// How long, and for how many bytes, a closing connection listens to what the client still sends, so that our last
 /// answer is not destroyed by a reset (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+pub const LINGER: Duration = Duration::from_secs(2);
+/// See [`LINGER`].
+pub const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a client may send ahead of the answer to its last request, in bytes, before we stop looking whether it left.
+const EARLY_BYTES: usize = 64 * 1024;
 
 /// A connection lent to a mover.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ pub struct Exchange {
     digest: Arc<ProxyDigest>,
     scope: Scope,
     wrote: bool,
+    stall: Stall,
 }
 
 #[derive(Debug)]
@@ -47,12 +53,12 @@ impl Exchange {
     /// One HTTP/1.x exchange whose head stands at the start of the read-ahead buffer.
     pub fn one(down: Downstream, head: &Head, digest: Arc<ProxyDigest>) -> Self {
         let scope = Scope::One { head_left: head.len, body: Follower::new(head.framing), is_broken: false };
-        Self { down: Some(down), digest, scope, wrote: false }
+        Self { down: Some(down), digest, scope, wrote: false, stall: Stall::default() }
     }
 
     /// A whole HTTP/2 connection.
     pub fn all(down: Downstream, digest: Arc<ProxyDigest>) -> Self {
-        Self { down: Some(down), digest, scope: Scope::All, wrote: false }
+        Self { down: Some(down), digest, scope: Scope::All, wrote: false, stall: Stall::default() }
     }
 
     /// The connection back, if exactly this exchange was read from it.
@@ -60,17 +66,12 @@ impl Exchange {
         let is_over = matches!(&self.scope, Scope::One { head_left: 0, body, is_broken: false } if body.is_done());
         if is_over { self.down.take() } else { None }
     }
-
-    fn stream(&mut self) -> io::Result<&mut super::Stream> {
-        self.down.as_mut().map(|d| &mut d.stream).ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         let Some(down) = self.down.take() else { return };
-        let is_done = matches!(&self.scope, Scope::One { body, .. } if body.is_done());
-        if self.wrote && !is_done && tokio::runtime::Handle::try_current().is_ok() {
+        if self.wrote && !self.stall.is_over && tokio::runtime::Handle::try_current().is_ok() {
             tokio::spawn(linger(down));
         }
     }
@@ -153,34 +154,79 @@ fn refuse(down: &Downstream, is_broken: &mut bool) -> io::Error {
 }
 
 /// The request is complete: nothing more to hand out, but the client's leaving must be noticed. What it sends early
-/// is kept for the loop, once; the kernel holds the rest back.
+/// is kept for the loop, up to [`EARLY_BYTES`]; the kernel holds the rest back.
 fn watch(down: &mut Downstream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    if !down.buf.is_empty() {
-        return Poll::Pending;
+    while down.buf.len() < EARLY_BYTES {
+        let mut scratch = [0; 2048];
+        let mut early = ReadBuf::new(&mut scratch);
+        std::task::ready!(Pin::new(&mut down.stream).poll_read(cx, &mut early))?;
+        if early.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        down.buf.extend_from_slice(early.filled());
     }
-    let mut scratch = [0; 2048];
-    let mut early = ReadBuf::new(&mut scratch);
-    std::task::ready!(Pin::new(&mut down.stream).poll_read(cx, &mut early))?;
-    if early.filled().is_empty() {
-        return Poll::Ready(Ok(()));
-    }
-    down.buf.extend_from_slice(early.filled());
     Poll::Pending
+}
+
+/// Ends a client that reads nothing: Pingora waits without a limit wherever it writes a head, the end of a body or
+/// HTTP/2 frames. A timer is made only once a write has to wait, and then kept.
+#[derive(Debug, Default)]
+struct Stall {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// A write went through since the timer was set.
+    has_moved: bool,
+    /// The client was given up.
+    is_over: bool,
+}
+
+impl Stall {
+    /// Passes a write's result on; one that has been pending for `limit` (at most twice that) becomes `TimedOut`.
+    fn watch<T>(&mut self, written: Poll<io::Result<T>>, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.has_moved = true;
+            return written;
+        }
+        loop {
+            let timer = self.timer.get_or_insert_with(|| {
+                self.has_moved = false;
+                Box::pin(tokio::time::sleep(limit))
+            });
+            std::task::ready!(timer.as_mut().poll(cx));
+            if !std::mem::take(&mut self.has_moved) {
+                self.is_over = true;
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+    }
+}
+
+impl Exchange {
+    /// One step of a write, within the time a client may take to read it.
+    fn write_step<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(Pin<&mut super::Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Some(down) = self.down.as_mut() else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let written = step(Pin::new(&mut down.stream), cx);
+        self.stall.watch(written, down.facts.write_timeout(), cx)
+    }
 }
 
 impl AsyncWrite for Exchange {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.wrote = true;
-        Pin::new(this.stream()?).poll_write(cx, buf)
+        this.write_step(cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().stream()?).poll_flush(cx)
+        self.get_mut().write_step(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().stream()?).poll_shutdown(cx)
+        self.get_mut().write_step(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
@@ -190,7 +236,7 @@ impl AsyncWrite for Exchange {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.wrote = true;
-        Pin::new(this.stream()?).poll_write_vectored(cx, bufs)
+        this.write_step(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -28,11 +29,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::body_clock::BodyClock;
 use self::exchange::{Exchange, linger};
+pub use self::exchange::{LINGER, LINGER_BYTES};
 use self::head::{Bounds, Head};
 pub use self::refusal::Refusal;
 use super::listener::{Current, Permit};
 pub use super::stream::Stream;
 use super::{Proxy, upgrade};
+use crate::config;
 
 /// What is known of a connection before its first request.
 #[derive(Debug)]
@@ -47,9 +50,31 @@ pub struct Facts {
     pub is_tls: bool,
     /// The name the client asked for in the handshake.
     pub server_name: Option<String>,
+    /// Milliseconds; see [`Facts::write_timeout`].
+    pub write_timeout_ms: AtomicU64,
 }
 
 impl Facts {
+    /// What holds before a pool's own timeout is known.
+    pub fn fresh_write_timeout() -> AtomicU64 {
+        AtomicU64::new(millis(config::default::BODY_TIMEOUT))
+    }
+
+    /// How long a client may read nothing of what is written to it.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms.load(Relaxed))
+    }
+
+    /// From now on it may take this long. The streams of an HTTP/2 connection share it: the longest counts.
+    pub fn set_write_timeout(&self, limit: Duration, is_shared: bool) {
+        let ms = millis(limit);
+        if is_shared {
+            self.write_timeout_ms.fetch_max(ms, Relaxed);
+        } else {
+            self.write_timeout_ms.store(ms, Relaxed);
+        }
+    }
+
     /// Counts and notes a refused head or body.
     pub fn refused(&self, refusal: Refusal) {
         self.listener.metrics.refused(refusal.as_str());
@@ -60,6 +85,10 @@ impl Facts {
             "request refused"
         );
     }
+}
+
+fn millis(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A client connection with what was read ahead of it.
@@ -97,10 +126,8 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDige
         };
         match next {
             Some(returned) if !head.closes && !*proxy.stopping().borrow() => down = returned,
-            Some(mut returned) => {
-                let _ = timeout(Duration::from_secs(2), returned.stream.shutdown()).await;
-                return;
-            }
+            // What the client has sent by now must not destroy its last answer with a reset.
+            Some(returned) => return Box::pin(linger(returned)).await,
             None => return,
         }
         if down.buf.is_empty() {

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -85,11 +86,27 @@ pub fn for_upstream(headers: &HeaderMap, hop: &Hop<'_>) -> Edits {
     strip_hop_by_hop(headers, hop.upgrade, &mut edits);
     strip_identity(headers, hop, &mut edits);
     set_forwarded(headers, hop, &mut edits);
+    join_cookies(headers, &mut edits);
     put(&mut edits, X_REQUEST_ID, hop.request_id);
     if hop.rsc_request {
         put(&mut edits, X_RSC_REQUEST, &original_url(headers, hop));
     }
     edits
+}
+
+/// HTTP/2 may carry cookies one to a field; HTTP/1 knows a single one (RFC 9113 §8.2.3), and most servers read only that.
+fn join_cookies(headers: &HeaderMap, edits: &mut Edits) {
+    let mut all = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (all.next(), all.next()) {
+        let mut line = first.as_bytes().to_vec();
+        for crumb in std::iter::once(second).chain(all) {
+            line.extend_from_slice(b"; ");
+            line.extend_from_slice(crumb.as_bytes());
+        }
+        if let Ok(line) = HeaderValue::from_bytes(&line) {
+            edits.set.push((COOKIE, line));
+        }
+    }
 }
 
 fn strip_hop_by_hop(headers: &HeaderMap, upgrade: bool, edits: &mut Edits) {
@@ -136,9 +153,12 @@ pub fn hop_by_hop_of_answer(headers: &HeaderMap, requires_upgrade: bool) -> Vec<
 
 /// A client may name its own extensions in `Connection`, not what we or the backend rely on.
 fn may_be_nominated(name: &HeaderName) -> bool {
-    let is_kept = [HOST, COOKIE, TRANSFER_ENCODING, FORWARDED, UPGRADE].contains(name);
+    let ours = [X_REQUEST_ID, X_REAL_IP, X_RSC_REQUEST];
     let text = name.as_str();
-    !is_kept && !text.starts_with("x-") && !text.starts_with("content-") && text != "authorization"
+    let is_kept = [HOST, COOKIE, AUTHORIZATION, TRANSFER_ENCODING, FORWARDED, UPGRADE].contains(name)
+        || ours.contains(name)
+        || IDENTITY.contains(&text);
+    !is_kept && !text.starts_with("x-forwarded-") && !text.starts_with("content-")
 }
 
 fn strip_identity(headers: &HeaderMap, hop: &Hop<'_>, edits: &mut Edits) {

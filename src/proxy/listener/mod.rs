@@ -269,6 +269,13 @@ async fn shake_hands(
         }
     };
     let is_tls = current.tls.is_some();
-    let facts = Arc::new(Facts { listener: current, client, port, is_tls, server_name });
+    let facts = Arc::new(Facts {
+        listener: current,
+        client,
+        port,
+        is_tls,
+        server_name,
+        write_timeout_ms: Facts::fresh_write_timeout(),
+    });
     Some((Downstream { stream, buf: BytesMut::new(), facts, permit }, is_h2))
 }

@@ -12,9 +12,18 @@ pub struct H2(SendRequest<Bytes>);
 
 impl H2 {
     pub async fn connect(address: &str, tls: &ClientTls) -> Self {
+        Self::connect_as(&h2::client::Builder::new(), address, tls).await
+    }
+
+    /// One that lets nobody send it a byte of a body.
+    pub async fn without_window(address: &str, tls: &ClientTls) -> Self {
+        Self::connect_as(h2::client::Builder::new().initial_window_size(0), address, tls).await
+    }
+
+    async fn connect_as(builder: &h2::client::Builder, address: &str, tls: &ClientTls) -> Self {
         let client = Client::tls(address, &tls.clone().alpn(&["h2"])).await;
         assert_eq!(client.agreed.as_ref().unwrap().alpn.as_deref(), Some("h2"));
-        let (send, connection) = patiently("HTTP/2", h2::client::handshake(client.into_io())).await.unwrap();
+        let (send, connection) = patiently("HTTP/2", builder.handshake(client.into_io())).await.unwrap();
         tokio::spawn(async {
             // How the connection ends shows in the requests on it.
             let _ = connection.await;

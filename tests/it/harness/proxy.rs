@@ -100,7 +100,12 @@ impl Proxy {
 
     /// As [`Proxy::start`], without waiting until it has a verdict on every pool.
     pub async fn start_unready(config: &str) -> Self {
-        Self::launch("proxy", Folder::new(), &complete("proxy", config)).await
+        Self::start_unready_in(Folder::new(), config).await
+    }
+
+    /// Both.
+    pub async fn start_unready_in(folder: Folder, config: &str) -> Self {
+        Self::launch("proxy", folder, &complete("proxy", config)).await
     }
 
     async fn launch(name: &str, folder: impl Into<std::sync::Arc<Folder>>, config: &str) -> Self {

@@ -1,0 +1,215 @@
+//! HTTP/2 at the front door: streams, their bounds, and what must not be lost on the way to HTTP/1.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::harness::{Authority, Client, Folder, H2, Origin, Proxy, Site, eventually, run, tool, within};
+
+#[test]
+fn many_http2_streams_share_a_connection() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::scripted("a", async |x| {
+            if x.is_probe() {
+                return x.serve().await;
+            }
+            x.read_body().await?;
+            let body = [x.request.target.as_bytes(), b" ", &x.request.body].concat();
+            x.reply("200 OK", &[], &body).await
+        });
+        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().text()).await;
+
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let mut streams = JoinSet::new();
+        for i in 0..50 {
+            let h2 = h2.clone();
+            streams.spawn(async move {
+                let body = vec![b'x'; if i % 2 == 0 { 0 } else { 20_000 }];
+                let method = if body.is_empty() { "GET" } else { "POST" };
+                let uri = format!("https://localhost/{i}");
+                let request = http::Request::builder().method(method).uri(uri).body(body.clone()).unwrap();
+                let response = h2.request(request).await.unwrap();
+                assert_eq!(response.status, 200);
+                assert_eq!(response.body, [format!("/{i} ").as_bytes(), &body].concat());
+            });
+        }
+        streams.join_all().await;
+        let forwarded = origin.last("/1");
+        assert_eq!(forwarded.fields.get("host"), Some("localhost"));
+        assert_eq!(forwarded.fields.get("x-forwarded-proto"), Some("https"));
+    });
+}
+
+#[test]
+fn an_http2_client_that_stalls_within_its_body_is_cut_and_nobody_else_blamed() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let log = "[access_log]\nenabled = true\nfile = \"access.log\"";
+        let site = Site::new(&[&origin]).https().pool("timeouts = { body = \"1s\" }").more(log);
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        for _ in 0..4 {
+            let head = http::Request::post("https://localhost/up").body(()).unwrap();
+            let end = h2.stall(head).await;
+            assert!(matches!(end, Err(_) | Ok(408)), "{end:?}");
+        }
+        let get = http::Request::get("https://localhost/").body(Vec::new()).unwrap();
+        assert_eq!(h2.request(get).await.unwrap().status, 200, "the connection goes on");
+        let backend = proxy.backend("a").await;
+        assert_eq!((&backend["health"], &backend["in_flight"]), (&"up".into(), &0.into()), "{backend}");
+        eventually("lines of the access log", async || {
+            (proxy.folder.read("access.log").matches("body_timeout").count() == 4).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn an_http2_connection_is_bounded_like_any_other() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let limits =
+            "limits = { keepalive_timeout = \"1s\", head_count = 20, head_bytes = \"8KiB\", head_timeout = \"1s\" }";
+        let site = Site::new(&[&origin]).https().listener(limits);
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+        let trust = ca.trust("localhost");
+        let h2 = H2::connect(proxy.web(), &trust).await;
+        let get = |fields: usize, bytes: usize| {
+            let mut request = http::Request::builder().uri("https://localhost/x");
+            for i in 0..fields {
+                request = request.header(format!("x-{i}"), "y".repeat(bytes));
+            }
+            h2.request(request.body(Vec::new()).unwrap())
+        };
+        assert_eq!(get(3, 10).await.unwrap().status, 200);
+        assert_eq!(get(30, 10).await.unwrap().status, 431, "too many fields");
+        assert!(get(4, 4000).await.is_ok_and(|r| r.status == 431) || get(4, 4000).await.is_err(), "too many bytes");
+        assert_eq!(origin.count("/x"), 1);
+        assert!(h2.ends().await, "idle for longer than it may");
+        // Says that it will speak HTTP/2, and then nothing.
+        let mut mute = Client::tls(proxy.web(), &trust.clone().alpn(&["h2"])).await;
+        assert!(mute.ends().await);
+    });
+}
+
+#[test]
+fn cookies_sent_one_to_a_field_reach_the_backend_as_one() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let get = http::Request::get("https://localhost/x").header("cookie", "a=1").header("cookie", "b=2; c=3");
+        let answer = h2.request(get.header("cookie", "d=4").body(Vec::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status, 200);
+        let seen = origin.last("/x").fields;
+        assert_eq!(seen.all("cookie").collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"], "RFC 9113 §8.2.3");
+    });
+}
+
+#[test]
+fn a_body_without_announced_length_is_never_sent_twice() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let die = |name: &str| {
+            Origin::scripted(name, async |x| {
+                if x.is_probe() {
+                    return x.serve().await;
+                }
+                x.read_body().await?;
+                Err(std::io::ErrorKind::ConnectionAborted.into())
+            })
+        };
+        let (a, b) = (die("a"), die("b"));
+        let proxy = Proxy::start_in(folder, &Site::new(&[&a, &b]).https().text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let get = |body: &[u8]| h2.request(http::Request::get("https://localhost/x").body(body.to_vec()).unwrap());
+        assert_eq!(get(b"").await.unwrap().status, 502);
+        assert_eq!(a.count("/x") + b.count("/x"), 2, "bodiless: once more");
+        assert_eq!(get(b"body").await.unwrap().status, 502);
+        assert_eq!(a.count("/x") + b.count("/x"), 3, "a GET with a body: not again");
+    });
+}
+
+#[test]
+fn curl_reads_why_its_upload_is_refused() {
+    within(60, async {
+        let (curl, ca, folder) = (tool("curl"), Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let pem = folder.write("ca.pem", ca.pem());
+        let upload = folder.write("upload", vec![b'x'; 8 * 1024 * 1024]);
+        let origin = Origin::scripted("a", async |x| match x.request.path() {
+            // Answers before it has read the body, and closes.
+            "/hasty" => {
+                x.close();
+                x.reply("403 Forbidden", &[("Connection", "close")], b"not you").await
+            }
+            _ => x.serve().await,
+        });
+        let limited = "[[route]]\npath = \"/limited\"\npool = \"app\"\nbody_bytes_max = \"1KiB\"";
+        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().more(limited).text()).await;
+        let port = proxy.web().rsplit(':').next().unwrap();
+        let resolve = format!("localhost:{port}:127.0.0.1");
+        let (ca, data) = (pem.to_str().unwrap(), format!("@{}", upload.display()));
+        for (path, status) in [("limited", " 413"), ("hasty", "not you 403")].repeat(10) {
+            let url = format!("https://localhost:{port}/{path}");
+            let length = if path == "limited" { "Content-Length:" } else { "X-Any: 1" };
+            let told = ["-sS", "--http2", "--cacert", ca, "--resolve", &resolve, "-H", length, "-w", " %{http_code}"];
+            let told = [&told[..], &["--data-binary", &data, &url]].concat();
+            let output = run(&curl, &told, "").await;
+            let output = output.ok();
+            assert!(output.stdout.ends_with(status), "{path}: {}", output.stdout);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_opens_no_window_holds_no_error_page_for_ever() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let limits = "timeouts = { body = \"1s\" }";
+        let route = "body_bytes_max = \"1KiB\"";
+        let site = Site::new(&[&origin]).https().pool(limits).route(route);
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+        let h2 = H2::without_window(proxy.web(), &ca.trust("localhost")).await;
+        let post = http::Request::post("https://localhost/up").header("content-length", "9999");
+        let error = h2.request(post.body(vec![b'x'; 9999]).unwrap()).await.unwrap_err();
+        assert!(error.is_reset(), "{error}");
+        eventually("no stream left", async || {
+            (proxy.metrics().await.sum("bowline_proxy_errors_total", &[("cause", "body_too_large")]) == 1.0)
+                .then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn waiting_for_a_backend_is_not_the_clients_silence() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::scripted("a", async |x| {
+            if x.is_probe() {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+            }
+            x.serve().await
+        });
+        let site = Site::new(&[&origin]).https().pool("timeouts = { body = \"1s\", startup = \"30s\" }");
+        let config = site.probe("path = \"/__ping__\", timeout = \"10s\", interval = \"10s\"").text();
+        let proxy = Proxy::start_unready_in(folder, &config).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let post = http::Request::post("https://localhost/up").body(b"whole".to_vec()).unwrap();
+        assert_eq!(h2.request(post).await.unwrap().status, 200);
+        assert_eq!(origin.last("/up").body, b"whole");
+    });
+}
