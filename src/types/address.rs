@@ -14,6 +14,33 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// Whether both cannot be bound at once. IPv6 sockets are bound for IPv6 only, so `0.0.0.0` and `[::]` do not clash;
+    /// port 0 is a new port each time.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(a), Self::Unix(b)) => a == b,
+            (Self::Inet(a), Self::Inet(b)) => {
+                let is_wildcard = |at: &SocketAddr| at.ip().is_unspecified();
+                let same_family = a.is_ipv4() == b.is_ipv4();
+                a.port() != 0
+                    && a.port() == b.port()
+                    && (a.ip() == b.ip() || same_family && (is_wildcard(a) || is_wildcard(b)))
+                    && !different_links(a, b)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The same link-local address exists on every link (RFC 4007 §6).
+fn different_links(a: &SocketAddr, b: &SocketAddr) -> bool {
+    match (a, b) {
+        (SocketAddr::V6(a), SocketAddr::V6(b)) => a.ip() == b.ip() && a.scope_id() != b.scope_id(),
+        _ => false,
+    }
+}
+
 /// An address to dial: a name or IP address with a port, or a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BackendAddress {
@@ -142,6 +169,28 @@ mod tests {
         }
         for text in ["localhost:80", "1.2.3.4", "unix:"] {
             assert!(text.parse::<ListenAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_clash_when_both_cannot_be_bound() {
+        let cases = [
+            ("0.0.0.0:443", "0.0.0.0:443", true),
+            ("0.0.0.0:443", "10.0.0.1:443", true),
+            ("10.0.0.1:443", "10.0.0.2:443", false),
+            ("10.0.0.1:443", "10.0.0.1:80", false),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+            ("[::]:443", "[::1]:443", true),
+            ("[::]:443", "0.0.0.0:443", false),
+            ("[::]:443", "10.0.0.1:443", false),
+            ("[fe80::1%2]:443", "[fe80::1%3]:443", false),
+            ("unix:/run/a.sock", "unix:/run//a.sock", true),
+            ("unix:/run/a.sock", "unix:/run/b.sock", false),
+            ("unix:/run/a.sock", "0.0.0.0:443", false),
+        ];
+        for (a, b, expected) in cases {
+            let (x, y): (ListenAddress, ListenAddress) = (a.parse().expect(a), b.parse().expect(b));
+            assert_eq!((x.clashes_with(&y), y.clashes_with(&x)), (expected, expected), "{a} and {b}");
         }
     }
 }

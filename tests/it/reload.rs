@@ -7,7 +7,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::harness::{Authority, Client, Folder, Origin, Proxy, Site, Socket, cookie_of, eventually, get, within};
+use crate::harness::{
+    Authority, Client, Folder, Origin, Proxy, Site, Socket, bowline, cookie_of, eventually, get, within,
+};
 
 async fn generation(proxy: &Proxy) -> u64 {
     proxy.status().await["config"]["generation"].as_u64().unwrap()
@@ -128,6 +130,41 @@ fn listeners_trade_names_and_addresses_without_closing_a_socket() {
             log.lines().any(|l| l.contains("/by-its-new-name") && l.contains("\"renamed\"")).then_some(())
         })
         .await;
+    });
+}
+
+#[test]
+fn a_listener_may_widen_or_narrow_its_address_on_the_same_port() {
+    within(60, async {
+        let origin = Origin::start("a");
+        let site = Site::new(&[&origin]);
+        let proxy = Proxy::start(&site.text()).await;
+        let port = proxy.web().rsplit(':').next().unwrap().to_owned();
+        let mut socket = proxy.socket(&[]).await;
+        let mut kept = Client::tcp(proxy.web()).await;
+        kept.get("/before").await;
+        let at = |ip: &str| site.text().replace("address = \"127.0.0.1:0\"", &format!("address = \"{ip}:{port}\""));
+        for ip in ["0.0.0.0", "127.0.0.1", "0.0.0.0"] {
+            // Who has connected, but was not accepted yet, is not sent away either.
+            let mut waiting = JoinSet::new();
+            for _ in 0..50 {
+                let web = proxy.web().to_owned();
+                waiting.spawn(async move { get(&web, "/").await.status });
+            }
+            proxy.reload(&at(ip)).await;
+            assert!(waiting.join_all().await.iter().all(|status| *status == 200), "{ip}");
+            kept.get("/kept").await;
+            socket.echo("still here").await;
+            let elsewhere = format!("127.0.0.2:{port}");
+            assert_eq!(ip == "0.0.0.0", Client::try_tcp(&elsewhere).await.is_ok(), "{ip}");
+            if ip == "0.0.0.0" {
+                assert_eq!(get(&elsewhere, "/").await.status, 200);
+            }
+        }
+        // The port was shared for a moment only, and with nobody else.
+        let second = proxy.folder.write("second.toml", format!("role = \"proxy\"\n{}", at("127.0.0.1")));
+        let refused = bowline(&["proxy", "-c", second.to_str().unwrap()]).await;
+        assert!(refused.stderr.contains("cannot be bound"), "{refused:?}");
     });
 }
 

@@ -9,7 +9,6 @@ mod route;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::types::ListenAddress;
@@ -145,7 +144,7 @@ fn refuse_clashes(file: &file::File, site: &mut Site<'_, '_>) {
     }
     for listener in file.listener.elements() {
         let Some(address) = listener.get_ref().address.spanned() else { continue };
-        let taken = claims.iter().find(|(other, ..)| clash(address.get_ref(), other));
+        let taken = claims.iter().find(|(other, ..)| address.get_ref().clashes_with(other));
         if let Some((other, span, owner)) = taken {
             let message = format!("the address `{}` clashes with `{other}` of {owner}", address.get_ref());
             let remedy = format!("use another port or address; the other is in line {}", site.problems.line(span));
@@ -154,31 +153,6 @@ fn refuse_clashes(file: &file::File, site: &mut Site<'_, '_>) {
         let owner =
             listener.get_ref().name.get().map_or("another listener".to_owned(), |n| format!("listener `{}`", n.0));
         claims.push((address.get_ref().clone(), address.span(), owner));
-    }
-}
-
-/// Whether both cannot be bound at once. IPv6 sockets are bound for IPv6 only, so `0.0.0.0` and `[::]` do not clash;
-/// port 0 is a new port each time.
-fn clash(a: &ListenAddress, b: &ListenAddress) -> bool {
-    match (a, b) {
-        (ListenAddress::Unix(a), ListenAddress::Unix(b)) => a == b,
-        (ListenAddress::Inet(a), ListenAddress::Inet(b)) => {
-            let is_wildcard = |at: &SocketAddr| at.ip().is_unspecified();
-            let same_family = a.is_ipv4() == b.is_ipv4();
-            a.port() != 0
-                && a.port() == b.port()
-                && (a.ip() == b.ip() || same_family && (is_wildcard(a) || is_wildcard(b)))
-                && !different_links(a, b)
-        }
-        _ => false,
-    }
-}
-
-/// The same link-local address exists on every link (RFC 4007 §6).
-fn different_links(a: &SocketAddr, b: &SocketAddr) -> bool {
-    match (a, b) {
-        (SocketAddr::V6(a), SocketAddr::V6(b)) => a.ip() == b.ip() && a.scope_id() != b.scope_id(),
-        _ => false,
     }
 }
 
@@ -198,32 +172,5 @@ fn unreadable(path: &Path) -> Option<String> {
         Err(error) => Some(format!("`{}` cannot be read: {error}", path.display())),
         Ok(metadata) if !metadata.is_file() => Some(format!("`{}` is not a file", path.display())),
         Ok(_) => fs::File::open(path).err().map(|error| format!("`{}` cannot be read: {error}", path.display())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_clash_when_both_cannot_be_bound() {
-        let cases = [
-            ("0.0.0.0:443", "0.0.0.0:443", true),
-            ("0.0.0.0:443", "10.0.0.1:443", true),
-            ("10.0.0.1:443", "10.0.0.2:443", false),
-            ("10.0.0.1:443", "10.0.0.1:80", false),
-            ("0.0.0.0:0", "0.0.0.0:0", false),
-            ("[::]:443", "[::1]:443", true),
-            ("[::]:443", "0.0.0.0:443", false),
-            ("[::]:443", "10.0.0.1:443", false),
-            ("[fe80::1%2]:443", "[fe80::1%3]:443", false),
-            ("unix:/run/a.sock", "unix:/run//a.sock", true),
-            ("unix:/run/a.sock", "unix:/run/b.sock", false),
-            ("unix:/run/a.sock", "0.0.0.0:443", false),
-        ];
-        for (a, b, expected) in cases {
-            let (x, y): (ListenAddress, ListenAddress) = (a.parse().expect(a), b.parse().expect(b));
-            assert_eq!((clash(&x, &y), clash(&y, &x)), (expected, expected), "{a} and {b}");
-        }
     }
 }

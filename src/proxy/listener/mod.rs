@@ -43,7 +43,7 @@ pub struct Current {
 struct Listener {
     current: Arc<ArcSwap<Current>>,
     gate: Arc<Gate>,
-    bound: ListenAddress,
+    bound: Arc<Bound>,
     /// Set to true to stop accepting.
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
@@ -117,11 +117,15 @@ impl Listeners {
                 prepared.push((current, Source::Kept(gate)));
                 continue;
             }
-            match Bound::bind(&current.settings.address) {
+            // Only those that leave can overlap: addresses that clash within one configuration are refused by its check.
+            let address = &current.settings.address;
+            let overlaps = |l: &&Listener| l.bound.address().clashes_with(address);
+            let ours: Vec<_> = self.running.iter().filter(overlaps).map(|l| &*l.bound).collect();
+            match Bound::bind_beside(address, &ours) {
                 Ok(bound) => prepared.push((current, Source::New(bound))),
                 Err(source) => errors.push(BindError {
                     name: Arc::clone(&current.settings.name),
-                    address: current.settings.address.clone(),
+                    address: address.clone(),
                     source,
                 }),
             }
@@ -144,7 +148,7 @@ impl Listeners {
         };
         let mut kept: Vec<_> = wanted.iter().map(|w| &w.settings).map(by_name).collect();
         for (place, current) in kept.iter_mut().zip(wanted).filter(|(place, _)| place.is_none()) {
-            *place = take(&|l: &Listener| l.bound == current.settings.address);
+            *place = take(&|l: &Listener| *l.bound.address() == current.settings.address);
         }
         kept
     }
@@ -190,7 +194,7 @@ impl Listeners {
     pub fn listening(&self) -> Vec<Listening> {
         let row = |l: &Listener| Listening {
             name: Arc::clone(&l.current.load().settings.name),
-            address: l.bound.clone(),
+            address: l.bound.address().clone(),
             connections: Connections(Arc::clone(&l.gate)),
         };
         self.running.iter().map(row).collect()
@@ -200,30 +204,35 @@ impl Listeners {
 fn start(proxy: Arc<Proxy>, current: Arc<Current>, bound: Bound) -> Listener {
     let gate = Gate::new(current.settings.limits.connections);
     let (stop, stopped) = watch::channel(false);
-    let address = bound.address().clone();
-    let current = Arc::new(ArcSwap::from(current));
-    let accepting = tokio::spawn(accept(proxy, bound, Arc::clone(&current), Arc::clone(&gate), stopped));
-    Listener { current, gate, bound: address, stop, accepting }
+    let (current, bound) = (Arc::new(ArcSwap::from(current)), Arc::new(bound));
+    let accepting = tokio::spawn(accept(proxy, Arc::clone(&bound), Arc::clone(&current), Arc::clone(&gate), stopped));
+    Listener { current, gate, bound, stop, accepting }
 }
 
-/// Accepts until told to stop. A full listener accepts nobody: the kernel's queue holds who comes.
+/// Accepts until told to stop, and then who has come by then: closing the socket would reset them. A full listener
+/// accepts nobody: the kernel's queue holds who comes.
 async fn accept(
     proxy: Arc<Proxy>,
-    bound: Bound,
+    bound: Arc<Bound>,
     current: Arc<ArcSwap<Current>>,
     gate: Arc<Gate>,
     mut stop: watch::Receiver<bool>,
 ) {
+    // Those in the queue when it is told to stop; whoever knocks for ever does not keep it open.
+    let mut last = socket::BACKLOG;
     loop {
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => last -= 1,
             () = gate.room() => {}
+        }
+        if last == 0 {
+            return;
         }
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
             accepted = bound.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
             Ok((socket, client, port)) => {

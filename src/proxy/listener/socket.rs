@@ -13,7 +13,7 @@ use crate::runtime::socket_file::SocketFile;
 use crate::types::ListenAddress;
 
 /// Connections the kernel queues before it drops more (bounded by net.core.somaxconn).
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket; a unix socket's file goes with it.
 #[derive(Debug)]
@@ -34,6 +34,17 @@ impl Bound {
     /// # Errors
     /// What the system says; `AddrInUse` also for a unix socket somebody answers on.
     pub fn bind(address: &ListenAddress) -> io::Result<Self> {
+        Self::bind_beside(address, &[])
+    }
+
+    /// As [`Self::bind`], where sockets of our own that overlap the address are still open (`127.0.0.1:443` when
+    /// `0.0.0.0:443` is asked for) and will be closed soon. They share the port for this moment only: another process
+    /// is refused before and after.
+    ///
+    /// # Errors
+    /// See [`Self::bind`].
+    pub fn bind_beside(address: &ListenAddress, ours: &[&Self]) -> io::Result<Self> {
+        let ours: Vec<_> = ours.iter().filter_map(|b| b.as_tcp().map(socket2::SockRef::from)).collect();
         match address {
             ListenAddress::Inet(at) => {
                 let socket = socket2::Socket::new(Domain::for_address(*at), Type::STREAM, Some(Protocol::TCP))?;
@@ -42,8 +53,18 @@ impl Bound {
                 if at.is_ipv6() {
                     socket.set_only_v6(true)?;
                 }
-                socket.bind(&(*at).into())?;
-                socket.listen(BACKLOG)?;
+                // The kernel looks for others both when a socket is bound and when it starts to listen.
+                let open = || socket.bind(&(*at).into()).and_then(|()| socket.listen(BACKLOG));
+                if ours.is_empty() {
+                    open()?;
+                } else {
+                    let share = |yes| {
+                        ours.iter().try_for_each(|s| s.set_reuse_port(yes)).and_then(|()| socket.set_reuse_port(yes))
+                    };
+                    let opened = share(true).and_then(|()| open());
+                    share(false)?;
+                    opened?;
+                }
                 let listener = TcpListener::from_std(socket.into())?;
                 let address = ListenAddress::Inet(listener.local_addr()?);
                 Ok(Self { kind: Kind::Tcp(listener), address })
@@ -55,6 +76,13 @@ impl Bound {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
                 Ok(Self { kind: Kind::Unix(listener, SocketFile::of(path)?), address: address.clone() })
             }
+        }
+    }
+
+    fn as_tcp(&self) -> Option<&TcpListener> {
+        match &self.kind {
+            Kind::Tcp(listener) => Some(listener),
+            Kind::Unix(..) => None,
         }
     }
 
