@@ -215,18 +215,26 @@ impl Conductor {
 
     /// Something on disk changed: certificates are renewed even when the configuration beside them is broken just now.
     fn files_changed(&mut self) {
-        self.renew_certificates();
+        let renewed = self.renew_certificates();
         let before = self.proxy.state();
         let is_same =
             config::load(&self.options.file).is_ok_and(|s| s.live == before.settings && s.startup == self.startup);
         let sources_are_same = is_same && before.pools.iter().all(|b| b.sources_are_current());
-        if !sources_are_same {
-            let _ = self.reload("a changed file");
+        match renewed {
+            _ if !sources_are_same => drop(self.reload("a changed file")),
+            Err(report) => self.operator.reloaded(false, Some(report.to_string())),
+            // What was refused before was mended by putting back what is in use.
+            Ok(()) if !self.operator.last_reload_was_taken() => self.operator.reloaded(true, None),
+            Ok(()) => {}
         }
     }
 
-    fn renew_certificates(&self) {
-        let unix_s = clock::unix_seconds();
+    /// Takes up every pair that can be used; one that cannot be leaves its predecessor and no other.
+    ///
+    /// # Errors
+    /// What could not be used.
+    fn renew_certificates(&self) -> Result<(), report::Report> {
+        let (unix_s, mut refused) = (clock::unix_seconds(), report::Report::default());
         for (folder, shared) in &self.proxy.state().certificates {
             let mut problems = Vec::new();
             let loaded = load_certificates(folder, Some(&shared.load()), unix_s, &mut problems);
@@ -242,48 +250,56 @@ impl Conductor {
                 }
                 shared.store(Arc::new(loaded));
             }
+            refused.problems.extend(problems.iter().filter(|p| !p.is_warning).map(reported));
         }
+        if refused.problems.is_empty() { Ok(()) } else { Err(refused) }
     }
 
     /// Reload: all or nothing.
     fn reload(&mut self, why: &str) -> Result<ReloadDone, ReloadRefused> {
         self.notifier.reloading();
-        let outcome = self.try_reload();
-        match &outcome {
-            Ok(done) => {
-                let changes = done.changes.join("; ");
-                tracing::info!(why, generation = done.generation, changes, "configuration reloaded");
-                let waiting = (!done.waiting_for_restart.is_empty())
-                    .then(|| format!("waiting for a restart: {}", done.waiting_for_restart.join(", ")));
-                let lines: Vec<_> = done.changes.iter().cloned().chain(waiting).collect();
-                self.operator.reloaded(true, (!lines.is_empty()).then(|| lines.join("\n")));
+        let outcome = self.try_reload().inspect_err(|report| {
+            tracing::error!(why, problems = report.problems.len(), "reload refused; the old configuration stays");
+            for problem in report.lines() {
+                tracing::error!("{problem}");
             }
-            Err(refused) => {
-                tracing::error!(why, report = refused.report, "reload refused; the old configuration stays");
-                self.operator.reloaded(false, Some(refused.report.clone()));
-            }
+            self.operator.reloaded(false, Some(report.to_string()));
+        });
+        if let Ok(done) = &outcome {
+            tracing::info!(
+                why,
+                generation = done.generation,
+                changes = done.changes.join("; "),
+                "configuration reloaded"
+            );
+            let waiting = (!done.waiting_for_restart.is_empty())
+                .then(|| format!("waiting for a restart: {}", done.waiting_for_restart.join(", ")));
+            let lines: Vec<_> = done.changes.iter().cloned().chain(waiting).collect();
+            self.operator.reloaded(true, (!lines.is_empty()).then(|| lines.join("\n")));
         }
         self.operator.listening(self.listeners.listening());
         self.notifier.ready();
-        outcome
+        outcome.map_err(|report| ReloadRefused::new(&report, &report.problems))
     }
 
-    fn try_reload(&mut self) -> Result<ReloadDone, ReloadRefused> {
-        let settings =
-            config::load(&self.options.file).map_err(|report| ReloadRefused::new(&report, &report.problems))?;
+    fn try_reload(&mut self) -> Result<ReloadDone, report::Report> {
+        let settings = config::load(&self.options.file)?;
         let (before, metrics) = (self.proxy.state(), self.proxy.metrics());
         let prepared = State::prepare(settings.live, Some(&before), &self.tickets, metrics, clock::unix_seconds())
-            .map_err(|problems| refused(problems.iter().filter(|p| !p.is_warning).map(reported).collect()))?;
+            .map_err(|problems| report::Report {
+                problems: problems.iter().filter(|p| !p.is_warning).map(reported).collect(),
+            })?;
         let bound = self.listeners.prepare(prepared.listeners.clone()).map_err(|errors| {
             let file = self.options.file.display().to_string();
             let remedy = "free the address, or name another";
-            refused(errors.iter().map(|e| report::Problem::about(file.clone(), e.to_string(), remedy)).collect())
+            let told = |e: &BindError| report::Problem::about(file.clone(), e.to_string(), remedy);
+            report::Report { problems: errors.iter().map(told).collect() }
         })?;
         if prepared.settings().access_log != before.settings.access_log {
             self.proxy.access_log().reconfigure(&prepared.settings().access_log).map_err(|e| {
                 let file = prepared.settings().access_log.file.clone().unwrap_or_default().display().to_string();
                 let remedy = "name a file in a folder that exists and can be written";
-                refused(vec![report::Problem::about(file, format!("the access log cannot be opened: {e}"), remedy)])
+                report::Problem::about(file, format!("the access log cannot be opened: {e}"), remedy)
             })?;
         }
         let warnings: Vec<_> = prepared.warnings.iter().map(|w| format!("warning: {w}")).collect();
@@ -389,11 +405,6 @@ fn waiting(is: &config::proxy::Startup, wanted: &config::proxy::Startup) -> Vec<
     changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
 }
 
-fn refused(problems: Vec<report::Problem>) -> ReloadRefused {
-    let report = report::Report { problems };
-    ReloadRefused::new(&report, &report.problems)
-}
-
 /// A problem with a file the configuration names, as one of the configuration.
 pub fn reported(problem: &Problem) -> report::Problem {
     let severity = if problem.is_warning { report::Severity::Warning } else { report::Severity::Error };
@@ -422,7 +433,14 @@ fn describe(before: &State, after: &State) -> Vec<String> {
                 let keys: Vec<_> = added.chain(gone).collect();
                 changes.push(format!("pool `{}` changed {}", pool.name, keys.join(" ")).trim_end().to_owned());
             }
-            Some(_) => {}
+            Some(_) => {
+                let backing = |state: &State| state.backing(&pool.name).cloned();
+                if let (Some(old), Some(new)) = (backing(before), backing(after))
+                    && !Arc::ptr_eq(&old, &new)
+                {
+                    changes.push(format!("pool `{}`: its key ring or CA file changed", pool.name));
+                }
+            }
         }
     }
     changes.extend(

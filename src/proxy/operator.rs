@@ -87,6 +87,11 @@ impl Operator {
         }
     }
 
+    /// Whether what is on disk was in use when somebody last looked.
+    pub fn last_reload_was_taken(&self) -> bool {
+        self.told().last_reload.ok
+    }
+
     fn backend(&self, pool: &str, key: &str) -> Result<Arc<Backend>, NoSuchBackend> {
         let state = self.proxy.state();
         let backing = state.backing(pool).ok_or_else(|| NoSuchBackend::Pool(pool.to_owned()))?;

@@ -247,3 +247,26 @@ fn connections_beyond_the_limit_wait_and_then_are_served() {
         assert_eq!(second.get("/").await.status, 200, "the others did not notice");
     });
 }
+
+#[test]
+fn a_pair_that_cannot_be_used_is_told_until_it_is_mended() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Arc::new(Folder::new()));
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let other = ca.pair(&["other.example.org"]).write(&folder, "certs/other");
+        let origin = Origin::start("a");
+        let proxy = Proxy::start_in(Arc::clone(&folder), &Site::new(&[&origin]).https().text()).await;
+        let last = async || proxy.status().await["config"]["last_reload"].clone();
+
+        folder.write("certs/other.key", ca.pair(&["other.example.org"]).key_pem);
+        let told = eventually("the refusal", async || Some(last().await).filter(|l| l["ok"] == false)).await;
+        assert!(told["report"].as_str().unwrap().contains("certs/other"), "{told}");
+        assert_eq!(proxy.metrics().await.value("bowline_config_last_reload_successful", &[]), 0.0);
+        let served = Client::tls(proxy.web(), &ca.trust("other.example.org")).await.agreed.unwrap().certificate;
+        assert_eq!(served, other.certificate.to_vec(), "its predecessor answers");
+
+        folder.write("certs/other.key", &other.key_pem);
+        eventually("that all is well again", async || Some(last().await).filter(|l| l["ok"] == true)).await;
+        assert_eq!(proxy.metrics().await.value("bowline_config_last_reload_successful", &[]), 1.0);
+    });
+}
