@@ -16,7 +16,7 @@ pub struct Args {
 
 /// Lets the backend take nobody.
 pub fn run(args: Args) -> ExitCode {
-    ctl::run(move |console| execute(&args, console))
+    ctl::run(args.target.json, move |console| execute(&args, console))
 }
 
 fn execute(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {

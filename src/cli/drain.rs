@@ -28,7 +28,7 @@ pub struct Args {
 
 /// Drains, and waits if asked to: 0 when the backend is empty, also when the deadline made it so; 1 when it is not.
 pub fn run(args: Args) -> ExitCode {
-    ctl::run(move |console| execute(&args, console))
+    ctl::run(args.target.json, move |console| execute(&args, console))
 }
 
 fn execute(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {

@@ -14,13 +14,13 @@ pub struct Args {
 
 /// Prints what changed, or every problem with exit code 78 while the proxy goes on as before.
 pub fn run(args: Args) -> ExitCode {
-    ctl::run(move |console| execute(&args, console))
+    ctl::run(args.target.json, move |console| execute(&args, console))
 }
 
 fn execute(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     let answer = args.target.proxy()?.exchange("POST", "/reload")?;
     if args.target.json && matches!(answer.status, 200 | 409) {
-        console.out.write_all(answer.body.as_bytes())?;
+        console.told_json(&answer.body)?;
     }
     match answer.status {
         200 if args.target.json => Ok(()),

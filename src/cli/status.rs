@@ -15,7 +15,7 @@ pub struct Args {
 
 /// Prints listeners, pools, backends and the last reload.
 pub fn run(args: Args) -> ExitCode {
-    ctl::run(move |console| execute(&args, console))
+    ctl::run(args.target.json, move |console| execute(&args, console))
 }
 
 fn execute(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {

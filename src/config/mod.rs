@@ -55,6 +55,31 @@ pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> 
     read(&source, folder, extra)
 }
 
+/// Reads only where a proxy's admin endpoint is: for those who ask a running proxy, whatever else the file has come to
+/// say since it was started.
+///
+/// # Errors
+/// What is wrong with `[admin]`, or with the file where that cannot be found for it.
+pub fn load_admin(path: &Path) -> Result<proxy::Admin, Report> {
+    let source = Source::read(path)?;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    let mut problems = Problems::new(&source, file::File::section().keys.iter().map(|key| key.name));
+    let (tree, errors) = DeTable::parse_recoverable(source.text());
+    let Some(written) = tree.get_ref().get("admin") else {
+        // It may be behind what cannot be read.
+        return if errors.is_empty() {
+            Ok(build::admin(None, folder, &mut problems))
+        } else {
+            load(path).map(|s| s.startup.admin)
+        };
+    };
+    let read = <file::Admin as reader::Value>::read(written, "admin", &mut problems);
+    let admin = build::admin(read.as_ref(), folder, &mut problems);
+    let report = problems.into_report();
+    if report.has_errors() { Err(report) } else { Ok(admin) }
+}
+
 fn read(
     source: &Source,
     folder: &Path,

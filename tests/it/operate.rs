@@ -121,6 +121,30 @@ fn commands_speak_to_people_and_to_programs() {
 }
 
 #[test]
+fn a_running_proxy_is_found_by_its_file_however_broken_that_is_now() {
+    within(60, async {
+        let origin = Origin::start("a");
+        let proxy = Proxy::start(&Site::new(&[&origin]).text()).await;
+        let good = proxy.folder.read("proxy.toml");
+        let file = proxy.folder.path("proxy.toml").display().to_string();
+        for broken in [good.replace("[[route]]", "[[rout]]"), format!("{good}\nthis is no TOML")] {
+            proxy.folder.write("proxy.toml", &broken);
+            let status = bowline(&["status", "-c", &file, "--json"]).await.ok().json();
+            assert_eq!(status["pid"], proxy.pid());
+            let refused = bowline(&["reload", "-c", &file, "--json"]).await;
+            assert_eq!(refused.code, Some(78));
+            assert_eq!(refused.json()["problems"][0]["file"], file.as_str());
+        }
+        // Whoever reads JSON gets JSON, also when nobody answers.
+        for verb in [&["status"][..], &["sessions"], &["drain", "app/a"], &["reload"]] {
+            let nobody = bowline(&[verb, &["--admin", "/nowhere.sock", "--json"]].concat()).await;
+            assert_eq!(nobody.code, Some(1));
+            assert!(nobody.json()["error"].as_str().unwrap().contains("/nowhere.sock"), "{nobody:?}");
+        }
+    });
+}
+
+#[test]
 fn metrics_of_an_idle_proxy_keep_their_names() {
     within(60, async {
         let (ca, folder) = (crate::harness::Authority::new(), crate::harness::Folder::new());

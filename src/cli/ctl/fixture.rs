@@ -65,7 +65,7 @@ pub(crate) fn at(endpoint: Endpoint, json: bool) -> Target {
 pub(crate) fn run(command: impl FnOnce(&mut Console<'_>) -> Result<(), Failure>) -> Ran {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let now_unix = MOMENT.unix() + Duration::from_secs(3_725);
-    let mut console = Console { out: &mut out, err: &mut err, is_watched: true, now_unix };
+    let mut console = Console { out: &mut out, err: &mut err, is_watched: true, now_unix, has_json: false };
     let outcome = command(&mut console);
     let failure = outcome.as_ref().err().and_then(Failure::message).unwrap_or_default();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -56,6 +56,8 @@ pub(crate) struct Console<'a> {
     pub(crate) is_watched: bool,
     /// Seconds since 1970, for ages.
     pub(crate) now_unix: Duration,
+    /// JSON was printed.
+    pub(crate) has_json: bool,
 }
 
 /// Why a command did not do what it was asked to.
@@ -76,12 +78,15 @@ pub(crate) struct Proxy {
 }
 
 /// Runs a command on the process's own output and turns its end into an exit code.
+///
+/// With `json`, a failure that printed nothing prints `{"error": MESSAGE}`: who reads JSON gets JSON.
 #[expect(clippy::print_stderr, reason = "this is a command")]
-pub(crate) fn run(command: impl FnOnce(&mut Console<'_>) -> Result<(), Failure>) -> ExitCode {
+pub(crate) fn run(json: bool, command: impl FnOnce(&mut Console<'_>) -> Result<(), Failure>) -> ExitCode {
     let (mut out, mut err) = (io::stdout().lock(), io::stderr());
     let is_watched = err.is_terminal();
-    let mut console = Console { out: &mut out, err: &mut err, is_watched, now_unix: clock::unix() };
-    let outcome = command(&mut console).and_then(|()| console.out.flush().map_err(Failure::Output));
+    let mut console = Console { out: &mut out, err: &mut err, is_watched, now_unix: clock::unix(), has_json: false };
+    let outcome = command(&mut console);
+    let outcome = console.explain(json, outcome).and_then(|()| console.out.flush().map_err(Failure::Output));
     if let Err(failure) = &outcome
         && let Some(message) = failure.message()
     {
@@ -104,7 +109,20 @@ impl Console<'_> {
     /// Prints one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let line = serde_json::to_string(value).map_err(|e| Failure::Failed(e.to_string()))?;
-        Ok(writeln!(self.out, "{line}")?)
+        self.told_json(&format!("{line}\n"))
+    }
+
+    /// Prints JSON as the proxy told it.
+    pub(crate) fn told_json(&mut self, text: &str) -> Result<(), Failure> {
+        self.has_json = true;
+        Ok(self.out.write_all(text.as_bytes())?)
+    }
+
+    fn explain(&mut self, json: bool, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        if let (true, false, Err(Failure::Failed(why) | Failure::Config(why))) = (json, self.has_json, &outcome) {
+            self.json(&serde_json::json!({ "error": why }))?;
+        }
+        outcome
     }
 }
 
@@ -139,8 +157,9 @@ impl Target {
             return Ok(endpoint.clone());
         }
         if let Some(file) = &self.config {
-            let settings = crate::config::load(file).map_err(|report| Failure::Config(report.to_string()))?;
-            return configured(&settings.startup.admin, file);
+            // The rest of the file may be wrong just now, and this may be why somebody asks.
+            let admin = crate::config::load_admin(file).map_err(|report| Failure::Config(report.to_string()))?;
+            return configured(&admin, file);
         }
         match variable.filter(|text| !text.is_empty()) {
             Some(text) => text.parse().map_err(|why| Failure::Failed(format!("BOWLINE_ADMIN is `{text}`: {why}"))),

@@ -64,6 +64,11 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
     (settings, site.paths)
 }
 
+/// The operator's endpoint alone.
+pub(super) fn admin(admin: Option<&file::Admin>, folder: &Path, problems: &mut Problems<'_>) -> Admin {
+    Site { folder, problems, paths: Vec::new(), key_files: HashSet::new() }.admin(admin)
+}
+
 fn log(log: Option<&file::Log>) -> Log {
     Log {
         level: log
