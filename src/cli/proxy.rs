@@ -9,8 +9,7 @@ use crate::config;
 use crate::config::proxy::Settings;
 use crate::config::report::Problem;
 use crate::proxy::conductor::{self, Options, StartError};
-use crate::proxy::state;
-use crate::runtime::{clock, limits};
+use crate::runtime::limits;
 use crate::telemetry::log;
 
 /// Run a load balancer.
@@ -26,15 +25,16 @@ pub struct Args {
 
 /// What is wrong with the files a configuration names, for `bowline check`.
 pub fn problems(settings: &Settings) -> Vec<Problem> {
-    let found = state::check(&settings.live, clock::unix_seconds());
-    found.iter().map(conductor::reported).collect()
+    conductor::problems_of_files(settings)
 }
 
 /// Runs until told to leave.
 pub fn run(args: Args) -> ExitCode {
-    let settings = match config::load(&args.config) {
-        Ok(settings) => settings,
+    let (settings, warnings) = match config::load_with(&args.config, |_| Vec::new()) {
+        Ok(loaded) => loaded,
         Err(report) => {
+            // What is wrong with the files it names is told together with what is wrong with it.
+            let report = config::load_with(&args.config, problems).err().unwrap_or(report);
             eprint!("{report}");
             return ExitCode::from(EX_CONFIG);
         }
@@ -47,6 +47,9 @@ pub fn run(args: Args) -> ExitCode {
         }
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "bowline proxy starts");
+    for warning in warnings.lines() {
+        tracing::warn!("{warning}");
+    }
     tell_open_files(&settings);
     // Pingora dials by the process's default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -104,6 +104,8 @@ fn read(
     }
     let file = file::File::read_table(tree.get_ref(), &(0..0), &mut problems);
     let (settings, paths) = build::build(&file, folder, &mut problems);
+    // Of a path that is wrong in itself, what is found in it (nothing) need not be told.
+    let paths: Vec<_> = paths.into_iter().map(|(path, span)| (path, problems.has_error_at(&span), span)).collect();
     for problem in extra(&settings) {
         report_at_path(problem, &paths, &mut problems);
     }
@@ -114,12 +116,15 @@ fn read(
 /// What the parser says of a table that is otherwise sound.
 const DUPLICATE_KEY: &str = "duplicate key";
 
-/// Adds a problem with a file at the place that names the file, or its folder.
-fn report_at_path(problem: Problem, paths: &[(PathBuf, Span)], problems: &mut Problems<'_>) {
+/// Adds a problem with a file at the place that names the file, or its folder. Paths come with whether they are known to be
+/// wrong themselves.
+fn report_at_path(problem: Problem, paths: &[(PathBuf, bool, Span)], problems: &mut Problems<'_>) {
     let about = Path::new(&problem.file);
-    let named = paths.iter().filter(|(path, _)| about.starts_with(path)).max_by_key(|(path, _)| path.as_os_str().len());
+    let named =
+        paths.iter().filter(|(path, ..)| about.starts_with(path)).max_by_key(|(path, ..)| path.as_os_str().len());
     match named {
-        Some((_, span)) if problem.line.is_none() => {
+        Some((_, true, _)) => {}
+        Some((_, _, span)) if problem.line.is_none() => {
             problems.add_at(span, Problem { message: format!("{}: {}", problem.file, problem.message), ..problem });
         }
         _ => problems.add(problem),

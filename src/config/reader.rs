@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{Problem, Report, nearest, quoted};
+use super::report::{Problem, Report, Severity, nearest, quoted};
 use super::source::{Source, Span};
 
 /// What was wrong so far, with the text it is about.
@@ -123,6 +123,18 @@ impl<'s> Problems<'s> {
     /// Adds a problem at the start of `span`.
     pub(super) fn at(&mut self, span: &Span, message: impl Into<String>, remedy: impl Into<String>) {
         self.add_at(span, Problem::about("", message, remedy));
+    }
+
+    /// Adds what does not keep the file from being used.
+    pub(super) fn warn(&mut self, span: &Span, message: impl Into<String>, remedy: impl Into<String>) {
+        self.add_at(span, Problem { severity: Severity::Warning, ..Problem::about("", message, remedy) });
+    }
+
+    /// Whether something is wrong with what begins where `span` does.
+    pub(super) fn has_error_at(&self, span: &Span) -> bool {
+        let (line, column) = self.source.position(span.start);
+        let is_there = |p: &Problem| (p.line, p.column) == (Some(line), Some(column));
+        self.found.iter().any(|p| is_there(p) && p.severity == Severity::Error)
     }
 
     /// Adds a problem, whose place is the start of `span`.

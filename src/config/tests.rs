@@ -33,7 +33,12 @@ fn site() -> TempDir {
 
 /// Reads `text` as the file `proxy.toml` in `folder`.
 fn read_text(text: impl Into<Vec<u8>>, folder: &Path) -> Result<Settings, Report> {
-    read(&Source::new("proxy.toml".to_owned(), text.into())?, folder, |_| Vec::new()).map(|(settings, _)| settings)
+    read_warned(text, folder).map(|(settings, _)| settings)
+}
+
+/// As [`read_text`], with the warnings.
+fn read_warned(text: impl Into<Vec<u8>>, folder: &Path) -> Result<(Settings, Report), Report> {
+    read(&Source::new("proxy.toml".to_owned(), text.into())?, folder, |_| Vec::new())
 }
 
 fn conf(name: &str) -> String {

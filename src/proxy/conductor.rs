@@ -17,7 +17,7 @@ use super::listener::{BindError, Listeners, tls};
 use super::metrics::{Metrics, ProbeOutcome};
 use super::operator::Operator;
 use super::pool::Outcome;
-use super::state::{Problem, State, load_certificates};
+use super::state::{Problem, State, check, load_certificates};
 use super::{Proxy, admin, probe};
 use crate::config;
 use crate::config::proxy::Settings;
@@ -283,7 +283,9 @@ impl Conductor {
     }
 
     fn try_reload(&mut self) -> Result<ReloadDone, report::Report> {
-        let settings = config::load(&self.options.file)?;
+        let (settings, advice) = config::load_with(&self.options.file, |_| Vec::new())
+            // What is wrong with the files it names is told together with what is wrong with it.
+            .map_err(|report| config::load_with(&self.options.file, problems_of_files).err().unwrap_or(report))?;
         let (before, metrics) = (self.proxy.state(), self.proxy.metrics());
         let prepared = State::prepare(settings.live, Some(&before), &self.tickets, metrics, clock::unix_seconds())
             .map_err(|problems| report::Report {
@@ -302,7 +304,8 @@ impl Conductor {
                 report::Problem::about(file, format!("the access log cannot be opened: {e}"), remedy)
             })?;
         }
-        let warnings: Vec<_> = prepared.warnings.iter().map(|w| format!("warning: {w}")).collect();
+        let warnings: Vec<_> =
+            advice.lines().into_iter().chain(prepared.warnings.iter().map(|w| format!("warning: {w}"))).collect();
         let state = prepared.build(Some(&before), metrics, clock::now());
         let mut changes = describe(&before, &state);
         changes.extend(warnings);
@@ -403,6 +406,11 @@ fn waiting(is: &config::proxy::Startup, wanted: &config::proxy::Startup) -> Vec<
         ("log", is.log != wanted.log),
     ];
     changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+}
+
+/// What is wrong with the files a configuration names, found by reading them.
+pub fn problems_of_files(settings: &Settings) -> Vec<report::Problem> {
+    check(&settings.live, clock::unix_seconds()).iter().map(reported).collect()
 }
 
 /// A problem with a file the configuration names, as one of the configuration.

@@ -3,6 +3,7 @@
 //!
 //! Whatever is wrong is reported and left out, and the rest is still built, so that all problems come to light at once.
 
+mod advice;
 mod listener;
 mod pool;
 mod route;
@@ -37,6 +38,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
     refuse_clashes(file, &mut site);
     let pools = pool::pools(file, &mut site);
     let routes = route::routes(file, &mut site);
+    advice::advise(file, &mut site);
     let settings = Settings {
         startup: Startup {
             threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),

@@ -2,7 +2,8 @@
 //!
 //! In what is put into the file, `«` marks each place that is to be reported, and nothing else may be.
 
-use super::{read_text, site};
+use super::{read_text, read_warned, site};
+use crate::config::report::Severity;
 
 const GOOD: &str = r#"
 role = "proxy"
@@ -256,6 +257,43 @@ fn listeners_that_clash() {
     );
     let report = read_text(text, dir.path()).expect_err("a clash");
     assert!(report.problems[0].message.contains("of `admin.socket`"), "{report}");
+}
+
+#[test]
+fn backends_that_are_the_proxy_itself() {
+    for address in ["127.0.0.1:443", "localhost:443", "0.0.0.0:443"] {
+        told(
+            "\"10.0.0.1:80\"",
+            &format!("«\"{address}\""),
+            "is the proxy's own listener `web`",
+            "the application listens",
+        );
+    }
+    fine("10.0.0.1:80", "127.0.0.1:444");
+}
+
+#[test]
+fn what_is_used_all_the_same_but_cannot_be_meant() {
+    let warned = |from: &str, to: &str, message: &str, remedy: &str| {
+        let dir = site();
+        let (_, report) = read_warned(replaced(from, to), dir.path()).unwrap_or_else(|report| panic!("{report}"));
+        let [problem] = &report.problems[..] else { panic!("{report}") };
+        assert!(problem.message.contains(message) && problem.remedy.contains(remedy), "{report}");
+        assert!(problem.line.is_some() && problem.severity == Severity::Warning, "{report}");
+    };
+    let app = "backend = [{ key = \"a\", address = \"10.0.0.1:80\" }]";
+    let twins = app.replace(" }]", " }, { key = \"b\", address = \"10.0.0.1:80\" }]");
+    warned(app, &twins, "two backends of this pool have the address `10.0.0.1:80`", "in line 12");
+    warned("pool = \"app\"", "pool = \"shiny\"", "no route leads to the pool `app`", "`pool = \"app\"`");
+    let plain = "protocol = \"https\"\ntls.certificates = \"certs\"";
+    let cookie = "affinity.cookie.cross_site = true\npreset";
+    fine("preset", cookie);
+    let dir = site();
+    let text = replaced(plain, "redirect_to_https = 443").replace("preset", cookie);
+    let (_, report) = read_warned(text, dir.path()).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(report.problems.len(), 2, "{report}");
+    assert!(report.problems[0].message.contains("no listener speaks it"), "{report}");
+    assert!(report.problems[1].message.contains("without https"), "{report}");
 }
 
 #[test]

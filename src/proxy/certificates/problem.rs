@@ -142,7 +142,7 @@ pub enum Cause {
     #[error("is a key without a certificate beside it")]
     KeyAlone,
     /// A bundle of CA certificates; it is no pair and was left out.
-    #[error("holds only CA certificates and has no key: left out")]
+    #[error("holds only CA certificates and has no key beside it: left out")]
     OnlyAuthorities,
     /// A reload found an expired certificate where a valid one was in use.
     #[error("has expired; the valid certificate it would replace stays in use")]
@@ -203,7 +203,9 @@ impl CertificateProblem {
             Cause::NoAlternativeName => "request it again with a subjectAltName".into(),
             Cause::DuplicateName { .. } => "remove one of the two".into(),
             Cause::KeyAlone => "put its certificate beside it with the same name, or remove the key".into(),
-            Cause::OnlyAuthorities => "nothing, if clients are meant to get it elsewhere".into(),
+            Cause::OnlyAuthorities => "if it is the server's own, self-signed, put its key beside it as `NAME.key`; \
+                                       else nothing needs to be done"
+                .into(),
         }
     }
 }
