@@ -18,8 +18,10 @@ use super::Proxy;
 use super::connection::{BodyClock, Facts, LINGER, LINGER_BYTES, Refusal};
 use super::dial;
 use super::error::Cause;
+use super::headers;
 use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
 use crate::config;
+use crate::runtime::dice;
 use crate::shiny::shim::Injector;
 
 /// Pingora's view of the proxy.
@@ -101,8 +103,14 @@ impl ProxyHttp for Engine {
         let head = session.req_header();
         if head.version == Version::HTTP_2 && head.headers.len() > facts.listener.settings.limits.head_count {
             // For HTTP/1 the connection has counted them.
-            facts.refused(Refusal::TooManyFields);
-            session.respond_error(Refusal::TooManyFields.status()).await?;
+            let (refusal, id) = (Refusal::TooManyFields, headers::new_request_id(dice::unique()));
+            let seen = (head.method.as_str(), head.uri.path().as_bytes());
+            facts.refused_request(self.proxy.access_log(), refusal, &id, seen);
+            let mut head = ResponseHeader::build(refusal.status(), Some(3))?;
+            head.insert_header("x-refused", refusal.as_str())?;
+            head.insert_header(headers::X_REQUEST_ID, id)?;
+            head.set_content_length(0)?;
+            session.write_response_header(Box::new(head), true).await?;
             return Ok(true);
         }
         let is_bodiless = session.is_body_empty();
@@ -118,8 +126,11 @@ impl ProxyHttp for Engine {
             None => Ok(false),
             Some(Answer::Error(cause)) => Err(decided(carried, cause)),
             Some(Answer::Redirect(url)) => {
-                let mut head = ResponseHeader::build(308, Some(2))?;
+                let mut head = ResponseHeader::build(308, Some(3))?;
                 head.insert_header(LOCATION, url)?;
+                if let Some(context) = &carried.context {
+                    head.insert_header(headers::X_REQUEST_ID, context.request_id.as_str())?;
+                }
                 head.set_content_length(0)?;
                 session.write_response_header(Box::new(head), true).await?;
                 Ok(true)
@@ -383,7 +394,7 @@ async fn answer_with(session: &mut Session, carried: &Carried, cause: Cause) -> 
     let mut head = ResponseHeader::build(cause.status(), Some(6))?;
     head.insert_header(CONTENT_TYPE, page.content_type)?;
     head.insert_header("cache-control", "no-store")?;
-    head.insert_header("x-request-id", context.request_id.as_str())?;
+    head.insert_header(headers::X_REQUEST_ID, context.request_id.as_str())?;
     if cause.status() == 503 {
         head.insert_header("retry-after", "1")?;
     }

@@ -201,6 +201,8 @@ impl Context {
 
     fn admit(&mut self, head: &request::Parts) -> Option<Answer> {
         if let Some(port) = self.facts.listener.settings.redirect_to_https {
+            // Nobody is asked, so no pool answers for it.
+            self.route = None;
             return Some(match self.https_url(head, port) {
                 Some(url) => Answer::Redirect(url),
                 None => Answer::Error(Cause::BadHost),

@@ -46,6 +46,20 @@ impl AsRawFd for Socket {
     }
 }
 
+impl Socket {
+    /// Waits for the first byte and leaves it to be read; `None` where that cannot be known without reading it (a unix
+    /// socket) or the other side has ended.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let Self::Tcp(socket) = self else { return Ok(None) };
+        let mut byte = [0];
+        let n = socket.peek(&mut byte).await?;
+        Ok((n > 0).then_some(byte[0]))
+    }
+}
+
 /// Calls one method on whichever variant is there.
 macro_rules! either {
     ($type:ident, $($variant:ident),+) => {

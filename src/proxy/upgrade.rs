@@ -17,7 +17,7 @@ use super::Proxy;
 use super::connection::exchange::linger;
 use super::connection::framing::{Follower, Framing};
 use super::connection::head::{self, Head, Upgrade};
-use super::connection::{Downstream, Stream, fill};
+use super::connection::{Downstream, Stream, fill, refuse};
 use super::dial::{self, DialError};
 use super::error::Cause;
 use super::headers::Edits;
@@ -39,10 +39,8 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
     let parts = match head::parts(&raw) {
         Ok(parts) => parts,
         Err(refusal) => {
-            down.facts.refused(refusal);
-            if write(&mut down.stream, &refusal.response()).await.is_ok() {
-                linger(down).await;
-            }
+            down.buf = BytesMut::from(&raw[..]);
+            refuse(&proxy, down, refusal).await;
             return None;
         }
     };
@@ -377,7 +375,8 @@ async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) -> 
 
 async fn redirect(mut context: Context, mut down: Downstream, url: &str) {
     let answer = format!(
-        "HTTP/1.1 308 Permanent Redirect\r\n{LOCATION}: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 308 Permanent Redirect\r\n{LOCATION}: {url}\r\ncontent-length: 0\r\nx-request-id: {}\r\nconnection: close\r\n\r\n",
+        context.request_id
     );
     let written = write(&mut down.stream, answer.as_bytes()).await;
     context.finish(End { status: Some(308), bytes_in: 0, bytes_out: 0, cause: None, upgraded: false });

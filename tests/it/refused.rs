@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Client, Origin, Proxy, Site, within};
+use crate::harness::{Client, Origin, Proxy, Site, eventually, within};
 
 /// Bytes of a request, the named reason, the status.
 const REFUSED: &[(&str, &str, u16)] = &[
@@ -131,6 +131,28 @@ fn what_is_malformed_or_ambiguous_is_refused_by_name() {
         assert_eq!(origin.seen(), [], "no backend saw any of it");
         assert_eq!(origin.connections(), 0);
         assert_eq!(proxy.get("/").await.status, 200);
+    });
+}
+
+#[test]
+fn a_refused_request_is_found_in_the_log_by_its_id() {
+    within(60, async {
+        let origin = Origin::start("a");
+        let log = "[access_log]\nenabled = true\nfile = \"access.log\"";
+        let proxy = Proxy::start(&Site::new(&[&origin]).more(log).text()).await;
+        let mut client = proxy.connect().await;
+        client.send("GET /found?secret=1 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
+        let answer = client.response("GET").await;
+        let id = answer.fields.get("x-request-id").unwrap().to_owned();
+        assert!(answer.text().contains(&id), "{answer:?}");
+        let line = eventually("its line", async || {
+            proxy.folder.read("access.log").lines().find(|l| l.contains(&id)).map(str::to_owned)
+        })
+        .await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["url.path"], &line["http.request.method"]), (&"/found".into(), &"GET".into()), "{line}");
+        assert_eq!((&line["http.response.status_code"], &line["error.type"]), (&400.into(), &"multiple_hosts".into()));
+        assert!(!line.to_string().contains("secret"));
     });
 }
 

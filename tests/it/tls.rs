@@ -206,8 +206,35 @@ fn http_is_redirected_to_https() {
         ] {
             let answer = get_as(proxy.listener(listener), target, &[("Host", host)]).await;
             assert_eq!((answer.status, answer.fields.get("location")), (308, Some(location)));
+            assert_eq!(answer.fields.get("x-request-id").map(str::len), Some(32));
         }
         assert_eq!(origin.seen(), []);
+        assert_eq!(proxy.metrics().await.sum("bowline_proxy_requests_total", &[]), 0.0, "no pool answered");
+    });
+}
+
+#[test]
+fn who_speaks_the_wrong_protocol_is_told_at_once() {
+    within(60, async {
+        let (curl, ca, folder) = (tool("curl"), Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let patient = "limits = { head_timeout = \"50s\", handshake_timeout = \"50s\" }";
+        let plain =
+            format!("[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n{patient}");
+        let site = Site::new(&[&origin]).https().listener(patient).more(&plain);
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+
+        let told = run(&curl, &["-sS", "--max-time", "10", &format!("http://{}/", proxy.web())], "").await.ok();
+        assert!(told.stdout.contains("this port speaks HTTPS"), "{told:?}");
+        let failures = [("listener", "web"), ("reason", "not_tls")];
+        assert_eq!(proxy.metrics().await.value("bowline_proxy_handshake_failures_total", &failures), 1.0);
+
+        let url = format!("https://{}/", proxy.listener("plain"));
+        let told = run(&curl, &["-sSk", "--max-time", "10", &url], "").await;
+        assert_eq!(told.code, Some(35), "CURLE_SSL_CONNECT_ERROR, not a timeout: {told:?}");
+        let refused = [("listener", "plain"), ("reason", "bad_request_line")];
+        assert_eq!(proxy.metrics().await.value("bowline_proxy_refused_requests_total", &refused), 1.0);
     });
 }
 

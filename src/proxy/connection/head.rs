@@ -54,6 +54,10 @@ pub fn parse(buf: &[u8], bounds: Bounds, searched: &mut usize) -> Result<Option<
     let window = &buf[..buf.len().min(bounds.bytes)];
     let Some(end) = memchr::memmem::find(window.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
         *searched = window.len();
+        // TLS, or anything else that never becomes a request: no need to wait for more of it.
+        if buf.first().is_some_and(|b| !b.is_ascii_alphabetic() && !matches!(b, b'\r' | b'\n')) {
+            return Err(Refusal::BadRequestLine);
+        }
         if buf.len() >= bounds.bytes {
             return Err(Refusal::HeadTooLarge);
         }

@@ -32,10 +32,14 @@ use self::exchange::{Exchange, linger};
 pub use self::exchange::{LINGER, LINGER_BYTES};
 use self::head::{Bounds, Head};
 pub use self::refusal::Refusal;
+use super::error::Fault;
 use super::listener::{Current, Permit};
 pub use super::stream::Stream;
-use super::{Proxy, upgrade};
+use super::{Proxy, headers, upgrade};
 use crate::config;
+use crate::runtime::{clock, dice};
+use crate::telemetry::Timestamp;
+use crate::telemetry::access::{AccessLog, Line, LineError};
 
 /// What is known of a connection before its first request.
 #[derive(Debug)]
@@ -73,6 +77,35 @@ impl Facts {
         } else {
             self.write_timeout_ms.store(ms, Relaxed);
         }
+    }
+
+    /// As [`Self::refused`], of a whole request that nobody else will log.
+    pub fn refused_request(&self, log: &AccessLog, refusal: Refusal, request_id: &str, (method, path): (&str, &[u8])) {
+        self.refused(refusal);
+        if !log.is_enabled() {
+            return;
+        }
+        log.write(&Line {
+            time: Timestamp::from_unix(clock::unix()),
+            listener: &self.listener.settings.name,
+            client: self.client,
+            method,
+            path,
+            host: None,
+            status: Some(refusal.status()),
+            route: None,
+            pool: None,
+            backend: None,
+            pick: None,
+            attempts: 0,
+            upgraded: false,
+            bytes_received: 0,
+            bytes_sent: 0,
+            duration: Duration::ZERO,
+            upstream_connect: None,
+            request_id,
+            error: Some(LineError { kind: refusal.as_str(), side: Fault::Downstream.as_str() }),
+        });
     }
 
     /// Counts and notes a refused head or body.
@@ -117,7 +150,7 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDige
         let head = match next_head(&proxy, &mut down).await {
             Next::Head(head) => head,
             Next::Over => return,
-            Next::Refused(refusal) => return Box::pin(refuse(down, refusal)).await,
+            Next::Refused(refusal) => return Box::pin(refuse(&proxy, down, refusal)).await,
         };
         // Boxed, so that an idle connection does not carry the size of a working one.
         let next = match head.upgrade {
@@ -137,9 +170,10 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDige
 }
 
 /// Answers a head that is refused, and closes.
-async fn refuse(mut down: Downstream, refusal: Refusal) {
-    down.facts.refused(refusal);
-    let answered = timeout(Duration::from_secs(2), down.stream.write_all(&refusal.response())).await;
+pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal) {
+    let id = headers::new_request_id(dice::unique());
+    down.facts.refused_request(proxy.access_log(), refusal, &id, refusal::glimpse(&down.buf));
+    let answered = timeout(LINGER, down.stream.write_all(&refusal.response(&id))).await;
     if matches!(answered, Ok(Ok(()))) {
         linger(down).await;
     }

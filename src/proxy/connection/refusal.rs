@@ -111,7 +111,9 @@ impl Refusal {
     ];
 
     /// The whole answer as bytes: short, plain text, closing.
-    pub fn response(self) -> Vec<u8> {
+    ///
+    /// `request_id` is in it and in the access log: 32 hexadecimal digits.
+    pub fn response(self, request_id: &str) -> Vec<u8> {
         let reason = match self.status() {
             405 => "Method Not Allowed",
             408 => "Request Timeout",
@@ -119,13 +121,38 @@ impl Refusal {
             505 => "HTTP Version Not Supported",
             _ => "Bad Request",
         };
-        let body = format!("{} {reason}: {}\n", self.status(), self.as_str());
+        let body = format!("{} {reason}: {}\nRequest {request_id}\n", self.status(), self.as_str());
         format!(
-            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-refused: {}\r\nconnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-refused: {}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{body}",
             self.status(),
             body.len(),
             self.as_str(),
         )
         .into_bytes()
+    }
+}
+
+/// Method and target of a head that need not be one, for a line in the log; `_OTHER` and nothing where they are not to be
+/// seen.
+pub(super) fn glimpse(head: &[u8]) -> (&str, &[u8]) {
+    let line = head.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.splitn(3, |b| *b == b' ');
+    let method = words.next().filter(|m| (1..=32).contains(&m.len()) && m.iter().all(u8::is_ascii_uppercase));
+    match method.and_then(|m| std::str::from_utf8(m).ok()) {
+        Some(method) => (method, words.next().unwrap_or_default()),
+        None => ("_OTHER", &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_head_shows_nothing() {
+        assert_eq!(glimpse(b"GET /a HTTP/1.1\r\nHost: a\r\n"), ("GET", &b"/a"[..]));
+        assert_eq!(glimpse(b"GET"), ("GET", &b""[..]));
+        assert_eq!(glimpse(b"\x16\x03\x01"), ("_OTHER", &b""[..]));
+        assert_eq!(glimpse(b""), ("_OTHER", &b""[..]));
     }
 }

@@ -249,8 +249,13 @@ pub fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> String {
     let told = headers.get(X_REQUEST_ID).filter(|_| trusted).and_then(|v| v.to_str().ok());
     match told.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
         Some(id) => id.to_owned(),
-        None => format!("{random:032x}"),
+        None => new_request_id(random),
     }
+}
+
+/// 32 hexadecimal digits.
+pub fn new_request_id(random: u128) -> String {
+    format!("{random:032x}")
 }
 
 /// The client behind trusted peers: the last address in `X-Forwarded-For` that is not one of theirs.

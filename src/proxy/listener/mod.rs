@@ -4,6 +4,7 @@
 //! whose address did not change keeps its socket while its other settings are swapped.
 
 mod gate;
+mod plain_http;
 mod socket;
 pub mod tls;
 
@@ -16,6 +17,7 @@ use bytes::BytesMut;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use self::gate::Gate;
 pub use self::gate::Permit;
@@ -265,9 +267,15 @@ async fn shake_hands(
     let (stream, server_name, is_h2) = match &current.tls {
         None => (Stream::Plain(socket), None, false),
         Some(config) => {
-            let limit = current.settings.limits.handshake_timeout;
+            let deadline = Instant::now() + current.settings.limits.handshake_timeout;
+            if let Ok(Ok(true)) = timeout_at(deadline, plain_http::is_spoken(&socket)).await {
+                current.metrics.handshake_failed(tls::HandshakeCause::NotTls.as_str());
+                Box::pin(plain_http::answer(socket)).await;
+                return None;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
             // Boxed, like every step that is over long before the connection: what idles should be small.
-            match Box::pin(tls::accept(socket, Arc::clone(config), limit)).await {
+            match Box::pin(tls::accept(socket, Arc::clone(config), left)).await {
                 Ok(accepted) => (accepted.stream, accepted.sni, accepted.is_h2),
                 Err(error) => {
                     current.metrics.handshake_failed(error.cause.as_str());
