@@ -325,6 +325,7 @@ impl Conductor {
         let _ = stop.send(true);
         let deadline = self.proxy.state().settings.shutdown_deadline;
         tracing::info!(
+            connections = self.listeners.open_connections(),
             sessions = self.proxy.ledger().len(),
             deadline_seconds = deadline.as_secs(),
             "leaving: no new connections"

@@ -73,10 +73,10 @@ impl Drop for Guard {
     }
 }
 
-/// Ours first, so that what the operator writes about the same crates wins. Pingora tells at `info` and below what we
-/// tell ourselves; rustls warns of every handshake a client breaks off, which we count.
+/// Ours first, so that what the operator writes about the same crates wins. Below `error` Pingora tells of single requests,
+/// without saying which, and rustls of every handshake a client breaks off: both are counted and in the access log.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(format!("pingora=warn,rustls=error,{level}"))
+    EnvFilter::builder().parse(format!("pingora=error,rustls=error,{level}"))
 }
 
 fn layer(format: LogFormat, sink: Sink, is_terminal: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
@@ -159,10 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn pingora_is_heard_from_warn_on_unless_the_operator_asks_for_more() {
+    fn pingora_is_heard_from_error_on_unless_the_operator_asks_for_more() {
         let speak = || {
-            tracing::info!(target: "pingora_core::server", "pingora chats");
-            tracing::warn!(target: "pingora_core::server", "pingora warns");
+            tracing::warn!(target: "pingora_core::server", "pingora chats");
+            tracing::error!(target: "pingora_core::server", "pingora warns");
         };
         let usual = logged(LogFormat::Text, "debug", speak);
         assert!(usual.contains("pingora warns") && !usual.contains("pingora chats"), "{usual}");
