@@ -19,7 +19,7 @@ pub struct Args {
     /// Return only when the backend has no session and no request left
     #[arg(long)]
     wait: bool,
-    /// Have the proxy end the sessions that are left after this long
+    /// Have the proxy end the sessions that are left after this long, and disable the backend; requests may finish
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     deadline: Option<Duration>,
     #[command(flatten)]
