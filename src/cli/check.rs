@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::EX_CONFIG;
-use crate::config::load_with;
+use crate::config;
 use crate::config::proxy::Settings;
 use crate::config::report::{Problem, Report};
+use crate::config::schema::Role;
 
 /// Check configuration files and tell every problem
 #[derive(clap::Args, Debug)]
@@ -24,7 +25,7 @@ pub struct Args {
 
 /// Checks every file and prints what is wrong, to standard output. Exit code 0, also with warnings, or 78.
 ///
-/// `extra` looks into the files that the settings name; see [`load_with`].
+/// `extra` looks into the files that a proxy's settings name; see [`config::load_with`].
 pub fn run(args: Args, extra: fn(&Settings) -> Vec<Problem>) -> ExitCode {
     let Args { files, json } = args;
     let checked = Checked::new(files, extra);
@@ -52,9 +53,12 @@ struct CheckedFile {
 impl Checked {
     fn new(files: Vec<PathBuf>, extra: fn(&Settings) -> Vec<Problem>) -> Self {
         let check = |path: PathBuf| {
-            let loaded = load_with(&path, extra);
+            let loaded = match config::role(&path) {
+                Role::Proxy => config::load_with(&path, extra).map(|(_, warnings)| warnings),
+                Role::Node => config::node::load(&path).map(|_| Report::default()),
+            };
             let ok = loaded.is_ok();
-            let report = loaded.map_or_else(|report| report, |(_, warnings)| warnings);
+            let report = loaded.unwrap_or_else(|report| report);
             CheckedFile { file: path.display().to_string(), ok, report }
         };
         let files: Vec<_> = files.into_iter().map(check).collect();

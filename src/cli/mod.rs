@@ -6,6 +6,9 @@ pub mod demo;
 pub mod disable;
 pub mod drain;
 pub mod enable;
+pub mod keygen;
+pub mod local;
+pub mod node;
 pub mod proxy;
 pub mod reload;
 pub mod schema;
@@ -37,6 +40,14 @@ enum Command {
     Demo(demo::Args),
     /// Run a load balancer
     Proxy(proxy::Args),
+    /// Run a package server
+    Node(node::Args),
+    /// Make a cluster key, which every node gets a copy of
+    Keygen(keygen::Args),
+    /// Make API keys
+    Key(local::KeyArgs),
+    /// Make package repositories
+    Repo(local::RepoArgs),
     /// Read configuration files and print every problem
     Check(check::Args),
     /// Print the JSON Schema of a configuration file, or a full example
@@ -68,6 +79,10 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child::run(args),
         Command::Proxy(args) => proxy::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Keygen(args) => keygen::run(args),
+        Command::Key(args) => local::key(args),
+        Command::Repo(args) => local::repo(args),
         Command::Check(args) => check::run(args, proxy::problems),
         Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),

@@ -1,4 +1,4 @@
-//! `bowline schema proxy`: what may be written in a configuration.
+//! `bowline schema proxy|node`: what may be written in a configuration.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,12 +19,16 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Role {
     Proxy,
+    Node,
 }
 
 /// Prints to standard output; `conf/schema.json` and `conf/full.toml` are made this way.
 pub fn run(args: Args) -> ExitCode {
-    let Args { role: Role::Proxy, example } = args;
-    let text = if example { schema::example() } else { schema::json_schema_text() };
+    let role = match args.role {
+        Role::Proxy => schema::Role::Proxy,
+        Role::Node => schema::Role::Node,
+    };
+    let text = if args.example { schema::example(role) } else { schema::json_schema_text(role) };
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         // Half an example is none; but a reader who has seen enough (`| head`) needs no words.
@@ -41,6 +45,7 @@ mod tests {
         let command = <Args as clap::Args>::augment_args(clap::Command::new("schema"));
         command.clone().debug_assert();
         assert!(command.clone().try_get_matches_from(["schema", "proxy", "--example"]).is_ok());
+        assert!(command.clone().try_get_matches_from(["schema", "node"]).is_ok());
         assert!(command.clone().try_get_matches_from(["schema"]).is_err());
         assert!(command.try_get_matches_from(["schema", "toaster"]).is_err());
     }

@@ -114,3 +114,27 @@ pub const ADMIN_STATE: AdminState = AdminState::Enabled;
 
 /// The whole host.
 pub const ROUTE_PATH: &str = "/";
+
+/// One machine needs no server beside it.
+pub const DATABASE_FILE: &str = "data/bowline.db";
+
+/// As [`DATABASE_FILE`], as it is written.
+pub const DATABASE_URL: &str = "sqlite:data/bowline.db";
+
+/// PostgreSQL allows 100 in all; four nodes fit.
+pub const DATABASE_CONNECTIONS: u64 = 20;
+
+/// Every query is a lookup: who needs longer waits for a lock or a broken disk.
+pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Beside the database.
+pub const STORAGE_PATH: &str = "data/blobs";
+
+/// What everybody has.
+pub(super) const STORAGE_TYPE: super::word::StorageType = super::word::StorageType::Directory;
+
+/// PyPI allows 100 MiB; wheels with CUDA in them are larger.
+pub const PACKAGE_BYTES_MAX: ByteSize = ByteSize::kib(4 * 1024 * 1024);
+
+/// Requests are short; a large download may need a minute.
+pub const NODE_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);

@@ -18,14 +18,14 @@ use super::reader::section;
 use super::value::{
     Authority, CookieName, Count, FilePath, LogLevel, Name, PathPrefix, ServerName, Size, StatusRange, Target, Wait,
 };
-use super::word::{ProbeType, Protocol, Role, Shown};
+use super::word::{ProbeType, Protocol, ProxyRole, Shown};
 
 section! {
     /// Configuration of a Bowline proxy. Durations are written "30s" or "1m 30s", sizes "64KiB". Relative paths are
     /// relative to the folder of this file. Unknown keys are refused. `bowline check FILE` tells every mistake.
     File("the top level") {
         /// What this file configures.
-        role: Role = Required("\"proxy\""),
+        role: ProxyRole = Required("\"proxy\""),
         /// Worker threads. Default: one per core. Needs a restart.
         threads: Count<1, 1024> = Optional("4"),
         admin: Admin = Table,
@@ -261,6 +261,6 @@ const DAY: u64 = 24 * HOUR;
 
 /// A default as the full example shows it.
 #[expect(clippy::needless_pass_by_value, reason = "the table above reads better without `&`")]
-fn shown(default: impl Shown) -> Presence {
+pub(super) fn shown(default: impl Shown) -> Presence {
     Presence::Default(default.toml())
 }

@@ -8,6 +8,7 @@ mod build;
 pub mod default;
 mod file;
 mod host;
+pub mod node;
 pub mod preset;
 pub mod proxy;
 mod reader;
@@ -55,6 +56,16 @@ pub fn load_with(path: &Path, extra: impl FnOnce(&Settings) -> Vec<Problem>) -> 
     read(&source, folder, extra)
 }
 
+/// Whose file it is, as far as it says so: a file that cannot be read is checked as a proxy's, which says why.
+pub fn role(path: &Path) -> schema::Role {
+    let Ok(source) = Source::read(path) else { return schema::Role::Proxy };
+    let (tree, _) = DeTable::parse_recoverable(source.text());
+    match tree.get_ref().get("role").and_then(|role| role.get_ref().as_str()) {
+        Some("node") => schema::Role::Node,
+        _ => schema::Role::Proxy,
+    }
+}
+
 /// Reads only where a proxy's admin endpoint is: for those who ask a running proxy, whatever else the file has come to
 /// say since it was started.
 ///
@@ -86,6 +97,38 @@ fn read(
     extra: impl FnOnce(&Settings) -> Vec<Problem>,
 ) -> Result<(Settings, Report), Report> {
     let mut problems = Problems::new(source, file::File::section().keys.iter().map(|key| key.name));
+    let Some(tree) = parse(source, &mut problems) else { return Err(problems.into_report()) };
+    let file = file::File::read_table(tree.get_ref(), &(0..0), &mut problems);
+    let (settings, paths) = build::build(&file, folder, &mut problems);
+    // Of a path that is wrong in itself, what is found in it (nothing) need not be told.
+    let paths: Vec<_> = paths.into_iter().map(|(path, span)| (path, problems.has_error_at(&span), span)).collect();
+    for problem in extra(&settings) {
+        report_at_path(problem, &paths, &mut problems);
+    }
+    let report = problems.into_report();
+    if report.has_errors() { Err(report) } else { Ok((settings, report)) }
+}
+
+/// Reads a file of another role: `build` makes of its table what it means.
+fn load_file<T>(
+    path: &Path,
+    top_level: Vec<&'static str>,
+    build: impl FnOnce(&DeTable<'_>, &Path, &mut Problems<'_>) -> Option<T>,
+) -> Result<T, Report> {
+    let source = Source::read(path)?;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    let mut problems = Problems::new(&source, top_level.into_iter());
+    let built = parse(&source, &mut problems).and_then(|tree| build(tree.get_ref(), folder, &mut problems));
+    let report = problems.into_report();
+    match built {
+        Some(built) if !report.has_errors() => Ok(built),
+        _ => Err(report),
+    }
+}
+
+/// The tree of a text that is TOML; `None`, with the problems, where it is not.
+fn parse<'s>(source: &'s Source, problems: &mut Problems<'_>) -> Option<toml::Spanned<DeTable<'s>>> {
     let (tree, errors) = DeTable::parse_recoverable(source.text());
     let mut is_readable = true;
     for error in errors {
@@ -99,18 +142,7 @@ fn read(
         }
     }
     // Where the parser lost its way, keys may have landed in the wrong table: what they mean cannot be judged.
-    if !is_readable {
-        return Err(problems.into_report());
-    }
-    let file = file::File::read_table(tree.get_ref(), &(0..0), &mut problems);
-    let (settings, paths) = build::build(&file, folder, &mut problems);
-    // Of a path that is wrong in itself, what is found in it (nothing) need not be told.
-    let paths: Vec<_> = paths.into_iter().map(|(path, span)| (path, problems.has_error_at(&span), span)).collect();
-    for problem in extra(&settings) {
-        report_at_path(problem, &paths, &mut problems);
-    }
-    let report = problems.into_report();
-    if report.has_errors() { Err(report) } else { Ok((settings, report)) }
+    is_readable.then_some(tree)
 }
 
 /// What the parser says of a table that is otherwise sound.

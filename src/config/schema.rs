@@ -7,29 +7,54 @@ use serde_json::{Map, Value as Json, json};
 use super::file::File;
 use super::reader::{Key, Presence, Section, Shape};
 
-/// JSON Schema (draft 2020-12) of a proxy's file. It knows the shape; what must hold between values only
-/// [`super::load`] knows.
-pub fn json_schema() -> Json {
-    let mut schema = table(&File::section());
+/// Whose file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A load balancer's.
+    Proxy,
+    /// A package server's.
+    Node,
+}
+
+impl Role {
+    fn section(self) -> Section {
+        match self {
+            Self::Proxy => File::section(),
+            Self::Node => super::node::section(),
+        }
+    }
+}
+
+/// JSON Schema (draft 2020-12) of a file. It knows the shape; what must hold between values only [`super::load`] and
+/// [`super::node::load`] know.
+pub fn json_schema(role: Role) -> Json {
+    let mut schema = table(&role.section());
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-    schema.insert("title".to_owned(), json!("Bowline proxy"));
+    let title = match role {
+        Role::Proxy => "Bowline proxy",
+        Role::Node => "Bowline node",
+    };
+    schema.insert("title".to_owned(), json!(title));
     Json::Object(schema)
 }
 
-/// [`json_schema`] as `conf/schema.json` has it.
-pub fn json_schema_text() -> String {
-    format!("{:#}\n", json_schema())
+/// [`json_schema`] as files have it.
+pub fn json_schema_text(role: Role) -> String {
+    format!("{:#}\n", json_schema(role))
 }
 
 /// A file that shows every key with its explanation and its default, and loads if the files it names are there.
-pub fn example() -> String {
-    write_example(true)
+pub fn example(role: Role) -> String {
+    write_example(role, true)
 }
 
 /// Without defaults it has only keys that change something, and loads to the same settings.
-pub(super) fn write_example(with_defaults: bool) -> String {
-    let mut out = String::from("#:schema schema.json\n");
-    let root = File::section();
+pub(super) fn write_example(role: Role, with_defaults: bool) -> String {
+    let mut out = match role {
+        Role::Proxy => String::from("#:schema schema.json\n"),
+        Role::Node => String::new(),
+    };
+    let root = role.section();
     comment(&mut out, &root.doc);
     out.push('\n');
     keys(&mut out, &root, with_defaults);

@@ -3,6 +3,7 @@
 mod mistakes;
 mod mutations;
 
+use super::schema::Role;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -47,8 +48,11 @@ fn conf(name: &str) -> String {
 
 #[test]
 fn the_full_example_and_the_schema_are_what_the_program_prints() {
-    assert!(conf("full.toml") == schema::example(), "run `bowline schema proxy --example > conf/full.toml`");
-    assert!(conf("schema.json") == schema::json_schema_text(), "run `bowline schema proxy > conf/schema.json`");
+    assert!(conf("full.toml") == schema::example(Role::Proxy), "run `bowline schema proxy --example > conf/full.toml`");
+    assert!(
+        conf("schema.json") == schema::json_schema_text(Role::Proxy),
+        "run `bowline schema proxy > conf/schema.json`"
+    );
 }
 
 #[test]
@@ -71,8 +75,8 @@ fn every_example_loads_beside_the_files_it_names() {
 #[test]
 fn the_defaults_in_the_full_example_are_what_is_used() {
     let dir = site();
-    let full = read_text(schema::write_example(true), dir.path()).expect("loads");
-    let short = schema::write_example(false);
+    let full = read_text(schema::write_example(Role::Proxy, true), dir.path()).expect("loads");
+    let short = schema::write_example(Role::Proxy, false);
     assert!(!short.contains("head_bytes"), "defaults are left out");
     let short = read_text(short, dir.path()).expect("loads");
     assert_eq!(full, short);
@@ -93,7 +97,7 @@ fn the_schema_knows_every_key_of_the_examples() {
             _ => {}
         }
     }
-    let schema = schema::json_schema();
+    let schema = schema::json_schema(Role::Proxy);
     for name in ["full.toml", "proxy.toml", "shiny.toml"] {
         refuse_strangers(&schema, &toml::Value::Table(conf(name).parse().expect("TOML")), name);
     }

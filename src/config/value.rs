@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::types::{BackendAddress, BackendKey, ByteSize, HumanDuration, ListenAddress};
+use crate::types::{BackendAddress, BackendKey, ByteSize, HumanDuration, ListenAddress, Secret};
 
 use super::host;
 use super::proxy::HostPattern;
@@ -337,6 +337,55 @@ impl Text for LogLevel {
         }
         let guess = nearest(text, LEVELS).map(|level| format!("did you mean `{level}`?"));
         Err(Wrong::not(text, "a log level", guess.unwrap_or_else(|| Self::REMEDY.to_owned())))
+    }
+}
+
+/// Scheme, host and port of a URL; no slash at the end.
+#[derive(Clone, Debug)]
+pub(super) struct BaseUrl(pub(super) String);
+
+impl Text for BaseUrl {
+    const REMEDY: &'static str = "write a URL without a path, such as `\"https://packages.example.org\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let bare = text.strip_suffix('/').unwrap_or(text);
+        let authority = bare.strip_prefix("https://").or_else(|| bare.strip_prefix("http://"));
+        match authority.map(Authority::parse) {
+            Some(Ok(_)) => Ok(Self(bare.to_owned())),
+            _ => Err(Wrong::not(text, "a URL of a server", Self::REMEDY)),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^https?://[^/]+/?$" })
+    }
+}
+
+/// Which database.
+#[derive(Clone, Debug)]
+pub(super) enum DatabaseAddress {
+    /// A file, as written.
+    Sqlite(PathBuf),
+    /// A server.
+    Postgres(Secret<String>),
+}
+
+impl Text for DatabaseAddress {
+    const REMEDY: &'static str = "write `\"sqlite:FILE\"` or `\"postgres://USER@HOST/NAME\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Sqlite(path.into()));
+        }
+        if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Ok(Self::Postgres(Secret::new(text.to_owned())));
+        }
+        // What is written may hold a password.
+        Err(Wrong { message: "this is no database".to_owned(), remedy: Self::REMEDY.to_owned() })
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^(sqlite:|postgres(ql)?://)." })
     }
 }
 

@@ -40,7 +40,7 @@ macro_rules! words {
 }
 
 words! {
-    Role, "a role": { "proxy" => Proxy, }
+    StorageType, "a kind of storage": { "directory" => Directory, }
     Protocol, "a protocol of a listener": { "http" => Http, "https" => Https, }
     ProbeType, "a type of probe": { "http" => Http, "tcp" => Tcp, }
     LogFormat, "a log format": { "text" => Text, "json" => Json, }
@@ -74,11 +74,54 @@ fn not_a_word(text: &str, what: &str, words: &[&str]) -> Wrong {
     Wrong::not(text, what, remedy)
 }
 
-/// What a file configures.
+/// A proxy's file.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Role {
-    /// A load balancer.
-    Proxy,
+pub(super) struct ProxyRole;
+
+/// A node's file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodeRole;
+
+impl Text for ProxyRole {
+    const REMEDY: &'static str = "write `\"proxy\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        role(text, "proxy").map(|()| Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": ["proxy"] })
+    }
+}
+
+impl Text for NodeRole {
+    const REMEDY: &'static str = "write `\"node\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        role(text, "node").map(|()| Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": ["node"] })
+    }
+}
+
+fn role(text: &str, expected: &str) -> Result<(), Wrong> {
+    match text {
+        _ if text == expected => Ok(()),
+        "proxy" | "node" => Err(Wrong {
+            message: format!("this file configures a {text}, not a {expected}"),
+            remedy: format!("use it with `bowline {text} -c`, or write `{expected}`"),
+        }),
+        _ => Err(not_a_word(text, "a role", &["proxy", "node"])),
+    }
+}
+
+/// What keeps blobs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StorageType {
+    /// A folder.
+    Directory,
 }
 
 /// What a listener speaks.

@@ -3,12 +3,14 @@
 //! Nothing here knows of any other part of the program.
 
 mod address;
+mod digest;
 mod duration;
 mod key;
 mod secret;
 mod size;
 
 pub use address::{BackendAddress, ListenAddress, ParseAddressError};
+pub use digest::{ParseDigestError, Sha256};
 pub use duration::{HumanDuration, ParseDurationError};
 pub use key::{BackendKey, ParseKeyError};
 pub use secret::Secret;

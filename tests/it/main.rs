@@ -19,6 +19,7 @@ mod forwarding;
 mod health;
 mod http2;
 mod operate;
+mod packages;
 mod refused;
 mod reload;
 mod routing;

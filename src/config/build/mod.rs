@@ -10,6 +10,8 @@ mod route;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::types::ListenAddress;
@@ -21,7 +23,7 @@ use super::reader::Problems;
 use super::source::Span;
 
 /// Where settings are built: the folder paths are relative to, and what was found on the way.
-pub(super) struct Site<'a, 's> {
+pub(in crate::config) struct Site<'a, 's> {
     folder: &'a Path,
     problems: &'a mut Problems<'s>,
     /// Every path the file names, absolute, and where it does.
@@ -30,9 +32,15 @@ pub(super) struct Site<'a, 's> {
     key_files: HashSet<PathBuf>,
 }
 
+impl<'a, 's> Site<'a, 's> {
+    pub(in crate::config) fn new(folder: &'a Path, problems: &'a mut Problems<'s>) -> Self {
+        Self { folder, problems, paths: Vec::new(), key_files: HashSet::new() }
+    }
+}
+
 /// Settings, complete if there were no problems, and every path the file names with its position.
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> (Settings, Vec<(PathBuf, Span)>) {
-    let mut site = Site { folder, problems, paths: Vec::new(), key_files: HashSet::new() };
+    let mut site = Site::new(folder, problems);
     let admin = site.admin(file.admin.get());
     let listeners = listener::listeners(file, &mut site);
     refuse_clashes(file, &mut site);
@@ -68,10 +76,10 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
 
 /// The operator's endpoint alone.
 pub(super) fn admin(admin: Option<&file::Admin>, folder: &Path, problems: &mut Problems<'_>) -> Admin {
-    Site { folder, problems, paths: Vec::new(), key_files: HashSet::new() }.admin(admin)
+    Site::new(folder, problems).admin(admin)
 }
 
-fn log(log: Option<&file::Log>) -> Log {
+pub(in crate::config) fn log(log: Option<&file::Log>) -> Log {
     Log {
         level: log
             .and_then(|log| log.level.get())
@@ -97,7 +105,7 @@ impl Site<'_, '_> {
         Admin { address, socket }
     }
 
-    fn access_log(&mut self, log: Option<&file::AccessLog>) -> AccessLog {
+    pub(in crate::config) fn access_log(&mut self, log: Option<&file::AccessLog>) -> AccessLog {
         let file = log.and_then(|log| log.file.spanned()).map(|file| {
             let path = self.path(&file.get_ref().0, file.span());
             if path.is_dir() {
@@ -111,9 +119,47 @@ impl Site<'_, '_> {
     }
 
     /// The path as the program uses it; remembered with its position.
-    fn path(&mut self, path: &Path, span: Span) -> PathBuf {
+    pub(in crate::config) fn path(&mut self, path: &Path, span: Span) -> PathBuf {
         let absolute = self.folder.join(path);
         self.paths.push((absolute.clone(), span));
+        absolute
+    }
+
+    /// A file whose reader could forge what we seal. `when_missing`: the remedy, where it is not made at the first start.
+    pub(in crate::config) fn secret_file(&mut self, path: &Path, span: Span, when_missing: Option<&str>) -> PathBuf {
+        let absolute = self.path(path, span.clone());
+        if !self.key_files.insert(absolute.clone()) {
+            return absolute;
+        }
+        let shown = absolute.display();
+        match fs::metadata(&absolute) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(remedy) = when_missing {
+                    self.problems.at(&span, format!("there is no key file `{shown}`"), remedy);
+                }
+            }
+            Err(error) => {
+                let message = format!("the key file `{shown}` cannot be read: {error}");
+                self.problems.at(&span, message, "make it readable for this process's user only, mode 0600");
+            }
+            Ok(metadata) if !metadata.is_file() => {
+                self.problems.at(&span, format!("`{shown}` is not a file"), "name a file");
+            }
+            Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+                let mode = metadata.permissions().mode() & 0o7777;
+                let message = format!("the key file `{shown}` has mode {mode:04o}: others may read or change it");
+                self.problems.at(
+                    &span,
+                    message,
+                    format!("`chmod 600 {shown}`, and consider the key known: make a new one"),
+                );
+            }
+            Ok(_) => {
+                if let Some(message) = unreadable(&absolute) {
+                    self.problems.at(&span, message, "make it readable for this process's user only, mode 0600");
+                }
+            }
+        }
         absolute
     }
 
@@ -127,7 +173,13 @@ impl Site<'_, '_> {
     }
 
     /// Reports a name that was there before; `what` is its kind.
-    fn refuse_duplicate<'n>(&mut self, seen: &mut HashMap<&'n str, Span>, name: &'n str, span: Span, what: &str) {
+    pub(in crate::config) fn refuse_duplicate<'n>(
+        &mut self,
+        seen: &mut HashMap<&'n str, Span>,
+        name: &'n str,
+        span: Span,
+        what: &str,
+    ) {
         if let Some(first) = seen.get(name) {
             let remedy = format!("rename one of them; the other is in line {}", self.problems.line(first));
             self.problems.at(&span, format!("two {what} are named `{name}`"), remedy);

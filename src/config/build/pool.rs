@@ -1,10 +1,7 @@
 //! Pools: what is written wins over the preset, the preset over the defaults.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::Spanned;
 
@@ -13,7 +10,6 @@ use crate::config::file;
 use crate::config::preset::{Behind, behind};
 use crate::config::proxy::{Backend, CookieAffinity, Pool, PoolTimeouts, Probe, ProbeKind, UpstreamTls};
 use crate::config::reader::Field;
-use crate::config::source::Span;
 use crate::config::word::ProbeType;
 use crate::types::HumanDuration;
 
@@ -75,13 +71,13 @@ fn affinity(pool: &file::Pool, site: &mut Site<'_, '_>) -> Option<CookieAffinity
     let nothing = file::Cookie::default();
     let cookie = cookie(pool).unwrap_or(&nothing);
     let key_file = match &cookie.key_file {
-        Field::Right(path) => key_file(&path.get_ref().0, path.span(), site),
+        Field::Right(path) => site.secret_file(&path.get_ref().0, path.span(), None),
         Field::Wrong => return None,
         // Nobody wrote the path; what asked for it is the table, or the preset.
         Field::Missing => {
             let table = pool.affinity.get().and_then(|affinity| affinity.cookie.spanned()).map(Spanned::span);
             let span = table.or_else(|| pool.preset.spanned().map(Spanned::span)).unwrap_or_default();
-            key_file(Path::new(default::KEY_FILE), span, site)
+            site.secret_file(Path::new(default::KEY_FILE), span, None)
         }
     };
     Some(CookieAffinity {
@@ -90,44 +86,6 @@ fn affinity(pool: &file::Pool, site: &mut Site<'_, '_>) -> Option<CookieAffinity
         lifetime: cookie.lifetime.get().map(|lifetime| lifetime.0),
         cross_site: cookie.cross_site.get().copied().unwrap_or(default::CROSS_SITE),
     })
-}
-
-/// A key ring is made at first start, so it may be missing; but whoever reads it can forge cookies.
-fn key_file(path: &Path, span: Span, site: &mut Site<'_, '_>) -> PathBuf {
-    let absolute = site.path(path, span.clone());
-    if !site.key_files.insert(absolute.clone()) {
-        return absolute;
-    }
-    let shown = absolute.display();
-    match fs::metadata(&absolute) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            let message = format!("the key file `{shown}` cannot be read: {error}");
-            site.problems.at(&span, message, "make it readable for the proxy's user only, mode 0600");
-        }
-        Ok(metadata) if !metadata.is_file() => {
-            site.problems.at(
-                &span,
-                format!("`{shown}` is not a file"),
-                "name a file; a missing one is made at first start",
-            );
-        }
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
-            let mode = metadata.permissions().mode() & 0o7777;
-            let message = format!("the key file `{shown}` has mode {mode:04o}: others may read or change it");
-            site.problems.at(
-                &span,
-                message,
-                format!("`chmod 600 {shown}`, and consider the key known: make a new one"),
-            );
-        }
-        Ok(_) => {
-            if let Some(message) = unreadable(&absolute) {
-                site.problems.at(&span, message, "make it readable for the proxy's user only, mode 0600");
-            }
-        }
-    }
-    absolute
 }
 
 fn upstream_tls(tls: &file::UpstreamTls, site: &mut Site<'_, '_>) -> Option<UpstreamTls> {

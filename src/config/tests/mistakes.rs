@@ -173,7 +173,8 @@ fn sizes() {
 
 #[test]
 fn words_that_are_none_of_the_known_ones() {
-    told("\"proxy\"", "«\"node\"", "`node` is not a role", "write `proxy`");
+    told("\"proxy\"", "«\"node\"", "this file configures a node", "`bowline node -c`");
+    told("\"proxy\"", "«\"prox\"", "`prox` is not a role", "did you mean `proxy`?");
     told("\"https\"", "«\"tls\"", "`tls` is not a protocol of a listener", "it is one of `http`, `https`");
     told("preset = \"shiny\"", "preset = «\"connnect\"", "`connnect` is not a preset", "did you mean `connect`?");
     told("preset", "policy = «\"least-sessions\"\npreset", "is not a policy", "did you mean `least_sessions`?");

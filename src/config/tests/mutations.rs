@@ -118,7 +118,7 @@ proptest! {
     fn any_change_of_the_full_example_loads_or_is_refused_with_a_position(
         changes in proptest::collection::vec(change(), 1..6),
     ) {
-        let mut bytes = schema::example().into_bytes();
+        let mut bytes = schema::example(schema::Role::Proxy).into_bytes();
         for change in &changes {
             change.apply(&mut bytes);
         }

@@ -8,6 +8,7 @@ pub mod demo;
 mod folder;
 mod http2;
 mod message;
+mod node;
 mod origin;
 mod pki;
 mod proxy;
@@ -26,11 +27,12 @@ pub use self::demo::Demo;
 pub use self::folder::Folder;
 pub use self::http2::H2;
 pub use self::message::{Fields, Request, Response};
+pub use self::node::Node;
 pub use self::origin::{Exchange, Origin};
 pub use self::pki::Authority;
 pub use self::proxy::{Output, Proxy, bowline};
 pub use self::site::Site;
-pub use self::tools::{run, tool};
+pub use self::tools::{run, script, tool};
 pub use self::websocket::{Frame, Socket};
 
 /// Longest wait for one read, write or connection.

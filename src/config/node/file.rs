@@ -1,0 +1,83 @@
+//! The file of a node as written; see [`crate::config::file`] for how it is made.
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use crate::config::default;
+use crate::config::file::{AccessLog, Log, Shutdown, shown};
+use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
+use crate::config::reader::section;
+use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Name, Size, Wait};
+use crate::config::word::{NodeRole, StorageType};
+use crate::types::ListenAddress;
+
+section! {
+    /// Configuration of a Bowline node. Durations are written "30s" or "1m 30s", sizes "64KiB". Relative paths are
+    /// relative to the folder of this file. Unknown keys are refused. `bowline check FILE` tells every mistake.
+    File("the top level") {
+        /// What this file configures.
+        role: NodeRole = Required("\"node\""),
+        /// Worker threads. Default: one per core.
+        threads: Count<1, 1024> = Optional("4"),
+        /// How clients reach the cluster: through the proxy. Default: as each client says in Host.
+        external_url: BaseUrl = Optional("\"https://packages.example.org\""),
+        /// The cluster's key, made by `bowline keygen`; the same on every node, mode 0600.
+        key_file: FilePath = Required("\"keys/node.key\""),
+        listener: Vec<Spanned<Listener>> = AtLeastOne("[[listener]]"),
+        database: Database = Table,
+        storage: Storage = Table,
+        packages: Packages = Table,
+        log: Log = Table,
+        access_log: AccessLog = Table,
+        shutdown: Shutdown = Table,
+    }
+
+    /// A named address to accept HTTP on, from the proxy. At least one.
+    Listener("`[[listener]]`") {
+        /// Unique.
+        name: Name = Required("\"http\""),
+        /// IP address and port, or "unix:/absolute/path". Port 0 lets the kernel choose.
+        address: ListenAddress = Required("\"10.0.0.11:3939\""),
+        /// The proxies, whose X-Forwarded-* and X-Request-Id are believed. Default: nobody's.
+        trusted: Vec<Spanned<IpNet>> = Optional("[\"10.0.0.1\", \"10.0.0.2\"]"),
+    }
+
+    /// Where rows are kept.
+    Database("`[database]`") {
+        /// "sqlite:FILE" for one machine, "postgres://USER@HOST/NAME" for more.
+        url: DatabaseAddress = shown(default::DATABASE_URL),
+        /// Open connections.
+        connections: Count<1, 1000> = shown(default::DATABASE_CONNECTIONS),
+        /// For one statement.
+        timeout: Wait<100, { 10 * MINUTE }> = shown(default::DATABASE_TIMEOUT),
+    }
+
+    /// Where bytes are kept, by class.
+    Storage("`[storage]`") {
+        default: Place = Table,
+    }
+
+    /// What has no place of its own.
+    Place("`[storage.default]`") {
+        /// `directory`: a folder, on NFS where several nodes share it.
+        r#type: StorageType = shown(default::STORAGE_TYPE),
+        /// The folder.
+        path: FilePath = shown(default::STORAGE_PATH),
+    }
+
+    /// Package repositories.
+    Packages("`[packages]`") {
+        /// Bytes of one uploaded file.
+        file_bytes_max: Size<1024, { 1 << 50 }> = shown(default::PACKAGE_BYTES_MAX),
+    }
+}
+
+impl File {
+    /// The keys of the top level.
+    pub(super) fn key_names() -> Vec<&'static str> {
+        Self::section().keys.iter().map(|key| key.name).collect()
+    }
+}
+
+// Milliseconds.
+const MINUTE: u64 = 60_000;

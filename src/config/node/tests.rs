@@ -1,0 +1,51 @@
+use super::*;
+
+fn loaded(text: &str) -> Result<Settings, Report> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("node.key");
+    std::fs::write(&key, "x").expect("written");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("closed");
+    let file = dir.path().join("node.toml");
+    std::fs::write(&file, text).expect("written");
+    load(&file)
+}
+
+const GOOD: &str =
+    "role = \"node\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n";
+
+#[test]
+fn little_needs_to_be_said() {
+    let settings = loaded(GOOD).unwrap_or_else(|report| panic!("{report}"));
+    assert!(matches!(&settings.database.url, DatabaseUrl::Sqlite(path) if path.ends_with("data/bowline.db")));
+    assert!(matches!(&settings.storage.packages, Place::Directory(path) if path.ends_with("data/blobs")));
+    assert_eq!(settings.packages.file_bytes_max, 4 << 30);
+}
+
+#[test]
+fn every_mistake_is_told_at_once_and_no_password_with_it() {
+    let text = GOOD.replace("node.key", "other.key").replace("role = \"node\"", "role = \"node\"\ncolour = 1")
+        + "[database]\nurl = \"mysql://root:hunter2@db/x\"\n";
+    let report = loaded(&text).expect_err("mistakes");
+    let told = report.to_string();
+    assert_eq!(report.problems.len(), 3, "{told}");
+    assert!(
+        told.contains("unknown key `colour`") && told.contains("bowline keygen") && !told.contains("hunter2"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_example_shows_every_key_and_loads() {
+    use crate::config::schema::{Role, example, json_schema};
+    let text = example(Role::Node).replace("keys/node.key", "node.key");
+    let settings = loaded(&text).unwrap_or_else(|report| panic!("{report}\n{text}"));
+    assert_eq!(settings.external_url.as_deref(), Some("https://packages.example.org"));
+    assert_eq!(json_schema(Role::Node)["properties"]["role"]["enum"][0], "node");
+}
+
+#[test]
+fn a_proxys_file_is_told_from_a_nodes() {
+    let report = loaded(&GOOD.replace("\"node\"", "\"proxy\"")).expect_err("another role");
+    assert!(report.problems[0].message.contains("configures a proxy"), "{report}");
+}

@@ -1,0 +1,153 @@
+//! Who is calling, and what may they do.
+//!
+//! A credential is an API key: as password of Basic whatever the user name (`__token__` for pip and twine), as Bearer
+//! token, or as `Key`. Keys are looked up by hash, a found one is remembered for a moment.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use moka::sync::Cache;
+use sha2::Digest;
+
+use super::error::Failure;
+use super::store::{ApiKey, Scope, Store};
+use crate::runtime::dice;
+use crate::types::{Secret, Sha256};
+
+/// What every key begins with, so that scanners for lost secrets can find it.
+const PREFIX: &str = "bwl_";
+
+/// Finds keys, and slows down who guesses.
+#[derive(Clone)]
+pub struct Auth {
+    store: Store,
+    /// By hash.
+    known: Cache<String, Arc<ApiKey>>,
+    /// Wrong keys of the last minute, by address.
+    wrong: Cache<Option<IpAddr>, u32>,
+}
+
+/// Who is calling.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Nobody said so.
+    Anonymous,
+    /// Who holds this key.
+    Key(Arc<ApiKey>),
+}
+
+impl Auth {
+    /// For the keys of this store.
+    pub fn new(store: Store) -> Self {
+        // A key that was revoked works this much longer at most.
+        let known = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build();
+        let wrong = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
+        Self { store, known, wrong }
+    }
+
+    /// Who sent these fields.
+    ///
+    /// # Errors
+    /// 401 for a key that does not hold, 429 for who tried too many, 503 without a database.
+    pub async fn caller(&self, fields: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Failure> {
+        let Some(written) = fields.get(AUTHORIZATION) else { return Ok(Caller::Anonymous) };
+        let Some(key) = written.to_str().ok().and_then(credential) else { return Err(Failure::wrong_key()) };
+        let hash = hash(&key);
+        if let Some(key) = self.known.get(&hash) {
+            return Ok(Caller::Key(key));
+        }
+        let tried = self.wrong.get(&address).unwrap_or(0);
+        if tried >= WRONG_MAX {
+            return Err(Failure::too_many_wrong_keys());
+        }
+        match self.store.key(&hash).await? {
+            Some(key) => {
+                let key = Arc::new(key);
+                self.known.insert(hash, Arc::clone(&key));
+                Ok(Caller::Key(key))
+            }
+            None => {
+                self.wrong.insert(address, tried + 1);
+                Err(Failure::wrong_key())
+            }
+        }
+    }
+}
+
+/// From one address within a minute: netrc and typing errors are far below.
+const WRONG_MAX: u32 = 100;
+
+impl Caller {
+    /// Whether this is allowed in a repository.
+    pub fn may(&self, scope: Scope, repository: &str) -> bool {
+        match self {
+            Self::Anonymous => false,
+            Self::Key(key) => key.scope >= scope && key.repository.as_deref().is_none_or(|only| only == repository),
+        }
+    }
+
+    /// For the audit log.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Key(key) => &key.name,
+        }
+    }
+}
+
+/// The key in the value of `Authorization` (RFC 7617, RFC 6750).
+fn credential(written: &str) -> Option<String> {
+    let (scheme, rest) = written.split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("basic") {
+        let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+        return pair.split_once(':').map(|(_, password)| password.to_owned());
+    }
+    let is_plain = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("key");
+    is_plain.then(|| rest.to_owned())
+}
+
+/// As rows have it.
+pub fn hash(key: &str) -> String {
+    Sha256::new(sha2::Sha256::digest(key).into()).to_string()
+}
+
+/// A new key: 256 random bits, shown once.
+pub fn new_key() -> Secret<String> {
+    Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(dice::secret::<32>())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_however_clients_send_it() {
+        let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        for written in
+            [basic("__token__:k:1"), basic("ann:k:1"), "Bearer k:1".into(), "bearer  k:1".into(), "Key k:1".into()]
+        {
+            assert_eq!(credential(&written).as_deref(), Some("k:1"), "{written}");
+        }
+        for wrong in ["", "Basic", "Basic %%%", "Digest k", "Bearer"] {
+            assert_eq!(credential(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn scopes_include_those_below_and_a_repository_is_a_bound() {
+        let key = |scope, repository: Option<&str>| {
+            Caller::Key(Arc::new(ApiKey { name: "k".into(), scope, repository: repository.map(Into::into) }))
+        };
+        assert!(key(Scope::Admin, None).may(Scope::Publish, "a"));
+        assert!(key(Scope::Publish, Some("a")).may(Scope::Read, "a"));
+        assert!(!key(Scope::Publish, Some("a")).may(Scope::Publish, "b"));
+        assert!(!key(Scope::Read, None).may(Scope::Publish, "a"));
+        assert!(!Caller::Anonymous.may(Scope::Read, "a"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Blobs as files: `sha256/ab/cd/abcd…`. The folder may be on NFS, shared by nodes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{BlobError, Bytestream, blocking};
+use crate::runtime::dice;
+use crate::types::Sha256;
+
+/// Bytes read at once, and handed on as one piece.
+const PIECE: usize = 256 * 1024;
+/// Pieces read ahead of a slow client.
+const AHEAD: usize = 2;
+
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    root: Arc<Path>,
+}
+
+impl Directory {
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(root.join(INCOMING))?;
+        fs::create_dir_all(root.join(KEPT))?;
+        Ok(Self { root: root.into() })
+    }
+
+    fn path(&self, digest: &Sha256) -> PathBuf {
+        let name = digest.to_string();
+        self.root.join(KEPT).join(&name[..2]).join(&name[2..4]).join(name)
+    }
+
+    /// Copies the file, because a spool is rarely on the same disk; then one rename shows the whole of it.
+    pub(super) fn keep(&self, digest: &Sha256, spooled: &Path) -> Result<(), BlobError> {
+        let target = self.path(digest);
+        if target.exists() {
+            return Ok(());
+        }
+        let beside = self.root.join(INCOMING).join(format!("{:032x}", dice::unique()));
+        let kept = copy(spooled, &beside).and_then(|()| {
+            let folder = target.parent().unwrap_or(&self.root);
+            fs::create_dir_all(folder)?;
+            fs::rename(&beside, &target)?;
+            // The name is on stable storage when its folder is.
+            File::open(folder)?.sync_all()
+        });
+        if kept.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        kept.map_err(BlobError::Unavailable)
+    }
+
+    pub(super) async fn size(&self, digest: &Sha256) -> Result<u64, BlobError> {
+        let (path, digest) = (self.path(digest), *digest);
+        blocking(move || fs::metadata(&path).map(|m| m.len()).map_err(|e| missing_or(e, digest))).await
+    }
+
+    pub(super) async fn read(&self, digest: &Sha256, range: Range<u64>) -> Result<Bytestream, BlobError> {
+        let (path, digest) = (self.path(digest), *digest);
+        let (start, length) = (range.start, range.end.saturating_sub(range.start));
+        let file = blocking(move || {
+            let mut file = File::open(&path).map_err(|e| missing_or(e, digest))?;
+            file.seek(SeekFrom::Start(start)).map_err(BlobError::Unavailable)?;
+            Ok(file)
+        })
+        .await?;
+        let (pieces, mut taken) = mpsc::channel(AHEAD);
+        tokio::task::spawn_blocking(move || pump(file, length, &pieces));
+        let stream = futures_util::stream::poll_fn(move |cx| taken.poll_recv(cx));
+        Ok(Box::pin(stream))
+    }
+}
+
+fn missing_or(error: io::Error, digest: Sha256) -> BlobError {
+    match error.kind() {
+        io::ErrorKind::NotFound => BlobError::Missing(digest),
+        _ => BlobError::Unavailable(error),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create_new(true).open(to)?;
+    io::copy(&mut File::open(from)?, &mut out)?;
+    out.sync_all()
+}
+
+/// Reads until the length is reached or nobody listens any more.
+fn pump(mut file: File, length: u64, pieces: &mpsc::Sender<io::Result<Bytes>>) {
+    let mut left = length;
+    while left > 0 {
+        let mut piece = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
+        let read = file.read(&mut piece).and_then(|n| match n {
+            // A short blob with a full length would be taken for a whole one.
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => Ok(n),
+        });
+        let piece = read.map(|n| {
+            piece.truncate(n);
+            left -= n as u64;
+            Bytes::from(piece)
+        });
+        let is_over = piece.is_err();
+        if pieces.blocking_send(piece).is_err() || is_over {
+            return;
+        }
+    }
+}
+
+const INCOMING: &str = "incoming";
+const KEPT: &str = "sha256";

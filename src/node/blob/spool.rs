@@ -1,0 +1,150 @@
+//! Where uploads are until they are whole and found good: a file of this node's own that disappears with whoever holds it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use blake2::Blake2b;
+use blake2::digest::consts::U32;
+use sha2::Digest as _;
+
+use crate::runtime::dice;
+use crate::types::Sha256;
+
+/// A folder on this machine.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: Arc<Path>,
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub struct Spooling {
+    file: File,
+    path: Removed,
+    size: u64,
+    sha256: sha2::Sha256,
+    md5: md5::Md5,
+    blake2: Blake2b<U32>,
+}
+
+/// A whole file with its digests.
+#[derive(Debug)]
+pub struct Spooled {
+    path: Removed,
+    size: u64,
+    sha256: Sha256,
+    /// Hexadecimal.
+    pub md5: String,
+    /// BLAKE2b-256, hexadecimal.
+    pub blake2: String,
+}
+
+/// Removes its file when dropped.
+#[derive(Debug)]
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Spool {
+    /// Uses this folder. What a process that was killed left in it goes: one node owns it.
+    ///
+    /// # Errors
+    /// It cannot be made or read.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "spool") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { folder: folder.into() })
+    }
+
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// The disk is full or read-only.
+    pub fn begin(&self) -> io::Result<Spooling> {
+        let path = self.folder.join(format!("{:032x}.spool", dice::unique()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let (sha256, md5, blake2) = (sha2::Sha256::new(), md5::Md5::new(), Blake2b::new());
+        Ok(Spooling { file, path: Removed(path), size: 0, sha256, md5, blake2 })
+    }
+
+    /// A whole small file.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn whole(&self, bytes: &[u8]) -> io::Result<Spooled> {
+        let mut spooling = self.begin()?;
+        spooling.write(bytes)?;
+        spooling.finish()
+    }
+}
+
+impl Spooling {
+    /// Appends. Blocks for as long as the local disk does.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.size += bytes.len() as u64;
+        self.sha256.update(bytes);
+        self.md5.update(bytes);
+        self.blake2.update(bytes);
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// No more bytes.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn finish(mut self) -> io::Result<Spooled> {
+        self.file.flush()?;
+        Ok(Spooled {
+            path: self.path,
+            size: self.size,
+            sha256: Sha256::new(self.sha256.finalize().into()),
+            md5: hexadecimal(&self.md5.finalize()),
+            blake2: hexadecimal(&self.blake2.finalize()),
+        })
+    }
+}
+
+impl Spooled {
+    /// SHA-256 of it.
+    pub fn digest(&self) -> Sha256 {
+        self.sha256
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where it is for now.
+    pub fn path(&self) -> &Path {
+        &self.path.0
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,53 @@
+use futures_util::StreamExt;
+
+use super::*;
+
+async fn all(stream: Bytestream) -> io::Result<Vec<u8>> {
+    let mut stream = stream;
+    let mut whole = Vec::new();
+    while let Some(piece) = stream.next().await {
+        whole.extend_from_slice(&piece?);
+    }
+    Ok(whole)
+}
+
+#[tokio::test]
+async fn what_is_kept_reads_back_whole_and_in_ranges() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blobs, spool) =
+        (Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap(), Spool::open(&dir.path().join("s")).unwrap());
+    let bytes: Vec<u8> = (0..700_000_u32).map(|n| (n % 251) as u8).collect();
+    let spooled = spool.whole(&bytes).unwrap();
+    let digest = spooled.digest();
+    blobs.keep(&spooled).await.unwrap();
+    blobs.keep(&spooled).await.unwrap();
+    drop(spooled);
+    assert_eq!(std::fs::read_dir(dir.path().join("s")).unwrap().count(), 0, "the spool is empty again");
+    assert_eq!(std::fs::read_dir(dir.path().join("b/incoming")).unwrap().count(), 0);
+    assert_eq!(blobs.size(&digest).await.unwrap(), 700_000);
+    assert_eq!(all(blobs.read(&digest, 0..700_000).await.unwrap()).await.unwrap(), bytes);
+    let part = blobs.read(&digest, 299_999..300_005).await.unwrap();
+    assert_eq!(all(part).await.unwrap(), bytes[299_999..300_005]);
+    let missing = Sha256::new([7; 32]);
+    assert!(matches!(blobs.read(&missing, 0..1).await.err(), Some(BlobError::Missing(m)) if m == missing));
+}
+
+#[tokio::test]
+async fn a_blob_that_became_shorter_is_an_error_and_no_short_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap();
+    let spooled = Spool::open(&dir.path().join("s")).unwrap().whole(&[1; 5000]).unwrap();
+    blobs.keep(&spooled).await.unwrap();
+    let name = spooled.digest().to_string();
+    let stream = blobs.read(&spooled.digest(), 0..6000).await.unwrap();
+    assert_eq!(all(stream).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{name}");
+}
+
+#[test]
+fn what_a_killed_process_left_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.spool"), "half").unwrap();
+    std::fs::write(dir.path().join("other"), "not ours").unwrap();
+    Spool::open(dir.path()).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,78 @@
+//! The repositories as this node knows them, looked up by every request without a query. Looked after by one task: what
+//! another node changes is seen within half a second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::error::Failure;
+use super::store::{Repository, Store, StoreError};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The repositories.
+#[derive(Clone)]
+pub struct Catalog {
+    store: Store,
+    now: Arc<ArcSwap<Vec<Arc<Repository>>>>,
+}
+
+impl Catalog {
+    /// Reads them for the first time.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn open(store: Store) -> Result<Self, StoreError> {
+        let catalog = Self { store, now: Arc::default() };
+        catalog.refresh().await?;
+        Ok(catalog)
+    }
+
+    /// Reads them again, after a change of our own.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; what was known stays.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let mut repositories: Vec<_> = self.store.repositories().await?.into_iter().map(Arc::new).collect();
+        // By bytes, whatever order the database's language has.
+        repositories.sort_by(|a, b| a.name.cmp(&b.name));
+        self.now.store(Arc::new(repositories));
+        Ok(())
+    }
+
+    /// Keeps looking until told to stop. Without a database what was known goes on being served.
+    pub async fn follow(&self, mut stop: watch::Receiver<bool>) {
+        let mut is_lost = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            match (self.refresh().await, is_lost) {
+                (Ok(()), true) => {
+                    tracing::info!("the database answers again");
+                    is_lost = false;
+                }
+                (Err(error), false) => {
+                    tracing::warn!(%error, "the repositories cannot be read; serving what is known");
+                    is_lost = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The repository of this name.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn find(&self, name: &str) -> Result<Arc<Repository>, Failure> {
+        let now = self.now.load();
+        let found = now.binary_search_by(|r| r.name.as_str().cmp(name)).ok().map(|at| Arc::clone(&now[at]));
+        found.ok_or_else(|| Failure::not_found(format_args!("repository `{name}`")))
+    }
+}

@@ -1,0 +1,56 @@
+//! What handlers share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::auth::{Auth, Caller};
+use super::blob::{Blobs, Spool};
+use super::catalog::Catalog;
+use super::error::Failure;
+use super::pypi::Pages;
+use super::store::{Repository, Scope, Store};
+use crate::config::node::Settings;
+
+/// Everything a request may need; cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// What the operator wants.
+    pub settings: Arc<Settings>,
+    /// Rows.
+    pub store: Store,
+    /// Bytes of packages.
+    pub packages: Blobs,
+    /// Uploads on their way.
+    pub spool: Spool,
+    /// Who is calling.
+    pub auth: Auth,
+    /// The repositories.
+    pub catalog: Catalog,
+    /// Rendered index pages of Python repositories.
+    pub pages: Pages,
+}
+
+/// Where a request came from, as far as we believe it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin(pub Option<IpAddr>);
+
+impl Parts {
+    /// The repository of this name, if the caller may install from it.
+    ///
+    /// # Errors
+    /// 401, 403, 404, 503.
+    pub async fn readable(&self, name: &str, fields: &HeaderMap, origin: Origin) -> Result<Arc<Repository>, Failure> {
+        let caller = self.auth.caller(fields, origin.0).await?;
+        let found = self.catalog.find(name);
+        if found.as_ref().is_ok_and(|r| r.anonymous_read) || caller.may(Scope::Read, name) {
+            return found;
+        }
+        match caller {
+            // Who may not see it is not told whether it is there.
+            Caller::Anonymous => Err(Failure::needs_key()),
+            Caller::Key(_) => Err(Failure::forbidden(format_args!("read repository `{name}`"))),
+        }
+    }
+}

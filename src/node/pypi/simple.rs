@@ -1,0 +1,305 @@
+//! Index pages: rendered once per generation of a repository, kept compressed, answered without a query.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use axum::{Extension, response::IntoResponse};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    LOCATION, VARY,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use moka::sync::Cache;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::Digest;
+
+use super::name;
+use super::negotiate::{self, Form};
+use crate::node::error::Failure;
+use crate::node::parts::{Origin, Parts};
+use crate::node::store::{PackageFile, Project, Repository};
+use crate::telemetry::Timestamp;
+use crate::types::Sha256;
+
+/// Rendered pages, bounded in bytes, shared by all requests.
+#[derive(Clone)]
+pub struct Pages(Cache<Key, Arc<Page>>);
+
+/// Which page.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    repository: i64,
+    generation: i64,
+    /// `None`: the list of projects.
+    project: Option<String>,
+    form: Form,
+}
+
+/// One page in one form.
+struct Page {
+    plain: Bytes,
+    gzip: Bytes,
+    /// Strong, of the plain form; the compressed one has its own.
+    etag: String,
+    form: Form,
+}
+
+impl Pages {
+    /// At most this many bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        let weigh = |_: &Key, page: &Arc<Page>| u32::try_from(page.plain.len() + page.gzip.len()).unwrap_or(u32::MAX);
+        Self(Cache::builder().weigher(weigh).max_capacity(bytes_max).build())
+    }
+}
+
+/// What may follow the `?`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Asked {
+    format: Option<String>,
+}
+
+/// `/packages/{repository}/simple/`: every project.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn root(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Path(repository): Path<String>,
+    Query(asked): Query<Asked>,
+    fields: HeaderMap,
+) -> Result<Response, Failure> {
+    let repository = parts.readable(&repository, &fields, origin).await?;
+    let key = key(&repository, None, &fields, &asked);
+    if let Some(page) = parts.pages.0.get(&key) {
+        return Ok(page.answer(&repository, &fields));
+    }
+    let projects = parts.store.projects(repository.id).await?;
+    let page = Arc::new(Page::new(render_root(&projects, key.form), key.form));
+    parts.pages.0.insert(key, Arc::clone(&page));
+    Ok(page.answer(&repository, &fields))
+}
+
+/// `/packages/{repository}/simple/{project}/`: every file of a project.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn project(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Path((repository, project)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+    fields: HeaderMap,
+) -> Result<Response, Failure> {
+    let repository = parts.readable(&repository, &fields, origin).await?;
+    let normal = name::normal(&project);
+    if normal != project {
+        return Ok(moved(&format!("../{normal}/")));
+    }
+    let key = key(&repository, Some(normal), &fields, &asked);
+    if let Some(page) = parts.pages.0.get(&key) {
+        return Ok(page.answer(&repository, &fields));
+    }
+    let found = parts.store.project(repository.id, &project).await?;
+    let Some((found, files)) = found.filter(|(project, _)| project.status != "quarantined") else {
+        return Err(Failure::not_found(format_args!("project `{project}` in repository `{}`", repository.name)));
+    };
+    let page = Arc::new(Page::new(render_project(&found, &files, key.form), key.form));
+    parts.pages.0.insert(key, Arc::clone(&page));
+    Ok(page.answer(&repository, &fields))
+}
+
+/// The URL with a slash at its end, relative to the one without.
+pub fn moved(to: &str) -> Response {
+    let mut response = StatusCode::MOVED_PERMANENTLY.into_response();
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(LOCATION, to);
+    }
+    response
+}
+
+fn key(repository: &Repository, project: Option<String>, fields: &HeaderMap, asked: &Asked) -> Key {
+    let accept: Vec<&str> = fields.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let form = negotiate::form(&accept, asked.format.as_deref());
+    Key { repository: repository.id, generation: repository.generation, project, form }
+}
+
+impl Page {
+    fn new(text: String, form: Form) -> Self {
+        let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::default());
+        // Writing into memory does not fail.
+        let _ = encoder.write_all(text.as_bytes());
+        let gzip = encoder.finish().unwrap_or_default().into();
+        let etag = Sha256::new(sha2::Sha256::digest(text.as_bytes()).into()).to_string();
+        Self { plain: text.into(), gzip, etag: etag[..32].to_owned(), form }
+    }
+
+    fn answer(&self, repository: &Repository, fields: &HeaderMap) -> Response {
+        let is_gzip = !self.gzip.is_empty() && accepts_gzip(fields);
+        // A strong validator names bytes, and these differ (RFC 9110 §8.8.3.3).
+        let etag = if is_gzip { format!("\"{}-gzip\"", self.etag) } else { format!("\"{}\"", self.etag) };
+        let is_known = fields
+            .get_all(IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|known| matches!(known.trim().trim_start_matches("W/"), known if known == etag || known == "*"));
+        let body = if is_gzip { &self.gzip } else { &self.plain };
+        let mut response = Response::new(if is_known { Body::empty() } else { Body::from(body.clone()) });
+        let head = response.headers_mut();
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            head.insert(ETAG, etag);
+        }
+        // pip and uv trust max-age, and it would hide a fresh upload.
+        let visibility = if repository.anonymous_read { "public" } else { "private" };
+        if let Ok(control) = HeaderValue::from_str(&format!("{visibility}, max-age=0, must-revalidate")) {
+            head.insert(CACHE_CONTROL, control);
+        }
+        head.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if is_known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        head.insert(CONTENT_TYPE, HeaderValue::from_static(self.form.content_type()));
+        head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if is_gzip {
+            head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
+fn accepts_gzip(fields: &HeaderMap) -> bool {
+    let ranges = fields.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    ranges.flat_map(|value| value.split(',')).any(|range| {
+        let (coding, weight) = range.split_once(';').unwrap_or((range, ""));
+        coding.trim().eq_ignore_ascii_case("gzip") && !matches!(weight.trim(), "q=0" | "q=0.0")
+    })
+}
+
+fn render_root(projects: &[Project], form: Form) -> String {
+    if form == Form::Json {
+        let projects: Vec<Value> = projects.iter().map(|p| json!({ "name": p.name })).collect();
+        return json!({ "meta": { "api-version": API }, "projects": projects }).to_string();
+    }
+    let mut out = head("Projects", None);
+    for project in projects {
+        let _ = writeln!(out, "<a href=\"{}/\">{}</a><br>", project.normal_name, escaped(&project.name));
+    }
+    out + "</body></html>\n"
+}
+
+fn render_project(project: &Project, files: &[PackageFile], form: Form) -> String {
+    if form == Form::Json {
+        return json!({
+            "meta": { "api-version": API },
+            "name": project.normal_name,
+            "versions": versions(files),
+            "files": files.iter().map(in_json).collect::<Vec<_>>(),
+            "project-status": status(project),
+        })
+        .to_string();
+    }
+    let mut out = head(&format!("Links for {}", project.name), Some(project));
+    for file in files {
+        let _ = write!(out, "<a href=\"{}#sha256={}\"", url(file), file.sha256);
+        if let Some(needs) = &file.requires_python {
+            let _ = write!(out, " data-requires-python=\"{}\"", escaped(needs));
+        }
+        if let Some(digest) = &file.metadata_sha256 {
+            let _ = write!(out, " data-core-metadata=\"sha256={digest}\" data-dist-info-metadata=\"sha256={digest}\"");
+        }
+        if let Some(reason) = &file.yanked {
+            let _ = write!(out, " data-yanked=\"{}\"", escaped(reason));
+        }
+        let _ = writeln!(out, ">{}</a><br>", escaped(&file.filename));
+    }
+    out + "</body></html>\n"
+}
+
+fn status(project: &Project) -> Value {
+    match &project.status_reason {
+        Some(reason) => json!({ "status": project.status, "reason": reason }),
+        None => json!({ "status": project.status }),
+    }
+}
+
+/// Every version that has a file, oldest first.
+fn versions(files: &[PackageFile]) -> Vec<&str> {
+    let mut versions: Vec<&str> = files.iter().map(|file| file.version.as_str()).collect();
+    let parsed = |text: &str| text.parse::<pep440_rs::Version>().ok();
+    versions.sort_by(|a, b| parsed(a).cmp(&parsed(b)).then_with(|| a.cmp(b)));
+    versions.dedup();
+    versions
+}
+
+fn in_json(file: &PackageFile) -> Value {
+    let mut out = json!({
+        "filename": file.filename,
+        "url": url(file),
+        // No other: pip before 23.3 refuses a file that has a hash whose name it does not know.
+        "hashes": { "sha256": file.sha256 },
+        "size": file.size,
+        "upload-time": Timestamp::from_unix(Duration::from_micros(file.uploaded_at.unsigned_abs())).to_string(),
+        "yanked": match &file.yanked {
+            None => json!(false),
+            Some(reason) if reason.is_empty() => json!(true),
+            Some(reason) => json!(reason),
+        },
+    });
+    if let Some(needs) = &file.requires_python {
+        out["requires-python"] = json!(needs);
+    }
+    if let Some(digest) = &file.metadata_sha256 {
+        // PEP 714: the new key, and the one that clients before it read.
+        out["core-metadata"] = json!({ "sha256": digest });
+        out["dist-info-metadata"] = json!({ "sha256": digest });
+    }
+    out
+}
+
+/// Relative to the project's page, so that it holds behind any proxy and prefix.
+fn url(file: &PackageFile) -> String {
+    format!("../../files/{}/{}", file.sha256, file.filename)
+}
+
+fn head(title: &str, project: Option<&Project>) -> String {
+    let mut out = format!("<!DOCTYPE html>\n<html><head>\n<meta name=\"pypi:repository-version\" content=\"{API}\">\n");
+    if let Some(project) = project {
+        let _ = writeln!(out, "<meta name=\"pypi:project-status\" content=\"{}\">", escaped(&project.status));
+        if let Some(reason) = &project.status_reason {
+            let _ = writeln!(out, "<meta name=\"pypi:project-status-reason\" content=\"{}\">", escaped(reason));
+        }
+    }
+    let _ = write!(out, "<title>{0}</title>\n</head><body>\n<h1>{0}</h1>\n", escaped(title));
+    out
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The version of the simple API these pages speak (PEP 629, 700, 792).
+const API: &str = "1.4";
+
+#[cfg(test)]
+mod tests;

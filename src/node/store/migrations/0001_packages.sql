@@ -1,0 +1,102 @@
+-- Written so that SQLite and PostgreSQL read it alike: text, 64-bit integers and booleans only. Times are microseconds
+-- since 1970, digests lower-case hexadecimal, ids random positive integers made by the node.
+
+-- Which programs may run beside this schema: those whose last known migration is at least `tolerates`.
+CREATE TABLE schema_guard (
+    one BIGINT PRIMARY KEY CHECK (one = 1),
+    tolerates BIGINT NOT NULL
+);
+INSERT INTO schema_guard (one, tolerates) VALUES (1, 1);
+
+-- What all nodes must agree on: the key's fingerprint, the storage marker.
+CREATE TABLE fact (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
+CREATE TABLE api_key (
+    id BIGINT PRIMARY KEY,
+    name TEXT NOT NULL,
+    -- SHA-256 of the key: it has 256 random bits, so a slow hash would protect nothing.
+    hash TEXT NOT NULL UNIQUE,
+    scope TEXT NOT NULL,
+    -- NULL: every repository.
+    repository TEXT,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    expires_at BIGINT,
+    last_used_at BIGINT,
+    revoked_at BIGINT
+);
+
+CREATE TABLE audit (
+    id BIGINT PRIMARY KEY,
+    at BIGINT NOT NULL,
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    address TEXT
+);
+CREATE INDEX audit_at ON audit (at);
+
+CREATE TABLE repository (
+    id BIGINT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    language TEXT NOT NULL,
+    anonymous_read BOOLEAN NOT NULL,
+    -- One more with every change of what the repository shows.
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE source (
+    id BIGINT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    language TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE subscription (
+    repository_id BIGINT NOT NULL REFERENCES repository (id),
+    source_id BIGINT NOT NULL REFERENCES source (id),
+    position BIGINT NOT NULL,
+    PRIMARY KEY (repository_id, source_id)
+);
+
+CREATE TABLE project (
+    id BIGINT PRIMARY KEY,
+    source_id BIGINT NOT NULL REFERENCES source (id),
+    normal_name TEXT NOT NULL,
+    name TEXT NOT NULL,
+    status TEXT NOT NULL,
+    status_reason TEXT,
+    created_at BIGINT NOT NULL,
+    UNIQUE (source_id, normal_name)
+);
+
+CREATE TABLE file (
+    id BIGINT PRIMARY KEY,
+    project_id BIGINT NOT NULL REFERENCES project (id),
+    source_id BIGINT NOT NULL REFERENCES source (id),
+    filename TEXT NOT NULL,
+    version TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,
+    md5 TEXT NOT NULL,
+    blake2 TEXT NOT NULL,
+    requires_python TEXT,
+    -- SHA-256 of the core metadata, a blob of its own.
+    metadata_sha256 TEXT,
+    -- NULL: not yanked; else the reason, which may be empty.
+    yanked TEXT,
+    uploaded_at BIGINT NOT NULL,
+    uploaded_by TEXT NOT NULL,
+    -- A removed file keeps its row, because its name is never given to other bytes.
+    removed_at BIGINT,
+    UNIQUE (source_id, filename)
+);
+CREATE INDEX file_project ON file (project_id);
+CREATE INDEX file_sha256 ON file (sha256);

@@ -1,0 +1,200 @@
+//! Projects and their files.
+
+use super::audit::{Deed, record};
+use super::{Store, StoreError, new_id, now, with, within};
+
+/// A project of a source.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Project {
+    /// Of its row.
+    pub id: i64,
+    /// As its publisher writes it.
+    pub name: String,
+    /// PEP 503's form of the name.
+    pub normal_name: String,
+    /// PEP 792: `active`, `archived`, `quarantined`, `deprecated`.
+    pub status: String,
+    /// Why, for people.
+    pub status_reason: Option<String>,
+}
+
+/// A file that can be installed.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct PackageFile {
+    /// Unique in its source.
+    pub filename: String,
+    /// Of the release it belongs to, as published.
+    pub version: String,
+    /// Bytes.
+    pub size: i64,
+    /// Of its bytes, hexadecimal.
+    pub sha256: String,
+    /// PEP 345's `Requires-Python`.
+    pub requires_python: Option<String>,
+    /// Of its core metadata, hexadecimal; `None`: it has none that is served.
+    pub metadata_sha256: Option<String>,
+    /// PEP 592: `Some`: yanked, for this reason, which may be empty.
+    pub yanked: Option<String>,
+    /// Microseconds since 1970.
+    pub uploaded_at: i64,
+}
+
+/// A file that is to be published; its blobs are stored already.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFile<'a> {
+    /// The source it goes to.
+    pub source_id: i64,
+    /// The project's name as written, and PEP 503's form of it.
+    pub project: (&'a str, &'a str),
+    /// The file's name.
+    pub filename: &'a str,
+    /// Of the release.
+    pub version: &'a str,
+    /// `bdist_wheel` or `sdist`.
+    pub kind: &'a str,
+    /// Bytes.
+    pub size: i64,
+    /// Hexadecimal digests of its bytes.
+    pub sha256: &'a str,
+    /// See `sha256`.
+    pub md5: &'a str,
+    /// See `sha256`.
+    pub blake2: &'a str,
+    /// `Requires-Python`.
+    pub requires_python: Option<&'a str>,
+    /// SHA-256 of the core metadata's blob.
+    pub metadata_sha256: Option<&'a str>,
+}
+
+/// How a publication ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The file is there now.
+    New,
+    /// The same bytes were there already under this name: nothing was done.
+    Same,
+    /// Other bytes have, or had, this name.
+    Conflict,
+    /// The project takes no files; its status says why.
+    Closed(String),
+}
+
+impl Store {
+    /// The projects a repository shows, by normal name: of each name that of the first source that has it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn projects(&self, repository: i64) -> Result<Vec<Project>, StoreError> {
+        let mut rows: Vec<Project> = with!(self, pool => {
+            sqlx::query_as(
+                "SELECT p.id, p.name, p.normal_name, p.status, p.status_reason
+                 FROM project p JOIN subscription u ON u.source_id = p.source_id
+                 WHERE u.repository_id = $1 AND p.status <> 'quarantined'
+                 ORDER BY p.normal_name, u.position",
+            )
+            .bind(repository).fetch_all(pool).await?
+        });
+        rows.dedup_by(|later, first| later.normal_name == first.normal_name);
+        Ok(rows)
+    }
+
+    /// A project and its files, oldest first. The first source that has the name decides: no file of a later one is mixed
+    /// in, so that nobody outside can add a version to a name of ours.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn project(
+        &self,
+        repository: i64,
+        normal_name: &str,
+    ) -> Result<Option<(Project, Vec<PackageFile>)>, StoreError> {
+        with!(self, pool => {
+            let project: Option<Project> = sqlx::query_as(
+                "SELECT p.id, p.name, p.normal_name, p.status, p.status_reason
+                 FROM project p JOIN subscription u ON u.source_id = p.source_id
+                 WHERE u.repository_id = $1 AND p.normal_name = $2 ORDER BY u.position LIMIT 1",
+            )
+            .bind(repository).bind(normal_name).fetch_optional(pool).await?;
+            let Some(project) = project else { return Ok(None) };
+            let files = sqlx::query_as(
+                "SELECT filename, version, size, sha256, requires_python, metadata_sha256, yanked, uploaded_at
+                 FROM file WHERE project_id = $1 AND removed_at IS NULL ORDER BY uploaded_at, filename",
+            )
+            .bind(project.id).fetch_all(pool).await?;
+            Ok(Some((project, files)))
+        })
+    }
+
+    /// Publishes a file whose blobs are stored, all in one transaction. Idempotent.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn publish(&self, file: &NewFile<'_>, by: &Deed<'_>) -> Result<Published, StoreError> {
+        let at = now();
+        within!(self, tx => {
+            sqlx::query(
+                "INSERT INTO project (id, source_id, normal_name, name, status, created_at)
+                 VALUES ($1, $2, $3, $4, 'active', $5) ON CONFLICT (source_id, normal_name) DO NOTHING",
+            )
+            .bind(new_id()).bind(file.source_id).bind(file.project.1).bind(file.project.0).bind(at)
+            .execute(&mut *tx).await?;
+            let (project, status): (i64, String) =
+                sqlx::query_as("SELECT id, status FROM project WHERE source_id = $1 AND normal_name = $2")
+                    .bind(file.source_id).bind(file.project.1).fetch_one(&mut *tx).await?;
+            let inserted = if matches!(status.as_str(), "active" | "deprecated") {
+                sqlx::query(
+                    "INSERT INTO file (id, project_id, source_id, filename, version, kind, size, sha256, md5, blake2,
+                                       requires_python, metadata_sha256, uploaded_at, uploaded_by)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                     ON CONFLICT (source_id, filename) DO NOTHING",
+                )
+                .bind(new_id()).bind(project).bind(file.source_id).bind(file.filename).bind(file.version)
+                .bind(file.kind).bind(file.size).bind(file.sha256).bind(file.md5).bind(file.blake2)
+                .bind(file.requires_python).bind(file.metadata_sha256).bind(at).bind(by.who)
+                .execute(&mut *tx).await?.rows_affected()
+            } else {
+                0
+            };
+            if inserted == 1 {
+                sqlx::query(
+                    "UPDATE repository SET generation = generation + 1
+                     WHERE id IN (SELECT repository_id FROM subscription WHERE source_id = $1)",
+                )
+                .bind(file.source_id).execute(&mut *tx).await?;
+                record!(&mut *tx, by)?;
+                Ok::<_, StoreError>(Published::New)
+            } else if !matches!(status.as_str(), "active" | "deprecated") {
+                Ok(Published::Closed(status))
+            } else {
+                let there: (String, Option<i64>) =
+                    sqlx::query_as("SELECT sha256, removed_at FROM file WHERE source_id = $1 AND filename = $2")
+                        .bind(file.source_id).bind(file.filename).fetch_one(&mut *tx).await?;
+                let is_same = there.0 == file.sha256 && there.1.is_none();
+                Ok(if is_same { Published::Same } else { Published::Conflict })
+            }
+        })
+    }
+}
+
+/// What serving a file needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct KnownFile {
+    /// SHA-256 of its core metadata's blob.
+    pub metadata_sha256: Option<String>,
+}
+
+impl Store {
+    /// A file that a repository shows, by digest and name.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn file(&self, repository: i64, sha256: &str, filename: &str) -> Result<Option<KnownFile>, StoreError> {
+        with!(self, pool => Ok(sqlx::query_as(
+            "SELECT f.metadata_sha256
+             FROM file f JOIN project p ON p.id = f.project_id JOIN subscription u ON u.source_id = f.source_id
+             WHERE f.sha256 = $1 AND f.filename = $2 AND f.removed_at IS NULL AND p.status <> 'quarantined'
+                   AND u.repository_id = $3",
+        )
+        .bind(sha256).bind(filename).bind(repository).fetch_optional(pool).await?))
+    }
+}

@@ -1,0 +1,87 @@
+//! A node: `bowline node` with a folder of its own, or beside another one on the same data.
+
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal};
+
+use super::proxy::{bowline, spawn};
+use super::{Folder, eventually, get};
+
+/// Killed when dropped.
+pub struct Node {
+    child: Child,
+    pub folder: Arc<Folder>,
+    /// `IP:PORT` of its listener.
+    pub address: String,
+    name: String,
+}
+
+impl Node {
+    /// A first node, with a key, a database and a storage of its own; `more` is further configuration.
+    pub async fn start(name: &str, more: &str) -> Self {
+        let folder = Arc::new(Folder::new());
+        let key = folder.path("node.key");
+        bowline(&["keygen", key.to_str().unwrap()]).await.ok();
+        Self::start_in(name, folder, more).await
+    }
+
+    /// Another one on the same data, key and all.
+    pub async fn beside(&self, name: &str) -> Self {
+        Self::start_in(name, Arc::clone(&self.folder), "").await
+    }
+
+    pub async fn start_in(name: &str, folder: Arc<Folder>, more: &str) -> Self {
+        let config = format!(
+            "role = \"node\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
+             trusted = [\"127.0.0.1\"]\n{more}"
+        );
+        let file = folder.write(&format!("{name}.toml"), config);
+        let ports = folder.path(&format!("{name}.ports"));
+        let (out, err) = (folder.path(&format!("{name}.out")), folder.path(&format!("{name}.err")));
+        let arguments = ["node", "-c", file.to_str().unwrap(), "--ports-file", ports.to_str().unwrap()];
+        let mut child = spawn(&arguments, &out, &err);
+        let text = eventually("the node's ports file", async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the node ended at once: {status}\n{}", std::fs::read_to_string(&err).unwrap());
+            }
+            std::fs::read_to_string(&ports).ok()
+        })
+        .await;
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let address = told["listeners"]["http"].as_str().unwrap().to_owned();
+        assert_eq!(get(&address, "/__ping__").await.status, 200);
+        Self { child, folder, address, name: name.to_owned() }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> String {
+        self.folder.path(&format!("{}.toml", self.name)).to_str().unwrap().to_owned()
+    }
+
+    /// A command on its database; what it printed, without the line's end.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let config = self.config();
+        let all = [arguments, &["-c", &config]].concat();
+        bowline(&all).await.ok().stdout.trim_end().to_owned()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub async fn exit(&mut self) -> ExitStatus {
+        eventually("the node's end", async || self.child.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let name = format!("{}.err", self.name);
+            eprintln!("--- {} ---\n{}", self.name, self.folder.read(&name));
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Package repositories: what real clients publish is what real clients install, through the TLS proxy, from any node.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Authority, Client, Folder, Node, Output, Proxy, Response, bowline, eventually, get, get_as, run, script, tool,
+    within,
+};
+
+/// Files of a small package in `folder`: wheel and source distribution.
+async fn make(folder: &Folder, name: &str, version: &str, content: &str) -> [String; 2] {
+    let script = script("packages.py");
+    let root = folder.root().to_str().unwrap();
+    run(&tool("python3"), &[&script, root, name, version, content], "").await.ok();
+    let module = name.to_lowercase().replace(['-', '.'], "_");
+    [format!("{module}-{version}-py3-none-any.whl"), format!("{module}-{version}.tar.gz")]
+        .map(|file| folder.path(&file).to_str().unwrap().to_owned())
+}
+
+/// A proxy with TLS before these nodes.
+async fn proxy(nodes: &[&Node], ca: &Authority) -> Proxy {
+    let folder = Folder::new();
+    ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+    folder.write("ca.pem", ca.pem());
+    let backends: Vec<_> = nodes
+        .iter()
+        .enumerate()
+        .map(|(n, node)| format!("{{ key = \"n{n}\", address = \"{}\" }}", node.address))
+        .collect();
+    let config = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
+         [[pool]]\nname = \"app\"\npreset = \"bowline\"\npolicy = \"round_robin\"\naffinity.cookie.enabled = false\n\
+         probe = {{ interval = \"200ms\", fast_interval = \"100ms\" }}\nbackend = [{}]\n[[route]]\npool = \"app\"\n",
+        backends.join(", ")
+    );
+    Proxy::start_in(folder, &config).await
+}
+
+fn base(proxy: &Proxy) -> String {
+    format!("https://localhost:{}", proxy.web().rsplit(':').next().unwrap())
+}
+
+#[test]
+fn what_twine_and_uv_publish_pip_and_uv_install_from_whichever_node() {
+    within(120, async {
+        let a = Node::start("a", "").await;
+        let b = a.beside("b").await;
+        a.command(&["repo", "create", "pypi"]).await;
+        let key = a.command(&["key", "create", "--name", "ci", "--scope", "publish", "--repository", "pypi"]).await;
+        let ca = Authority::new();
+        let mut nodes = [a, b];
+        let proxy = proxy(&nodes.iter().collect::<Vec<_>>(), &ca).await;
+        let (url, pem) = (base(&proxy), proxy.folder.path("ca.pem").to_str().unwrap().to_owned());
+        let (upload, index) = (format!("{url}/packages/pypi/legacy/"), format!("{url}/packages/pypi/simple/"));
+        eventually("the repository on both nodes", async || {
+            let mut there = true;
+            for node in &nodes {
+                there &= get(&node.address, "/packages/pypi/simple/").await.status == 200;
+            }
+            there.then_some(())
+        })
+        .await;
+
+        let client = Trusting(pem);
+        let files = Folder::new();
+        let alpha = make(&files, "Alpha.Pkg", "1.0", "from twine").await;
+        let told = ["upload", "--non-interactive", "--repository-url", &upload, "-u", "__token__", "-p", &key];
+        client.runs("twine", &[&told[..], &[&alpha[0], &alpha[1]]].concat()).await.ok();
+        client.runs("twine", &[&told[..], &[&alpha[0]]].concat()).await.ok();
+        let changed = make(&files, "Alpha.Pkg", "1.0", "other bytes").await;
+        let refused = client.runs("twine", &[&told[..], &[&changed[0]]].concat()).await;
+        let words = format!("{}{}", refused.stdout, refused.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(refused.code == Some(1) && words.contains("File already exists"), "{words}");
+        let beta = make(&files, "beta", "2.0", "from uv").await;
+        let told = ["publish", "--native-tls", "--publish-url", &upload, "--token", &key, "--no-cache"];
+        client.runs("uv", &[&told[..], &[&beta[0], &beta[1]]].concat()).await.ok();
+        eventually("what was published on both nodes", async || {
+            (get(&nodes[1].address, "/packages/pypi/simple/beta/").await.status == 200).then_some(())
+        })
+        .await;
+
+        for round in 0..2 {
+            let to = files.path(&format!("pip{round}")).to_str().unwrap().to_owned();
+            let what = ["--index-url", &index, "--target", &to, "alpha-pkg", "beta"];
+            let told = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-cache-dir"];
+            client.runs("python3", &[&told[..], &what].concat()).await.ok();
+            imports(&client, &to).await;
+            let to = files.path(&format!("uv{round}")).to_str().unwrap().to_owned();
+            let what = ["--index-url", &index, "--target", &to, "alpha-pkg", "beta"];
+            let told = ["pip", "install", "-q", "--no-cache", "--native-tls"];
+            client.runs("uv", &[&told[..], &what].concat()).await.ok();
+            imports(&client, &to).await;
+            // The second time without the node that was there first.
+            if round == 0 {
+                nodes[0].signal(Signal::KILL);
+                nodes[0].exit().await;
+                proxy.until_health("n0", "down").await;
+            }
+        }
+    });
+}
+
+/// Runs clients that trust one authority, whatever else this machine has configured for them.
+struct Trusting(String);
+
+impl Trusting {
+    async fn runs(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut all =
+            vec!["PIP_CONFIG_FILE=/dev/null".to_owned(), "UV_NO_CONFIG=1".to_owned(), "NO_PROXY=localhost".to_owned()];
+        all.extend(["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"].map(|name| format!("{name}={}", self.0)));
+        all.push(tool(program).to_str().unwrap().to_owned());
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        run(&tool("env"), &all.iter().map(String::as_str).collect::<Vec<_>>(), "").await
+    }
+}
+
+/// What was installed in this folder is what was published.
+async fn imports(client: &Trusting, folder: &str) {
+    let text = format!(
+        "import sys; sys.path.insert(0, {folder:?}); import alpha_pkg, beta; print(alpha_pkg.CONTENT, beta.CONTENT)"
+    );
+    assert_eq!(client.runs("python3", &["-c", &text]).await.ok().stdout, "from twine from uv\n");
+}
+
+/// An upload as a form, with these fields and a file.
+async fn post(node: &Node, key: &str, fields: &[(&str, &str)], file: Option<(&str, &[u8])>) -> Response {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend(format!("--bnd\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+    }
+    if let Some((name, bytes)) = file {
+        body.extend(
+            format!("--bnd\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{name}\"\r\n\r\n").bytes(),
+        );
+        body.extend(bytes);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--bnd--\r\n");
+    let authorization = format!("Bearer {key}");
+    let head = [("Content-Type", "multipart/form-data; boundary=bnd"), ("Authorization", &authorization)];
+    Client::tcp(&node.address).await.request("POST", "/packages/pypi/legacy/", &head, &body).await
+}
+
+#[test]
+fn what_is_not_right_is_refused_in_words_and_leaves_nothing() {
+    within(120, async {
+        let node = Node::start("a", "[packages]\nfile_bytes_max = \"100KiB\"\n").await;
+        node.command(&["repo", "create", "pypi"]).await;
+        let key = node.command(&["key", "create", "--scope", "publish"]).await;
+        eventually("the repository", async || {
+            (get(&node.address, "/packages/pypi/simple/").await.status == 200).then_some(())
+        })
+        .await;
+        let files = Folder::new();
+        let [wheel, sdist] = make(&files, "good", "1.0", "x").await.map(|path| std::fs::read(path).unwrap());
+        let good = [
+            (":action", "file_upload"),
+            ("protocol_version", "1"),
+            ("name", "good"),
+            ("version", "1.0"),
+            ("filetype", "bdist_wheel"),
+        ];
+        let but = |name: &'static str, value: &'static str| {
+            good.iter().map(|(n, v)| (*n, if *n == name { value } else { *v })).collect::<Vec<_>>()
+        };
+        let whl = "good-1.0-py3-none-any.whl";
+        let and = |name: &'static str, value: &'static str| [&good[..], &[(name, value)]].concat();
+        let zeros = vec![0; 200_000];
+        type Case<'a> = (Vec<(&'a str, &'a str)>, Option<(&'a str, &'a [u8])>, u16, &'a str);
+        let cases: Vec<Case<'_>> = vec![
+            (but(":action", "x"), Some((whl, &wheel)), 400, ":action"),
+            (but("protocol_version", "2"), Some((whl, &wheel)), 400, "protocol"),
+            (but("name", "-bad-"), Some((whl, &wheel)), 400, "`name`"),
+            (but("version", "one"), Some((whl, &wheel)), 400, "PEP 440"),
+            (but("name", "other"), Some((whl, &wheel)), 400, "is not one of other"),
+            (but("filetype", "sdist"), Some((whl, &wheel)), 400, "filetype"),
+            (good.to_vec(), None, 400, "does not have a file"),
+            (good.to_vec(), Some(("../good-1.0-py3-none-any.whl", &wheel)), 400, "Invalid filename"),
+            (good.to_vec(), Some((whl, b"no zip")), 400, "not a zip"),
+            (good.to_vec(), Some((whl, &wheel[..wheel.len() / 2])), 400, "not a zip"),
+            (good.to_vec(), Some((whl, &zeros)), 413, "larger than the 102400 bytes"),
+            (and("sha256_digest", "00"), Some((whl, &wheel)), 400, "sha256_digest"),
+            (and("md5_digest", "00"), Some((whl, &wheel)), 400, "md5_digest"),
+            (and("requires_python", "three"), Some((whl, &wheel)), 400, "requires_python"),
+            (but("version", "2.0"), Some(("good-2.0-py3-none-any.whl", &wheel)), 400, "another project or version"),
+            (vec![("x", "y"); 2001], Some((whl, &wheel)), 400, "more than 2000 fields"),
+        ];
+        for (fields, file, status, words) in &cases {
+            let answer = post(&node, &key, fields, *file).await;
+            assert_eq!(answer.status, *status, "{words}: {answer:?}");
+            assert!(answer.reason.contains(words) && answer.text().contains(words), "{words}: {answer:?}");
+        }
+        let nobody = post(&node, "bwl_wrong", &good, Some((whl, &wheel))).await;
+        assert_eq!((nobody.status, nobody.fields.has("www-authenticate")), (401, true));
+        let reader = node.command(&["key", "create", "--scope", "read"]).await;
+        assert_eq!(post(&node, &reader, &good, Some((whl, &wheel))).await.status, 403);
+
+        assert_eq!(get(&node.address, "/packages/pypi/simple/good/").await.status, 404, "nothing of it is shown");
+        let kept = std::fs::read_dir(node.folder.path("data/blobs/sha256")).unwrap().count();
+        let incoming = std::fs::read_dir(node.folder.path("data/blobs/incoming")).unwrap().count();
+        assert_eq!((kept, incoming), (0, 0), "nor kept");
+
+        // And what is right is taken after all of that.
+        assert_eq!(post(&node, &key, &good, Some((whl, &wheel))).await.status, 200);
+        let source = but("filetype", "sdist");
+        assert_eq!(post(&node, &key, &source, Some(("good-1.0.tar.gz", &sdist))).await.status, 200);
+        let json = [("Accept", "application/vnd.pypi.simple.v1+json")];
+        let page = get_as(&node.address, "/packages/pypi/simple/good/", &json).await.json();
+        assert_eq!(page["files"].as_array().unwrap().len(), 2, "{page}");
+        let link = page["files"][0]["url"].as_str().unwrap().replace("../../", "/packages/pypi/");
+        let file = get(&node.address, &link).await;
+        assert_eq!(file.body, wheel);
+        let etag = file.fields.get("etag").unwrap();
+        let part = get_as(&node.address, &link, &[("Range", "bytes=2-5"), ("If-Range", etag)]).await;
+        assert_eq!((part.status, &part.body[..]), (206, &wheel[2..6]));
+        assert_eq!(get_as(&node.address, &link, &[("If-None-Match", etag)]).await.status, 304);
+        let whole = get_as(&node.address, &link, &[("Range", "bytes=2-5"), ("If-Range", "\"other\"")]).await;
+        assert_eq!(
+            (whole.status, whole.body.len()),
+            (200, wheel.len()),
+            "what was begun of another file is not resumed"
+        );
+        let metadata = get(&node.address, &format!("{link}.metadata")).await;
+        assert!(metadata.text().starts_with("Metadata-Version: 2.1\nName: good\n"), "{metadata:?}");
+        let head = Client::tcp(&node.address).await.request("HEAD", &link, &[], b"").await;
+        assert_eq!((head.status, head.fields.get("content-length")), (200, Some(wheel.len().to_string().as_str())));
+    });
+}
+
+#[test]
+fn a_private_repository_opens_to_its_keys_only() {
+    within(60, async {
+        let mut node = Node::start("a", "").await;
+        node.command(&["repo", "create", "secret", "--private"]).await;
+        let (own, other) = (
+            node.command(&["key", "create", "--scope", "read", "--repository", "secret"]).await,
+            node.command(&["key", "create", "--scope", "read", "--repository", "other"]).await,
+        );
+        let page = "/packages/secret/simple/";
+        let ask = async |key: &str| {
+            let basic = format!("Bearer {key}");
+            get_as(&node.address, page, &[("Authorization", &basic)]).await.status
+        };
+        eventually("the repository", async || (ask(&own).await == 200).then_some(())).await;
+        assert_eq!((ask(&other).await, ask("bwl_none").await, get(&node.address, page).await.status), (403, 401, 401));
+        let absent = get(&node.address, "/packages/absent/simple/").await.status;
+        assert_eq!(absent, 401, "who may see nothing does not learn what there is");
+
+        // Another key is another cluster's.
+        let second = node.folder.path("second.key");
+        bowline(&["keygen", second.to_str().unwrap()]).await.ok();
+        let config = node.folder.read("a.toml").replace("node.key", "second.key");
+        let file = node.folder.write("second.toml", config);
+        let refused = bowline(&["node", "-c", file.to_str().unwrap()]).await;
+        assert!(refused.code == Some(1) && refused.stderr.contains("copy the key of another node"), "{refused:?}");
+
+        // It leaves when told to, after the request it is answering.
+        node.signal(Signal::TERM);
+        let ended = tokio::time::timeout(Duration::from_secs(10), node.exit()).await;
+        assert!(ended.expect("in time").success());
+    });
+}
