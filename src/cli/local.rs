@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::EX_CONFIG;
 use crate::config;
-use crate::node::store::{Deed, Language, NewKey, Scope, Store};
+use crate::node::store::{Deed, Language, Migrate, NewKey, Scope, Store};
 use crate::node::{self, auth};
 use crate::telemetry::Causes;
 
@@ -162,7 +162,7 @@ fn on(on: &On, work: impl AsyncFnOnce(Store) -> Result<String, String>) -> ExitC
         }
     };
     let done = runtime.block_on(async {
-        let store = node::open_store(&settings).await.map_err(|e| Causes(&e).to_string())?;
+        let store = node::open_store(&settings, Migrate::IfEmpty).await.map_err(|e| Causes(&e).to_string())?;
         let done = work(store.clone()).await;
         store.close().await;
         done

@@ -4,11 +4,14 @@ pub mod check;
 mod ctl;
 pub mod demo;
 pub mod disable;
+pub mod doctor;
 pub mod drain;
 pub mod enable;
 pub mod keygen;
 pub mod local;
+pub mod migrate;
 pub mod node;
+mod on_host;
 pub mod proxy;
 pub mod reload;
 pub mod schema;
@@ -44,6 +47,10 @@ enum Command {
     Node(node::Args),
     /// Make a cluster key, which every node gets a copy of
     Keygen(keygen::Args),
+    /// Bring the database to the schema of this version
+    Migrate(migrate::Args),
+    /// Check everything that several nodes need to be highly available
+    Doctor(doctor::Args),
     /// Make API keys
     Key(local::KeyArgs),
     /// Make package repositories
@@ -81,6 +88,8 @@ pub fn run() -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::Node(args) => node::run(args),
         Command::Keygen(args) => keygen::run(args),
+        Command::Migrate(args) => migrate::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Key(args) => local::key(args),
         Command::Repo(args) => local::repo(args),
         Command::Check(args) => check::run(args, proxy::problems),

@@ -130,6 +130,9 @@ pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Beside the database.
 pub const STORAGE_PATH: &str = "data/blobs";
 
+/// A node's own disk, beside its configuration.
+pub const CACHE_PATH: &str = "data/cache";
+
 /// What everybody has.
 pub(super) const STORAGE_TYPE: super::word::StorageType = super::word::StorageType::Directory;
 

@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use sha2::Digest;
 
 use super::error::Failure;
-use super::store::{ApiKey, Scope, Store};
+use super::store::{ApiKey, Scope, Store, StoreError};
 use crate::runtime::dice;
 use crate::types::{Secret, Sha256};
 
@@ -26,8 +26,10 @@ const PREFIX: &str = "bwl_";
 #[derive(Clone)]
 pub struct Auth {
     store: Store,
-    /// By hash.
+    /// By hash, for a moment.
     known: Cache<String, Arc<ApiKey>>,
+    /// By hash, for as long as the database may be away.
+    remembered: Cache<String, Arc<ApiKey>>,
     /// Wrong keys of the last minute, by address.
     wrong: Cache<Option<IpAddr>, u32>,
 }
@@ -46,8 +48,9 @@ impl Auth {
     pub fn new(store: Store) -> Self {
         // A key that was revoked works this much longer at most.
         let known = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build();
+        let remembered = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(3600)).build();
         let wrong = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
-        Self { store, known, wrong }
+        Self { store, known, remembered, wrong }
     }
 
     /// Who sent these fields.
@@ -65,13 +68,21 @@ impl Auth {
         if tried >= WRONG_MAX {
             return Err(Failure::too_many_wrong_keys());
         }
-        match self.store.key(&hash).await? {
+        let found = match self.store.key(&hash).await {
+            Err(StoreError::Unavailable(_) | StoreError::NoPrimary) if self.remembered.contains_key(&hash) => {
+                return self.remembered.get(&hash).map(Caller::Key).ok_or_else(Failure::wrong_key);
+            }
+            found => found?,
+        };
+        match found {
             Some(key) => {
                 let key = Arc::new(key);
-                self.known.insert(hash, Arc::clone(&key));
+                self.known.insert(hash.clone(), Arc::clone(&key));
+                self.remembered.insert(hash, Arc::clone(&key));
                 Ok(Caller::Key(key))
             }
             None => {
+                self.remembered.invalidate(&hash);
                 self.wrong.insert(address, tried + 1);
                 Err(Failure::wrong_key())
             }

@@ -49,6 +49,11 @@ impl Failure {
         Self::new(StatusCode::FORBIDDEN, format!("The API key does not allow to {what}"))
     }
 
+    /// 503 of a node that is about to end.
+    pub fn leaving() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "This node is leaving; another one serves")
+    }
+
     /// 429.
     pub fn too_many_wrong_keys() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong API keys from this address; wait a minute")
@@ -72,8 +77,11 @@ impl From<StoreError> for Failure {
                 tracing::warn!(error = %source, "the database does not answer");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "The database does not answer; try again in a moment")
             }
+            StoreError::NoPrimary => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "The database takes no writes now; try again in a moment")
+            }
             StoreError::Taken => Self::new(StatusCode::CONFLICT, "There is one of this name already"),
-            StoreError::Broken(_) | StoreError::Schema(_) => {
+            StoreError::Broken(_) | StoreError::Schema(_) | StoreError::Migration(_) => {
                 tracing::error!(error = %error, "a query failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed; its log says why")
             }

@@ -4,8 +4,10 @@ pub mod auth;
 pub mod blob;
 pub mod catalog;
 pub mod error;
+pub mod known;
 pub mod parts;
 pub mod pypi;
+pub mod registry;
 pub mod router;
 pub mod secret;
 pub mod serve;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,21 +25,38 @@ use tokio::task::JoinSet;
 use self::auth::Auth;
 use self::blob::{Blobs, Spool};
 use self::catalog::Catalog;
+use self::known::Known;
 use self::parts::Parts;
 use self::pypi::Pages;
+use self::registry::doctor::{self, Check, Here};
+use self::registry::{JoinError, Member};
 use self::secret::ClusterKey;
 use self::serve::Bound;
-use self::store::{Bounds, Store, StoreError};
+use self::store::{Bounds, Migrate, Store, StoreError};
 use crate::config::node::{DatabaseUrl, Settings};
+use crate::runtime::mounts::Mount;
 use crate::runtime::ready::{Notifier, Ports};
 use crate::runtime::signal::{Signal, Signals};
 
-/// Why a node did not start.
+/// Why a node did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum NodeError {
     /// The database cannot be used.
     #[error("the database cannot be used: {0}")]
     Store(#[from] StoreError),
+    /// SQLite's locks hold on one machine only.
+    #[error(
+        "the SQLite database {path} is on a network filesystem ({kind} at {point}), where it would be damaged: put it on a \
+         disk of this machine, or use PostgreSQL"
+    )]
+    Network {
+        /// The database.
+        path: String,
+        /// The filesystem.
+        kind: String,
+        /// Where it is mounted.
+        point: String,
+    },
     /// The database belongs to a cluster with another key.
     #[error(
         "the key in `key_file` has the fingerprint {ours}, the cluster's key has {agreed}: copy the key of another node"
@@ -47,6 +67,12 @@ pub enum StartError {
         /// Of the key the first node had.
         agreed: String,
     },
+    /// The other nodes do not want us.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// What was right when we started is not any more.
+    #[error("this node cannot go on: {0}")]
+    Unfit(Arc<str>),
     /// Something of the system cannot be used.
     #[error("{what}: {source}")]
     System {
@@ -57,50 +83,83 @@ pub enum StartError {
     },
 }
 
-fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> NodeError {
     let what = what.into();
-    |source| StartError::System { what, source }
+    |source| NodeError::System { what, source }
 }
 
 /// Opens the database the settings name; what is missing of a local one is made.
 ///
 /// # Errors
-/// See [`StartError`].
-pub async fn open_store(settings: &Settings) -> Result<Store, StartError> {
+/// See [`NodeError`].
+pub async fn open_store(settings: &Settings, migrate: Migrate) -> Result<Store, NodeError> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url
         && let Some(folder) = path.parent()
     {
+        registry::refuse_network(folder).map_err(|Mount { point, kind, .. }| NodeError::Network {
+            path: path.display().to_string(),
+            kind,
+            point: point.display().to_string(),
+        })?;
         std::fs::create_dir_all(folder).map_err(system(format!("the folder {} cannot be made", folder.display())))?;
     }
     let bounds = Bounds { connections: settings.database.connections, timeout: settings.database.timeout };
-    Ok(Store::open(&settings.database.url, bounds).await?)
+    Ok(Store::open(&settings.database.url, bounds, migrate).await?)
+}
+
+/// Reads the cluster's key.
+///
+/// # Errors
+/// [`NodeError::System`].
+pub fn read_key(settings: &Settings) -> Result<ClusterKey, NodeError> {
+    let key = settings.key_file.display();
+    ClusterKey::read(&settings.key_file).map_err(system(format!("the key file {key} cannot be used")))
+}
+
+/// The checklist of `bowline doctor`.
+///
+/// # Errors
+/// The key or the database cannot be used.
+pub async fn doctor(settings: &Settings) -> Result<Vec<Check>, NodeError> {
+    let here = Here {
+        key_fingerprint: read_key(settings)?.fingerprint(),
+        config_fingerprint: registry::fingerprint(settings),
+        is_local: matches!(settings.database.url, DatabaseUrl::Sqlite(_)),
+    };
+    let store = open_store(settings, Migrate::Never).await?;
+    let offset = store.clock_offset().await?;
+    let nodes: Vec<_> = store.nodes(registry::ALIVE, offset).await?.into_iter().map(Into::into).collect();
+    store.close().await;
+    Ok(doctor::judge(&nodes, &here))
 }
 
 /// Runs a node until it is told to leave and has left.
 ///
 /// # Errors
-/// [`StartError`] when it did not start.
-pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), StartError> {
+/// [`NodeError`] when it did not start or had to stop.
+pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), NodeError> {
     let mut signals = Signals::new().map_err(system("signals cannot be received"))?;
-    let key = settings.key_file.display();
-    let key = ClusterKey::read(&settings.key_file).map_err(system(format!("the key file {key} cannot be used")))?;
-    let store = open_store(&settings).await?;
+    let key = read_key(&settings)?;
+    let store = open_store(&settings, Migrate::Always).await?;
     let agreed = store.agree("key_fingerprint", &key.fingerprint()).await?;
     if agreed != key.fingerprint() {
-        return Err(StartError::OtherKey { ours: key.fingerprint(), agreed });
+        return Err(NodeError::OtherKey { ours: key.fingerprint(), agreed });
     }
     let place = &settings.storage.packages;
     let packages = Blobs::open(place).map_err(system(format!("the storage {place:?} cannot be used")))?;
-    let folder = std::env::temp_dir().join(format!("bowline-node-{}", std::process::id()));
-    let spool = Spool::open(&folder).map_err(system(format!("the spool {} cannot be made", folder.display())))?;
+    let cache = settings.cache.display();
+    let spool =
+        Spool::open(&settings.cache.join("spool")).map_err(system(format!("the cache {cache} cannot be used")))?;
     let catalog = Catalog::open(store.clone()).await?;
-    let deadline = settings.shutdown_deadline;
     let mut bound = Vec::new();
     for listener in &settings.listeners {
         let what = format!("listener `{}` cannot be bound to {}", listener.name, listener.address);
         bound.push(Bound::bind(listener).await.map_err(system(what))?);
     }
     let told: BTreeMap<_, _> = bound.iter().map(Bound::told).collect();
+    let member = Member::join(store.clone(), &settings, key.fingerprint(), told.clone(), packages.clone()).await?;
+    let deadline = settings.shutdown_deadline;
+    let (unfit, mut fitness) = watch::channel(None);
     let parts = Parts {
         settings: Arc::new(settings),
         auth: Auth::new(store.clone()),
@@ -109,6 +168,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         spool,
         catalog: catalog.clone(),
         pages: Pages::new(PAGES_BYTES_MAX),
+        files: Known::new(FILES_MAX, |_, _| 1),
+        fitness: fitness.clone(),
     };
     let router = router::router(parts);
     let (stop, stopping) = watch::channel(false);
@@ -116,9 +177,19 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     for bound in bound {
         serving.spawn(bound.serve(router.clone(), stopping.clone()));
     }
-    serving.spawn(async move { catalog.follow(stopping).await });
-    for (name, address) in &told {
-        tracing::info!(listener = name, address, "listening");
+    let mut tending = JoinSet::new();
+    tending.spawn({
+        let stopping = stopping.clone();
+        async move { catalog.follow(stopping).await }
+    });
+    tending.spawn({
+        let (store, stopping) = (store.clone(), stopping.clone());
+        async move { store.watch(stopping).await }
+    });
+    let name = member.name().to_owned();
+    tending.spawn(member.follow(stopping, unfit));
+    for (listener, address) in &told {
+        tracing::info!(listener, address, node = name, "listening");
     }
     if let Some(file) = ports_file {
         let ports = Ports { listeners: told, admin: None, admin_socket: None, pid: std::process::id() };
@@ -126,11 +197,28 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     }
     let notifier = Notifier::from_environment();
     notifier.ready();
-    while signals.next().await == Signal::Reload {
-        tracing::info!("a node's configuration is read at its start only; restart it");
-    }
+    let why = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => tracing::info!("a node's configuration is read at its start only; restart it"),
+                _ => break None,
+            },
+            Ok(why) = fitness.wait_for(Option::is_some) => break why.clone(),
+        }
+    };
     notifier.stopping();
-    tracing::info!(deadline_seconds = deadline.as_secs(), "leaving: no new connections");
+    let deadline = match &why {
+        None => {
+            tracing::info!(deadline_seconds = deadline.as_secs(), "leaving: no new connections");
+            deadline
+        }
+        Some(why) => {
+            tracing::error!("this node cannot go on: {why}; leaving");
+            // Long enough for the proxies to have asked `/__ping__`.
+            tokio::time::sleep(UNFIT_NOTICE).await;
+            deadline.min(UNFIT_DEADLINE)
+        }
+    };
     let _ = stop.send(true);
     let finished = async { while serving.join_next().await.is_some() {} };
     tokio::select! {
@@ -138,10 +226,17 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         () = tokio::time::sleep(deadline) => tracing::warn!("left at the deadline"),
         _ = signals.next() => tracing::warn!("left at a second signal"),
     }
-    let _ = std::fs::remove_dir_all(&folder);
-    store.close().await;
-    Ok(())
+    let tended = async { while tending.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_secs(5), tended).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), store.close()).await;
+    why.map_or(Ok(()), |why| Err(NodeError::Unfit(why)))
 }
 
 /// Rendered index pages: a repository of 20,000 projects fits several times.
 const PAGES_BYTES_MAX: u64 = 128 << 20;
+/// Rows of files that are asked for.
+const FILES_MAX: u64 = 100_000;
+/// How long a node that cannot go on answers 503 before it stops listening.
+const UNFIT_NOTICE: Duration = Duration::from_secs(3);
+/// How long its requests in flight may take then.
+const UNFIT_DEADLINE: Duration = Duration::from_secs(15);

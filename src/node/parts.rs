@@ -4,14 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use tokio::sync::watch;
 
 use super::auth::{Auth, Caller};
 use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
 use super::error::Failure;
+use super::known::Known;
 use super::pypi::Pages;
-use super::store::{Repository, Scope, Store};
+use super::registry::Unfit;
+use super::store::{KnownFile, Repository, Scope, Store};
 use crate::config::node::Settings;
+use crate::types::Sha256;
 
 /// Everything a request may need; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +34,10 @@ pub struct Parts {
     pub catalog: Catalog,
     /// Rendered index pages of Python repositories.
     pub pages: Pages,
+    /// Rows of files that were asked for, by repository, digest and name.
+    pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
+    /// Whether this node may go on.
+    pub fitness: watch::Receiver<Unfit>,
 }
 
 /// Where a request came from, as far as we believe it.

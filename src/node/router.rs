@@ -2,9 +2,13 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::extract::Path;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http::header::{CONNECTION, HeaderValue};
 
+use super::error::Failure;
 use super::parts::Parts;
 use super::pypi;
 
@@ -24,6 +28,17 @@ pub fn router(parts: Parts) -> Router {
         .route("/packages/{repository}/files/{digest}/{filename}", get(pypi::file))
         // twine, uv publish, poetry publish. What bounds the body is in the handler, piece by piece.
         .route("/packages/{repository}/legacy/", post(pypi::upload).layer(DefaultBodyLimit::disable()))
-        .fallback(async || super::error::Failure::not_found("page at this address"))
+        .fallback(async || Failure::not_found("page at this address"))
+        .layer(middleware::from_fn_with_state(parts.clone(), only_while_fit))
         .with_state(parts)
+}
+
+/// A node that cannot go on answers nobody any more, `/__ping__` least of all.
+async fn only_while_fit(State(parts): State<Parts>, request: Request, next: Next) -> Response {
+    if parts.fitness.borrow().is_none() {
+        return next.run(request).await;
+    }
+    let mut response = Failure::leaving().into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }

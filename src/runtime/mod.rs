@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod dice;
 pub mod limits;
+pub mod machine;
+pub mod mounts;
 pub mod ready;
 pub mod signal;
 pub mod socket_file;

@@ -11,6 +11,7 @@ mod harness;
 mod browser;
 mod check;
 mod clients;
+mod cluster;
 mod conf;
 mod demo;
 mod drain;

@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 /// Files of a small package in `folder`: wheel and source distribution.
-async fn make(folder: &Folder, name: &str, version: &str, content: &str) -> [String; 2] {
+pub async fn make(folder: &Folder, name: &str, version: &str, content: &str) -> [String; 2] {
     let script = script("packages.py");
     let root = folder.root().to_str().unwrap();
     run(&tool("python3"), &[&script, root, name, version, content], "").await.ok();
@@ -125,7 +125,7 @@ async fn imports(client: &Trusting, folder: &str) {
 }
 
 /// An upload as a form, with these fields and a file.
-async fn post(node: &Node, key: &str, fields: &[(&str, &str)], file: Option<(&str, &[u8])>) -> Response {
+pub async fn post(node: &Node, key: &str, fields: &[(&str, &str)], file: Option<(&str, &[u8])>) -> Response {
     let mut body = Vec::new();
     for (name, value) in fields {
         body.extend(format!("--bnd\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());

@@ -21,13 +21,20 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         site.secret_file(written, span, Some("make one with `bowline keygen FILE`, or copy that of another node"))
     });
     let limits = file.packages.get();
+    let cache = file.cache.get().and_then(|cache| cache.path.spanned());
+    let cache = match cache {
+        Some(path) => site.path(&path.get_ref().0, path.span()),
+        None => site.path(Path::new(default::CACHE_PATH), 0..0),
+    };
     Some(Settings {
+        name: file.name.get().map(|name| name.0.clone()),
         threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),
         external_url: file.external_url.get().map(|url| url.0.clone()),
         key_file: key_file?,
         listeners,
         database,
         storage: Storage { packages },
+        cache,
         packages: Packages {
             file_bytes_max: limits
                 .and_then(|limits| limits.file_bytes_max.get())

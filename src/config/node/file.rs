@@ -17,6 +17,8 @@ section! {
     File("the top level") {
         /// What this file configures.
         role: NodeRole = Required("\"node\""),
+        /// What `bowline doctor` and logs call this node. Default: the machine's name.
+        name: Name = Optional("\"node-a\""),
         /// Worker threads. Default: one per core.
         threads: Count<1, 1024> = Optional("4"),
         /// How clients reach the cluster: through the proxy. Default: as each client says in Host.
@@ -26,6 +28,7 @@ section! {
         listener: Vec<Spanned<Listener>> = AtLeastOne("[[listener]]"),
         database: Database = Table,
         storage: Storage = Table,
+        cache: Cache = Table,
         packages: Packages = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
@@ -63,6 +66,12 @@ section! {
         r#type: StorageType = shown(default::STORAGE_TYPE),
         /// The folder.
         path: FilePath = shown(default::STORAGE_PATH),
+    }
+
+    /// This machine's own disk: uploads on their way, and what can be fetched again. Nothing here needs a backup.
+    Cache("`[cache]`") {
+        /// The folder; not on a network filesystem. Several nodes of one machine may share it.
+        path: FilePath = shown(default::CACHE_PATH),
     }
 
     /// Package repositories.

@@ -16,6 +16,8 @@ use crate::types::{ListenAddress, Secret};
 /// A node's whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// For people; `None`: the machine's name.
+    pub name: Option<Arc<str>>,
     /// Worker threads; `None`: one per core.
     pub threads: Option<usize>,
     /// How clients reach the cluster, `https://host[:port]` without a slash at the end; `None`: as they say.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub database: Database,
     /// Where bytes are.
     pub storage: Storage,
+    /// A folder on this machine, for what may be lost.
+    pub cache: PathBuf,
     /// What may be uploaded.
     pub packages: Packages,
     /// The process log.

@@ -27,6 +27,7 @@ impl Directory {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root.join(INCOMING))?;
         fs::create_dir_all(root.join(KEPT))?;
+        fs::create_dir_all(root.join(MARKS))?;
         Ok(Self { root: root.into() })
     }
 
@@ -53,6 +54,19 @@ impl Directory {
             let _ = fs::remove_file(&beside);
         }
         kept.map_err(BlobError::Unavailable)
+    }
+
+    pub(super) fn mark(&self, mark: &str) -> io::Result<Vec<String>> {
+        let folder = self.root.join(MARKS);
+        fs::write(folder.join(mark), "")?;
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    pub(super) fn unmark(&self, mark: &str) -> io::Result<()> {
+        match fs::remove_file(self.root.join(MARKS).join(mark)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn size(&self, digest: &Sha256) -> Result<u64, BlobError> {
@@ -113,3 +127,4 @@ fn pump(mut file: File, length: u64, pieces: &mpsc::Sender<io::Result<Bytes>>) {
 
 const INCOMING: &str = "incoming";
 const KEPT: &str = "sha256";
+const MARKS: &str = "nodes";

@@ -62,6 +62,24 @@ impl Blobs {
         self.place.size(digest).await
     }
 
+    /// Leaves a mark that every node on the same storage sees, and returns all marks there are: those of nodes that share it.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn mark(&self, mark: &str) -> Result<Vec<String>, BlobError> {
+        let (place, mark) = (self.place.clone(), mark.to_owned());
+        blocking(move || place.mark(&mark).map_err(BlobError::Unavailable)).await
+    }
+
+    /// Takes a mark away.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn unmark(&self, mark: &str) -> Result<(), BlobError> {
+        let (place, mark) = (self.place.clone(), mark.to_owned());
+        blocking(move || place.unmark(&mark).map_err(BlobError::Unavailable)).await
+    }
+
     /// A range of a blob, which must lie within it.
     ///
     /// # Errors

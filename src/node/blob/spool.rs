@@ -12,10 +12,23 @@ use sha2::Digest as _;
 use crate::runtime::dice;
 use crate::types::Sha256;
 
-/// A folder on this machine.
+/// A folder on this machine that is this process's own.
 #[derive(Clone, Debug)]
 pub struct Spool {
-    folder: Arc<Path>,
+    own: Arc<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    folder: PathBuf,
+    /// Held for as long as the process lives, however it ends.
+    _lock: File,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
 }
 
 /// A file that is being written.
@@ -52,19 +65,29 @@ impl Drop for Removed {
 }
 
 impl Spool {
-    /// Uses this folder. What a process that was killed left in it goes: one node owns it.
+    /// Makes a folder of our own below this one. Those of processes that were killed go.
     ///
     /// # Errors
     /// It cannot be made or read.
-    pub fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "spool") {
-                fs::remove_file(path)?;
+    pub fn open(below: &Path) -> io::Result<Self> {
+        fs::create_dir_all(below)?;
+        let folder = below.join(format!("{:032x}", dice::unique()));
+        // Locked before it has the name others look for.
+        let hidden = folder.with_extension("new");
+        fs::create_dir(&hidden)?;
+        let lock = File::create(hidden.join(LOCK))?;
+        lock.lock()?;
+        fs::rename(&hidden, &folder)?;
+        for entry in fs::read_dir(below)? {
+            let other = entry?.path();
+            let is_left = other != folder
+                && other.extension().is_none()
+                && File::open(other.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+            if is_left {
+                let _ = fs::remove_dir_all(other);
             }
         }
-        Ok(Self { folder: folder.into() })
+        Ok(Self { own: Arc::new(Own { folder, _lock: lock }) })
     }
 
     /// Begins a file.
@@ -72,7 +95,7 @@ impl Spool {
     /// # Errors
     /// The disk is full or read-only.
     pub fn begin(&self) -> io::Result<Spooling> {
-        let path = self.folder.join(format!("{:032x}.spool", dice::unique()));
+        let path = self.own.folder.join(format!("{:032x}.spool", dice::unique()));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         let (sha256, md5, blake2) = (sha2::Sha256::new(), md5::Md5::new(), Blake2b::new());
         Ok(Spooling { file, path: Removed(path), size: 0, sha256, md5, blake2 })
@@ -148,3 +171,5 @@ fn hexadecimal(bytes: &[u8]) -> String {
         text
     })
 }
+
+const LOCK: &str = "lock";

@@ -22,7 +22,8 @@ async fn what_is_kept_reads_back_whole_and_in_ranges() {
     blobs.keep(&spooled).await.unwrap();
     blobs.keep(&spooled).await.unwrap();
     drop(spooled);
-    assert_eq!(std::fs::read_dir(dir.path().join("s")).unwrap().count(), 0, "the spool is empty again");
+    let own = std::fs::read_dir(dir.path().join("s")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read_dir(&own).unwrap().count(), 1, "of the spool its lock is left");
     assert_eq!(std::fs::read_dir(dir.path().join("b/incoming")).unwrap().count(), 0);
     assert_eq!(blobs.size(&digest).await.unwrap(), 700_000);
     assert_eq!(all(blobs.read(&digest, 0..700_000).await.unwrap()).await.unwrap(), bytes);
@@ -36,7 +37,8 @@ async fn what_is_kept_reads_back_whole_and_in_ranges() {
 async fn a_blob_that_became_shorter_is_an_error_and_no_short_answer() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap();
-    let spooled = Spool::open(&dir.path().join("s")).unwrap().whole(&[1; 5000]).unwrap();
+    let spool = Spool::open(&dir.path().join("s")).unwrap();
+    let spooled = spool.whole(&[1; 5000]).unwrap();
     blobs.keep(&spooled).await.unwrap();
     let name = spooled.digest().to_string();
     let stream = blobs.read(&spooled.digest(), 0..6000).await.unwrap();
@@ -44,10 +46,32 @@ async fn a_blob_that_became_shorter_is_an_error_and_no_short_answer() {
 }
 
 #[test]
-fn what_a_killed_process_left_is_swept() {
+fn what_a_killed_process_left_is_swept_and_what_a_living_one_has_stays() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("x.spool"), "half").unwrap();
+    let left = dir.path().join("killed");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("lock"), "").unwrap();
+    std::fs::write(left.join("x.spool"), "half").unwrap();
     std::fs::write(dir.path().join("other"), "not ours").unwrap();
-    Spool::open(dir.path()).unwrap();
+    let one = Spool::open(dir.path()).unwrap();
+    let kept = one.whole(b"x").unwrap();
+    let two = Spool::open(dir.path()).unwrap();
+    assert!(!left.exists() && kept.path().exists());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3, "two spools and what is not ours");
+    drop((kept, one, two));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn nodes_on_one_storage_see_one_anothers_marks() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap();
+    let (a, b) = (open(), open());
+    assert_eq!(a.mark("a").await.unwrap(), ["a"]);
+    let mut seen = b.mark("b").await.unwrap();
+    seen.sort();
+    assert_eq!(seen, ["a", "b"]);
+    b.unmark("a").await.unwrap();
+    b.unmark("a").await.unwrap();
+    assert_eq!(b.mark("b").await.unwrap(), ["b"]);
 }

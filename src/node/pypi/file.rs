@@ -31,7 +31,9 @@ pub async fn file(
         Some(name) => (name, true),
         None => (filename.as_str(), false),
     };
-    let known = parts.store.file(repository.id, &digest.to_string(), name).await?.ok_or_else(missing)?;
+    let key = (repository.id, digest, name.to_owned());
+    let read = async || parts.store.file(repository.id, &digest.to_string(), name).await;
+    let known = parts.files.get::<Failure>(key, repository.generation, read).await?.ok_or_else(missing)?;
     let (wanted, content_type) = match (wants_metadata, &known.metadata_sha256) {
         (false, _) => (digest, "application/octet-stream"),
         (true, Some(metadata)) => (metadata.parse().map_err(|_| missing())?, "text/plain; charset=utf-8"),

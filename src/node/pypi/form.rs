@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use multer::{Constraints, Multipart, SizeLimit};
+use serde_json::{Value, json};
 
 use crate::node::blob::{Spool, Spooled, Spooling};
 use crate::node::error::Failure;
@@ -29,6 +30,14 @@ impl Form {
     /// The first value of a field that is not blank.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.iter().map(|value| value.trim()).find(|value| !value.is_empty())
+    }
+
+    /// What it says of the release, by PyPI's names for the fields of core metadata: strings, and lists where a field may
+    /// come several times.
+    pub fn record(&self) -> Value {
+        let once = ONCE.iter().filter_map(|name| Some((*name, json!(self.get(name)?))));
+        let often = OFTEN.iter().filter_map(|name| Some((*name, json!(self.fields.get(*name)?))));
+        once.chain(often).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Reads the whole body.
@@ -103,3 +112,37 @@ fn broken(error: &multer::Error, file_bytes_max: u64) -> Failure {
         _ => Failure::bad(format!("The upload broke off or is malformed: {error}")),
     }
 }
+
+const ONCE: &[&str] = &[
+    "author",
+    "author_email",
+    "description",
+    "description_content_type",
+    "download_url",
+    "home_page",
+    "keywords",
+    "license",
+    "license_expression",
+    "maintainer",
+    "maintainer_email",
+    "metadata_version",
+    "name",
+    "pyversion",
+    "requires_python",
+    "summary",
+    "version",
+];
+const OFTEN: &[&str] = &[
+    "classifiers",
+    "dynamic",
+    "license_file",
+    "license_files",
+    "obsoletes_dist",
+    "platform",
+    "project_urls",
+    "provides_dist",
+    "provides_extra",
+    "requires_dist",
+    "requires_external",
+    "supported_platform",
+];

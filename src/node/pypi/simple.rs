@@ -17,7 +17,6 @@ use http::header::{
     LOCATION, VARY,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
-use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Digest;
@@ -25,20 +24,20 @@ use sha2::Digest;
 use super::name;
 use super::negotiate::{self, Form};
 use crate::node::error::Failure;
+use crate::node::known::Known;
 use crate::node::parts::{Origin, Parts};
 use crate::node::store::{PackageFile, Project, Repository};
 use crate::telemetry::Timestamp;
 use crate::types::Sha256;
 
-/// Rendered pages, bounded in bytes, shared by all requests.
+/// Rendered pages, bounded in bytes, shared by all requests; `None`: there is no such project.
 #[derive(Clone)]
-pub struct Pages(Cache<Key, Arc<Page>>);
+pub struct Pages(Known<Key, Option<Arc<Page>>>);
 
 /// Which page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     repository: i64,
-    generation: i64,
     /// `None`: the list of projects.
     project: Option<String>,
     form: Form,
@@ -56,8 +55,11 @@ struct Page {
 impl Pages {
     /// At most this many bytes.
     pub fn new(bytes_max: u64) -> Self {
-        let weigh = |_: &Key, page: &Arc<Page>| u32::try_from(page.plain.len() + page.gzip.len()).unwrap_or(u32::MAX);
-        Self(Cache::builder().weigher(weigh).max_capacity(bytes_max).build())
+        let weigh = |_: &Key, page: &Option<Arc<Page>>| {
+            let bytes = page.as_ref().map_or(0, |page| page.plain.len() + page.gzip.len());
+            u32::try_from(bytes + PAGE_OVERHEAD).unwrap_or(u32::MAX)
+        };
+        Self(Known::new(bytes_max, weigh))
     }
 }
 
@@ -80,13 +82,13 @@ pub async fn root(
 ) -> Result<Response, Failure> {
     let repository = parts.readable(&repository, &fields, origin).await?;
     let key = key(&repository, None, &fields, &asked);
-    if let Some(page) = parts.pages.0.get(&key) {
-        return Ok(page.answer(&repository, &fields));
-    }
-    let projects = parts.store.projects(repository.id).await?;
-    let page = Arc::new(Page::new(render_root(&projects, key.form), key.form));
-    parts.pages.0.insert(key, Arc::clone(&page));
-    Ok(page.answer(&repository, &fields))
+    let form = key.form;
+    let read = async || {
+        let projects = parts.store.projects(repository.id).await?;
+        Ok(Some(Arc::new(Page::new(render_root(&projects, form), form))))
+    };
+    let page = parts.pages.0.get::<Failure>(key, repository.generation, read).await?;
+    page.map(|page| page.answer(&repository, &fields)).ok_or_else(|| Failure::not_found("list of projects"))
 }
 
 /// `/packages/{repository}/simple/{project}/`: every file of a project.
@@ -106,16 +108,15 @@ pub async fn project(
         return Ok(moved(&format!("../{normal}/")));
     }
     let key = key(&repository, Some(normal), &fields, &asked);
-    if let Some(page) = parts.pages.0.get(&key) {
-        return Ok(page.answer(&repository, &fields));
-    }
-    let found = parts.store.project(repository.id, &project).await?;
-    let Some((found, files)) = found.filter(|(project, _)| project.status != "quarantined") else {
-        return Err(Failure::not_found(format_args!("project `{project}` in repository `{}`", repository.name)));
+    let form = key.form;
+    let read = async || {
+        let found = parts.store.project(repository.id, &project).await?;
+        let shown = found.filter(|(project, _)| project.status != "quarantined");
+        Ok(shown.map(|(project, files)| Arc::new(Page::new(render_project(&project, &files, form), form))))
     };
-    let page = Arc::new(Page::new(render_project(&found, &files, key.form), key.form));
-    parts.pages.0.insert(key, Arc::clone(&page));
-    Ok(page.answer(&repository, &fields))
+    let page = parts.pages.0.get::<Failure>(key, repository.generation, read).await?;
+    let missing = || Failure::not_found(format_args!("project `{project}` in repository `{}`", repository.name));
+    page.map(|page| page.answer(&repository, &fields)).ok_or_else(missing)
 }
 
 /// The URL with a slash at its end, relative to the one without.
@@ -130,7 +131,7 @@ pub fn moved(to: &str) -> Response {
 fn key(repository: &Repository, project: Option<String>, fields: &HeaderMap, asked: &Asked) -> Key {
     let accept: Vec<&str> = fields.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let form = negotiate::form(&accept, asked.format.as_deref());
-    Key { repository: repository.id, generation: repository.generation, project, form }
+    Key { repository: repository.id, project, form }
 }
 
 impl Page {
@@ -298,6 +299,8 @@ fn escaped(text: &str) -> String {
     out
 }
 
+/// What an entry without a page weighs.
+const PAGE_OVERHEAD: usize = 256;
 /// The version of the simple API these pages speak (PEP 629, 700, 792).
 const API: &str = "1.4";
 

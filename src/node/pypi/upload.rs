@@ -37,7 +37,8 @@ pub async fn upload(
         return Err(Failure::bad(format!("Repository `{}` takes no Python packages", repository.name)));
     };
     let form = Form::read(&fields, body, &parts.spool, parts.settings.packages.file_bytes_max).await?;
-    let Checked { project, named, filename, spooled, metadata } = check(form).await?;
+    let Checked { project, named, filename, spooled, metadata, record } = check(form).await?;
+    let record = record.to_string();
 
     let metadata = metadata.map(|text| parts.spool.whole(&text)).transpose()?;
     // Bytes before rows: whatever happens in between leaves bytes that nobody names, never a name without bytes.
@@ -62,6 +63,9 @@ pub async fn upload(
         blake2: &spooled.blake2,
         requires_python: named.requires_python.as_deref(),
         metadata_sha256: metadata_sha256.as_deref(),
+        provenance_sha256: None,
+        location: "",
+        record: &record,
     };
     match parts.store.publish(&file, &deed).await? {
         Published::New => {
@@ -85,6 +89,8 @@ struct Checked {
     spooled: Spooled,
     /// Core metadata to serve beside it.
     metadata: Option<Vec<u8>>,
+    /// What the form says of the release.
+    record: serde_json::Value,
 }
 
 struct Release {
@@ -128,7 +134,8 @@ async fn check(mut form: Form) -> Result<Checked, Failure> {
     let looked = tokio::task::spawn_blocking(move || wheel::inspect(&path, &of.0, &of.1)).await;
     let metadata = looked.map_err(std::io::Error::other)?.map_err(Failure::bad)?;
     let Filename { kind, .. } = named;
-    Ok(Checked { project, named: Release { version, kind, requires_python }, filename, spooled, metadata })
+    let record = form.record();
+    Ok(Checked { project, named: Release { version, kind, requires_python }, filename, spooled, metadata, record })
 }
 
 /// Every digest that was sent must be that of what was sent.

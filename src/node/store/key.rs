@@ -79,13 +79,13 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn key(&self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
-        let row: Option<(String, String, Option<String>)> = with!(self, pool => {
+        let row: Option<(String, String, Option<String>)> = with!(self, pool => Ok(
             sqlx::query_as(
                 "SELECT name, scope, repository FROM api_key
                  WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
             )
             .bind(hash).bind(now()).fetch_optional(pool).await?
-        });
+        ))?;
         // A scope this program does not know, written by a newer one, allows nothing here.
         Ok(row.and_then(|(name, scope, repository)| Some(ApiKey { name, scope: Scope::parse(&scope)?, repository })))
     }

@@ -6,45 +6,68 @@
 mod audit;
 mod key;
 mod package;
+mod registry;
 mod repository;
+mod schema;
+mod servers;
 
+use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, SqlitePool};
+use tokio::sync::watch;
 
 pub use self::audit::Deed;
 pub use self::key::{ApiKey, NewKey, Scope};
 pub use self::package::{KnownFile, NewFile, PackageFile, Project, Published};
+pub use self::registry::{Beat, NodeRow};
 pub use self::repository::{Language, Repository};
+pub use self::schema::Migrate;
+use self::servers::Servers;
 use crate::config::node::DatabaseUrl;
 use crate::runtime::{clock, dice};
-
-/// The migrations this program knows.
-static MIGRATIONS: Migrator = sqlx::migrate!("src/node/store/migrations");
 
 /// A database.
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Db,
+    /// For one answer: what the database should have given up itself by then.
+    patience: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Db {
     Sqlite(SqlitePool),
-    Postgres(PgPool),
+    Postgres(Arc<Servers>),
 }
 
-/// Does the same with whichever database it is.
+// The options of a connection hold a password.
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+        })
+    }
+}
+
+/// Does the same with whichever database it is; the body gives a `Result`.
 macro_rules! with {
     ($store:expr, $pool:ident => $body:expr) => {
         match &$store.db {
-            $crate::node::store::Db::Sqlite($pool) => $body,
-            $crate::node::store::Db::Postgres($pool) => $body,
+            $crate::node::store::Db::Sqlite($pool) => {
+                $crate::node::store::bounded($store.patience, async { $body }).await
+            }
+            $crate::node::store::Db::Postgres(servers) => match servers.pool() {
+                Ok(pool) => {
+                    let $pool = &*pool;
+                    $crate::node::store::bounded($store.patience, async { $body }).await
+                }
+                Err(lost) => Err(lost),
+            },
         }
     };
 }
@@ -55,22 +78,37 @@ macro_rules! within {
     ($store:expr, $tx:ident => $body:expr) => {
         match &$store.db {
             $crate::node::store::Db::Sqlite(pool) => {
-                // Writers queue up at the beginning: one that has read first could not become a writer later.
-                let mut $tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-                let result = $body?;
-                $tx.commit().await?;
-                Ok(result)
+                let work = async {
+                    // Writers queue up at the beginning: one that has read first could not become a writer later.
+                    let mut $tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+                    let result = $body?;
+                    $tx.commit().await?;
+                    Ok(result)
+                };
+                $crate::node::store::bounded($store.patience, work).await
             }
-            $crate::node::store::Db::Postgres(pool) => {
-                let mut $tx = pool.begin().await?;
-                let result = $body?;
-                $tx.commit().await?;
-                Ok(result)
-            }
+            $crate::node::store::Db::Postgres(servers) => match servers.pool() {
+                Ok(pool) => {
+                    let work = async {
+                        let mut $tx = pool.begin().await?;
+                        let result = $body?;
+                        $tx.commit().await?;
+                        Ok(result)
+                    };
+                    $crate::node::store::bounded($store.patience, work).await
+                }
+                Err(lost) => Err(lost),
+            },
         }
     };
 }
 use within;
+
+/// A database that hangs is one that is away.
+async fn bounded<T>(patience: Duration, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let done = tokio::time::timeout(patience, work).await;
+    done.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
+}
 
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +122,15 @@ pub enum StoreError {
     /// A fault of ours, or of the database.
     #[error("the database refuses: {0}")]
     Broken(#[source] sqlx::Error),
-    /// The schema was made by another version of the program.
-    #[error("the schema of the database does not fit: {0}")]
-    Schema(#[source] sqlx::migrate::MigrateError),
+    /// None of several servers takes writes.
+    #[error("no database server takes writes")]
+    NoPrimary,
+    /// The schema could not be brought up to date.
+    #[error("the schema of the database cannot be brought up to date: {0}")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// The schema is not one this program can work with.
+    #[error("the schema of the database does not fit this program: {0}")]
+    Schema(String),
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -101,15 +145,15 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// PostgreSQL: connection exceptions (08), shutting down or starting (57P), too many connections (53300), read-only standby
-/// (25006), serialization (40). SQLite: busy (5), locked (6), disk full (13) and their extended codes.
+/// PostgreSQL: connection exceptions (08), cancelled for its time (57014), shutting down or starting (57P), out of
+/// something (53), read-only standby (25006), serialization (40), a lock that took too long (55P03). SQLite: busy (5), locked (6), disk full (13) and their extended codes.
 fn is_passing(code: &str) -> bool {
     if let Ok(number) = code.parse::<u32>()
         && code.len() < 5
     {
         return matches!(number & 0xff, 5 | 6 | 13);
     }
-    ["08", "57P", "53", "25006", "40"].iter().any(|class| code.starts_with(class))
+    ["08", "57014", "57P", "53", "25006", "40", "55P03"].iter().any(|class| code.starts_with(class))
 }
 
 /// Bounds on what the program asks of the database.
@@ -122,24 +166,36 @@ pub struct Bounds {
 }
 
 impl Store {
-    /// Connects, and brings an empty or older database to this program's schema.
+    /// Connects, and sees to the schema.
     ///
     /// # Errors
     /// The database cannot be reached or made, or its schema is another program's.
-    pub async fn open(url: &DatabaseUrl, bounds: Bounds) -> Result<Self, StoreError> {
+    pub async fn open(url: &DatabaseUrl, bounds: Bounds, migrate: Migrate) -> Result<Self, StoreError> {
         let db = match url {
             DatabaseUrl::Sqlite(path) => Db::Sqlite(sqlite(path.clone(), bounds).await?),
-            DatabaseUrl::Postgres(url) => {
-                let options = PgConnectOptions::from_str(url.expose())?
-                    .application_name("bowline")
-                    .options([("statement_timeout", bounds.timeout.as_millis().to_string())]);
-                let pool = PgPoolOptions::new().max_connections(bounds.connections).acquire_timeout(bounds.timeout);
-                Db::Postgres(pool.connect_with(options).await?)
-            }
+            DatabaseUrl::Postgres(url) => Db::Postgres(Arc::new(Servers::open(url.expose(), bounds).await?)),
         };
-        let store = Self { db };
-        with!(store, pool => MIGRATIONS.run(pool).await).map_err(StoreError::Schema)?;
+        let store = Self { db, patience: bounds.timeout + GRACE };
+        // Nodes that start at once on one file take turns; PostgreSQL has a lock of its own for this.
+        let _turn = match url {
+            DatabaseUrl::Sqlite(path) => Some(schema::turn(path.clone()).await?),
+            DatabaseUrl::Postgres(_) => None,
+        };
+        store.prepare(migrate).await?;
         Ok(store)
+    }
+
+    /// Looks after the connection until told to stop.
+    pub async fn watch(&self, mut stop: watch::Receiver<bool>) {
+        match &self.db {
+            Db::Sqlite(_) => drop(stop.wait_for(|stop| *stop).await),
+            Db::Postgres(servers) => servers.watch(stop).await,
+        }
+    }
+
+    /// For one machine only.
+    pub fn is_local(&self) -> bool {
+        matches!(self.db, Db::Sqlite(_))
     }
 
     /// The value all nodes agreed on under this name; the first to tell decides.
@@ -156,7 +212,10 @@ impl Store {
 
     /// Lets every connection go.
     pub async fn close(&self) {
-        with!(self, pool => pool.close().await);
+        match &self.db {
+            Db::Sqlite(pool) => pool.close().await,
+            Db::Postgres(servers) => servers.close().await,
+        }
     }
 }
 
@@ -172,6 +231,9 @@ async fn sqlite(path: PathBuf, bounds: Bounds) -> Result<SqlitePool, sqlx::Error
     let pool = SqlitePoolOptions::new().max_connections(bounds.connections).acquire_timeout(bounds.timeout);
     pool.connect_with(options).await
 }
+
+/// What an answer may take longer than the database was given.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A new row's id: positive, random, so that nodes need not ask one another.
 fn new_id() -> i64 {

@@ -64,6 +64,12 @@ pub struct NewFile<'a> {
     pub requires_python: Option<&'a str>,
     /// SHA-256 of the core metadata's blob.
     pub metadata_sha256: Option<&'a str>,
+    /// SHA-256 of the blob that tells where it comes from (PEP 740).
+    pub provenance_sha256: Option<&'a str>,
+    /// `''`, or where in a CRAN tree.
+    pub location: &'a str,
+    /// What its publisher says of it, JSON.
+    pub record: &'a str,
 }
 
 /// How a publication ended.
@@ -85,7 +91,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn projects(&self, repository: i64) -> Result<Vec<Project>, StoreError> {
-        let mut rows: Vec<Project> = with!(self, pool => {
+        let mut rows: Vec<Project> = with!(self, pool => Ok(
             sqlx::query_as(
                 "SELECT p.id, p.name, p.normal_name, p.status, p.status_reason
                  FROM project p JOIN subscription u ON u.source_id = p.source_id
@@ -93,7 +99,7 @@ impl Store {
                  ORDER BY p.normal_name, u.position",
             )
             .bind(repository).fetch_all(pool).await?
-        });
+        ))?;
         rows.dedup_by(|later, first| later.normal_name == first.normal_name);
         Ok(rows)
     }
@@ -143,14 +149,15 @@ impl Store {
                     .bind(file.source_id).bind(file.project.1).fetch_one(&mut *tx).await?;
             let inserted = if matches!(status.as_str(), "active" | "deprecated") {
                 sqlx::query(
-                    "INSERT INTO file (id, project_id, source_id, filename, version, kind, size, sha256, md5, blake2,
-                                       requires_python, metadata_sha256, uploaded_at, uploaded_by)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-                     ON CONFLICT (source_id, filename) DO NOTHING",
+                    "INSERT INTO file (id, project_id, source_id, location, filename, version, kind, size, sha256, md5, blake2,
+                                       requires_python, metadata_sha256, provenance_sha256, record, uploaded_at, uploaded_by)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                     ON CONFLICT (source_id, location, filename) DO NOTHING",
                 )
-                .bind(new_id()).bind(project).bind(file.source_id).bind(file.filename).bind(file.version)
-                .bind(file.kind).bind(file.size).bind(file.sha256).bind(file.md5).bind(file.blake2)
-                .bind(file.requires_python).bind(file.metadata_sha256).bind(at).bind(by.who)
+                .bind(new_id()).bind(project).bind(file.source_id).bind(file.location).bind(file.filename)
+                .bind(file.version).bind(file.kind).bind(file.size).bind(file.sha256).bind(file.md5).bind(file.blake2)
+                .bind(file.requires_python).bind(file.metadata_sha256).bind(file.provenance_sha256).bind(file.record)
+                .bind(at).bind(by.who)
                 .execute(&mut *tx).await?.rows_affected()
             } else {
                 0
@@ -167,8 +174,8 @@ impl Store {
                 Ok(Published::Closed(status))
             } else {
                 let there: (String, Option<i64>) =
-                    sqlx::query_as("SELECT sha256, removed_at FROM file WHERE source_id = $1 AND filename = $2")
-                        .bind(file.source_id).bind(file.filename).fetch_one(&mut *tx).await?;
+                    sqlx::query_as("SELECT sha256, removed_at FROM file WHERE source_id = $1 AND location = $2 AND filename = $3")
+                        .bind(file.source_id).bind(file.location).bind(file.filename).fetch_one(&mut *tx).await?;
                 let is_same = there.0 == file.sha256 && there.1.is_none();
                 Ok(if is_same { Published::Same } else { Published::Conflict })
             }

@@ -77,7 +77,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn repositories(&self) -> Result<Vec<Repository>, StoreError> {
-        let rows: Vec<(i64, String, String, bool, i64, Option<i64>)> = with!(self, pool => {
+        let rows: Vec<(i64, String, String, bool, i64, Option<i64>)> = with!(self, pool => Ok(
             sqlx::query_as(
                 "SELECT r.id, r.name, r.language, r.anonymous_read, r.generation,
                         (SELECT s.id FROM subscription u JOIN source s ON s.id = u.source_id
@@ -85,7 +85,7 @@ impl Store {
                  FROM repository r ORDER BY r.name",
             )
             .fetch_all(pool).await?
-        });
+        ))?;
         // One of a language this program does not know is a newer program's business.
         let known = rows.into_iter().filter_map(|(id, name, language, anonymous_read, generation, upload_source)| {
             let language = Language::parse(&language)?;

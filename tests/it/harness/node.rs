@@ -15,6 +15,7 @@ pub struct Node {
     /// `IP:PORT` of its listener.
     pub address: String,
     name: String,
+    more: String,
 }
 
 impl Node {
@@ -28,12 +29,12 @@ impl Node {
 
     /// Another one on the same data, key and all.
     pub async fn beside(&self, name: &str) -> Self {
-        Self::start_in(name, Arc::clone(&self.folder), "").await
+        Self::start_in(name, Arc::clone(&self.folder), &self.more).await
     }
 
     pub async fn start_in(name: &str, folder: Arc<Folder>, more: &str) -> Self {
         let config = format!(
-            "role = \"node\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
+            "role = \"node\"\nname = \"{name}\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
              trusted = [\"127.0.0.1\"]\n{more}"
         );
         let file = folder.write(&format!("{name}.toml"), config);
@@ -51,7 +52,7 @@ impl Node {
         let told: serde_json::Value = serde_json::from_str(&text).unwrap();
         let address = told["listeners"]["http"].as_str().unwrap().to_owned();
         assert_eq!(get(&address, "/__ping__").await.status, 200);
-        Self { child, folder, address, name: name.to_owned() }
+        Self { child, folder, address, name: name.to_owned(), more: more.to_owned() }
     }
 
     /// Its configuration.

@@ -1,17 +1,34 @@
 -- Written so that SQLite and PostgreSQL read it alike: text, 64-bit integers and booleans only. Times are microseconds
 -- since 1970, digests lower-case hexadecimal, ids random positive integers made by the node.
 
--- Which programs may run beside this schema: those whose last known migration is at least `tolerates`.
+-- Which programs may run beside this schema: those whose last known migration is at least `tolerates`. A migration that
+-- takes something away from older programs raises it.
 CREATE TABLE schema_guard (
     one BIGINT PRIMARY KEY CHECK (one = 1),
     tolerates BIGINT NOT NULL
 );
 INSERT INTO schema_guard (one, tolerates) VALUES (1, 1);
 
--- What all nodes must agree on: the key's fingerprint, the storage marker.
+-- What all nodes must agree on: the key's fingerprint.
 CREATE TABLE fact (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
+);
+
+-- The registry: one row per process that runs or ran lately.
+CREATE TABLE node (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    -- Tells machines apart: SQLite is for one.
+    machine TEXT NOT NULL,
+    version TEXT NOT NULL,
+    -- The last migration it knows.
+    schema_known BIGINT NOT NULL,
+    started_at BIGINT NOT NULL,
+    -- By the database's clock, like everything that two machines compare.
+    seen_at BIGINT NOT NULL,
+    -- What it says of itself, JSON: see `registry::Report`.
+    report TEXT NOT NULL
 );
 
 CREATE TABLE api_key (
@@ -80,6 +97,8 @@ CREATE TABLE file (
     id BIGINT PRIMARY KEY,
     project_id BIGINT NOT NULL REFERENCES project (id),
     source_id BIGINT NOT NULL REFERENCES source (id),
+    -- Where in the source's tree: '' for what PyPI has and for CRAN's sources, 'linux/bookworm/4.2' for a binary.
+    location TEXT NOT NULL,
     filename TEXT NOT NULL,
     version TEXT NOT NULL,
     kind TEXT NOT NULL,
@@ -90,13 +109,20 @@ CREATE TABLE file (
     requires_python TEXT,
     -- SHA-256 of the core metadata, a blob of its own.
     metadata_sha256 TEXT,
+    -- SHA-256 of what was uploaded to prove where it comes from (PEP 740), a blob of its own.
+    provenance_sha256 TEXT,
+    -- What its publisher says of it, JSON: PyPI's metadata fields, or CRAN's DESCRIPTION.
+    record TEXT NOT NULL,
     -- NULL: not yanked; else the reason, which may be empty.
     yanked TEXT,
+    yanked_at BIGINT,
+    -- NULL: shown; else it was moved to CRAN's Archive then.
+    archived_at BIGINT,
     uploaded_at BIGINT NOT NULL,
     uploaded_by TEXT NOT NULL,
     -- A removed file keeps its row, because its name is never given to other bytes.
     removed_at BIGINT,
-    UNIQUE (source_id, filename)
+    UNIQUE (source_id, location, filename)
 );
 CREATE INDEX file_project ON file (project_id);
 CREATE INDEX file_sha256 ON file (sha256);

@@ -1,0 +1,302 @@
+//! The checklist of a highly available set-up, judged from what every node says of itself. Pure.
+
+use serde::Serialize;
+
+use super::{Seen, StorageReport};
+
+/// How a point of the list stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, but not as well as it could.
+    Warn,
+    /// Something will be lost or refused.
+    Fail,
+}
+
+/// One point of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// A name from a closed set, such as `same_version`.
+    pub name: &'static str,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was found, one sentence.
+    pub found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+}
+
+fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy: &'static str) -> Check {
+    let remedy = (verdict != Verdict::Ok).then_some(remedy);
+    Check { name, verdict, found: found.into(), remedy }
+}
+
+/// What the host that asks knows itself.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// Of the key file here.
+    pub key_fingerprint: String,
+    /// Of the configuration here.
+    pub config_fingerprint: String,
+    /// The database is one file on one machine.
+    pub is_local: bool,
+}
+
+/// Judges. `nodes`: those alive.
+pub fn judge(nodes: &[Seen], here: &Here) -> Vec<Check> {
+    let mut list = vec![alive(nodes), database(nodes, here)];
+    list.push(same(
+        "same_version",
+        "version",
+        nodes.iter().map(|node| (name(node), node.row.version.clone())),
+        Verdict::Warn,
+        "run the same version everywhere; different ones are for the time of an update only",
+    ));
+    let config = nodes.iter().map(|node| (name(node), node.report.config_fingerprint.clone()));
+    list.push(same(
+        "same_configuration",
+        "configuration",
+        config.chain([("this file".to_owned(), here.config_fingerprint.clone())]),
+        Verdict::Fail,
+        "make `external_url` and `[packages]` the same on every node, then restart those that differ",
+    ));
+    let key = nodes.iter().map(|node| (name(node), node.report.key_fingerprint.clone()));
+    list.push(same(
+        "same_key",
+        "key",
+        key.chain([("this file".to_owned(), here.key_fingerprint.clone())]),
+        Verdict::Fail,
+        "copy the key file of one node to all others, mode 0600",
+    ));
+    list.extend(storage(nodes));
+    list.push(clocks(nodes));
+    list.extend(mounts(nodes));
+    list.push(same(
+        "same_account",
+        "uid:gid",
+        nodes.iter().map(|node| (name(node), format!("{}:{}", node.report.uid, node.report.gid))),
+        Verdict::Fail,
+        "give the account that runs bowline the same uid and gid on every machine",
+    ));
+    list
+}
+
+fn alive(nodes: &[Seen]) -> Check {
+    let names: Vec<String> = nodes.iter().map(name).collect();
+    let verdict = if nodes.len() < 2 { Verdict::Warn } else { Verdict::Ok };
+    let found = match nodes.len() {
+        0 => "no node runs".to_owned(),
+        1 => format!("one node runs: {}", names[0]),
+        n => format!("{n} nodes run: {}", names.join(", ")),
+    };
+    check("nodes", verdict, found, "start a second node: with one, nothing is highly available")
+}
+
+fn database(nodes: &[Seen], here: &Here) -> Check {
+    let mut machines: Vec<&str> = nodes.iter().map(|node| node.row.machine.as_str()).collect();
+    machines.sort_unstable();
+    machines.dedup();
+    let remedy = "move to PostgreSQL: set `database.url` to postgres://… on every node";
+    match (here.is_local, machines.len() > 1) {
+        (true, true) => check("database", Verdict::Fail, "SQLite, written by several machines", remedy),
+        (true, false) => check("database", Verdict::Warn, "SQLite: one machine only", remedy),
+        (false, _) => check("database", Verdict::Ok, "PostgreSQL, and every node here writes to it", remedy),
+    }
+}
+
+/// All say the same.
+fn same(
+    check_name: &'static str,
+    what: &str,
+    said: impl Iterator<Item = (String, String)>,
+    else_: Verdict,
+    remedy: &'static str,
+) -> Check {
+    let said: Vec<(String, String)> = said.collect();
+    let mut values: Vec<&str> = said.iter().map(|(_, value)| value.as_str()).collect();
+    values.sort_unstable();
+    values.dedup();
+    match values.as_slice() {
+        [] => check(check_name, Verdict::Ok, format!("no {what} to compare"), remedy),
+        [one] => check(check_name, Verdict::Ok, format!("{what} {one}"), remedy),
+        _ => {
+            let all: Vec<String> = said.iter().map(|(node, value)| format!("{node}: {value}")).collect();
+            check(check_name, else_, format!("more than one {what}: {}", all.join(", ")), remedy)
+        }
+    }
+}
+
+fn each_storage(nodes: &[Seen]) -> impl Iterator<Item = (&Seen, &String, &StorageReport)> {
+    nodes.iter().flat_map(|node| node.report.storage.iter().map(move |(class, report)| (node, class, report)))
+}
+
+/// Every node sees every other's mark.
+fn storage(nodes: &[Seen]) -> Vec<Check> {
+    let remedy = "mount the same export, or name the same bucket, on every node, writable by its account";
+    let mut list = Vec::new();
+    for (node, class, report) in each_storage(nodes) {
+        if let Some(error) = &report.error {
+            let found = format!("{} cannot use {class} at {}: {error}", name(node), report.place);
+            list.push(check("storage", Verdict::Fail, found, remedy));
+            continue;
+        }
+        let unseen: Vec<String> = nodes.iter().filter(|other| !report.sees.contains(&other.row.id)).map(name).collect();
+        if !unseen.is_empty() {
+            let found = format!(
+                "{} does not find the mark of {} in {class} at {}: they do not share it",
+                name(node),
+                unseen.join(", "),
+                report.place
+            );
+            list.push(check("storage", Verdict::Fail, found, remedy));
+        }
+    }
+    if list.is_empty() {
+        list.push(check("storage", Verdict::Ok, "every node finds every node's mark", remedy));
+    }
+    list
+}
+
+fn clocks(nodes: &[Seen]) -> Check {
+    let remedy = "keep the clocks synchronised: chrony or systemd-timesyncd on every machine, the database's too";
+    let worst = nodes.iter().max_by_key(|node| node.report.clock_offset.unsigned_abs());
+    let Some(worst) = worst else { return check("clocks", Verdict::Ok, "no clock to compare", remedy) };
+    let offset = worst.report.clock_offset;
+    let verdict = match offset.unsigned_abs() {
+        0..200_000 => Verdict::Ok,
+        200_000..1_000_000 => Verdict::Warn,
+        _ => Verdict::Fail,
+    };
+    let seconds = std::time::Duration::from_micros(offset.unsigned_abs()).as_secs_f64();
+    let way = if offset < 0 { "behind" } else { "ahead of" };
+    check("clocks", verdict, format!("{} is {seconds:.3} s {way} the database, and nobody more", name(worst)), remedy)
+}
+
+/// NFS clients believe for up to a minute that a file is not there which another node has just written.
+fn mounts(nodes: &[Seen]) -> Vec<Check> {
+    let mut list = Vec::new();
+    for (node, class, report) in each_storage(nodes) {
+        let Some(kind) = report.filesystem.as_deref().filter(|kind| kind.starts_with("nfs")) else { continue };
+        let option = |name: &str| {
+            report.options.iter().rev().find_map(|o| o.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+        };
+        let is_fresh = option("lookupcache").is_some_and(|value| value == "pos" || value == "none")
+            || report.options.iter().any(|o| o == "noac")
+            || option("actimeo")
+                .or_else(|| option("acdirmax"))
+                .and_then(|s| s.parse::<u32>().ok())
+                .is_some_and(|s| s <= 5);
+        let version = option("vers").unwrap_or_else(|| if kind == "nfs4" { "4".into() } else { "3".into() });
+        let is_version = version.starts_with('3') || version.starts_with('4');
+        let is_soft = report.options.iter().any(|o| o == "soft");
+        let said = format!("{}: {class} on NFS {version}", name(node));
+        list.push(if !is_version {
+            check("nfs", Verdict::Fail, said, "mount it with NFS 3 or 4")
+        } else if is_soft {
+            let found = format!("{said}, mounted soft: a server that is slow loses writes");
+            check("nfs", Verdict::Fail, found, "mount it `hard`")
+        } else if !is_fresh {
+            let found = format!("{said}: absent files are remembered for up to a minute");
+            check("nfs", Verdict::Warn, found, "mount it with `lookupcache=pos`, or a short `acdirmax` or `actimeo`")
+        } else {
+            check("nfs", Verdict::Ok, said, "")
+        });
+    }
+    list
+}
+
+fn name(node: &Seen) -> String {
+    node.row.name.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::registry::Report;
+    use crate::node::store::NodeRow;
+
+    fn node(name: &str) -> Seen {
+        let storage = StorageReport {
+            kind: "directory".into(),
+            place: "/srv".into(),
+            sees: vec!["id-a".into(), "id-b".into()],
+            filesystem: Some("nfs4".into()),
+            options: ["rw", "vers=4.2", "hard", "lookupcache=pos"].map(Into::into).into(),
+            ..Default::default()
+        };
+        Seen {
+            row: NodeRow {
+                id: format!("id-{name}"),
+                name: name.into(),
+                machine: format!("m-{name}"),
+                version: "1".into(),
+                schema_known: 1,
+                started_at: 0,
+                seen_at: 0,
+                report: String::new(),
+            },
+            report: Report {
+                config_fingerprint: "c".into(),
+                key_fingerprint: "k".into(),
+                uid: 999,
+                gid: 999,
+                storage: [("packages".to_owned(), storage)].into(),
+                ..Default::default()
+            },
+        }
+    }
+
+    fn here() -> Here {
+        Here { key_fingerprint: "k".into(), config_fingerprint: "c".into(), is_local: false }
+    }
+
+    fn verdicts(nodes: &[Seen], here: &Here) -> Vec<(&'static str, Verdict)> {
+        let worse = judge(nodes, here).into_iter().filter(|check| check.verdict != Verdict::Ok);
+        worse
+            .inspect(|check| assert!(check.remedy.is_some_and(|r| !r.is_empty()), "{check:?}"))
+            .map(|check| (check.name, check.verdict))
+            .collect()
+    }
+
+    #[test]
+    fn two_equal_nodes_on_postgres_and_nfs_are_as_they_should_be() {
+        assert_eq!(verdicts(&[node("a"), node("b")], &here()), []);
+    }
+
+    #[test]
+    fn every_way_to_differ_is_found() {
+        let with = |change: &dyn Fn(&mut Seen)| {
+            let mut b = node("b");
+            change(&mut b);
+            verdicts(&[node("a"), b], &here())
+        };
+        assert_eq!(with(&|n| n.row.version = "2".into()), [("same_version", Verdict::Warn)]);
+        assert_eq!(with(&|n| n.report.config_fingerprint = "x".into()), [("same_configuration", Verdict::Fail)]);
+        assert_eq!(with(&|n| n.report.key_fingerprint = "x".into()), [("same_key", Verdict::Fail)]);
+        assert_eq!(with(&|n| n.report.uid = 1), [("same_account", Verdict::Fail)]);
+        assert_eq!(with(&|n| n.report.clock_offset = -300_000), [("clocks", Verdict::Warn)]);
+        assert_eq!(with(&|n| n.report.clock_offset = 1_500_000), [("clocks", Verdict::Fail)]);
+        let storage = |change: &dyn Fn(&mut StorageReport)| with(&|n| n.report.storage.values_mut().for_each(change));
+        assert_eq!(storage(&|s| s.sees = vec!["id-b".into()]), [("storage", Verdict::Fail)]);
+        assert_eq!(storage(&|s| s.error = Some("away".into())), [("storage", Verdict::Fail)]);
+        assert_eq!(storage(&|s| s.options = vec!["hard".into()]), [("nfs", Verdict::Warn)]);
+        assert_eq!(storage(&|s| s.options = vec!["soft".into(), "acdirmax=3".into()]), [("nfs", Verdict::Fail)]);
+        assert_eq!(storage(&|s| s.options = vec!["vers=2".into()]), [("nfs", Verdict::Fail)]);
+        assert_eq!(storage(&|s| s.options = vec!["actimeo=3".into()]), []);
+    }
+
+    #[test]
+    fn one_node_on_sqlite_works_but_is_not_highly_available() {
+        let mut alone = node("a");
+        alone.report.storage.values_mut().for_each(|s| s.sees = vec!["id-a".into()]);
+        let local = Here { is_local: true, ..here() };
+        assert_eq!(verdicts(&[alone], &local), [("nodes", Verdict::Warn), ("database", Verdict::Warn)]);
+        let two = [node("a"), node("b")];
+        assert_eq!(verdicts(&two, &local), [("database", Verdict::Fail)]);
+        assert_eq!(verdicts(&[], &here()), [("nodes", Verdict::Warn)]);
+    }
+}

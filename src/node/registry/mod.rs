@@ -1,0 +1,298 @@
+//! A node among others: it says every few seconds that it lives and how it is set up, and learns whether the schema still
+//! tolerates it. What all of them say is what `bowline doctor` judges.
+
+pub mod doctor;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::blob::{BlobError, Blobs};
+use super::store::{Beat, NodeRow, Store, StoreError};
+use crate::config::node::{Place, Settings};
+use crate::runtime::mounts::Mount;
+use crate::runtime::{clock, dice, machine};
+use crate::telemetry::Causes;
+use crate::types::Sha256;
+
+/// Between two beats.
+pub const BEAT: Duration = Duration::from_secs(5);
+/// Who has not been heard of for so long is dead: three beats and what a slow database takes.
+pub const ALIVE: Duration = Duration::from_secs(20);
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Of the settings that must be the same on all nodes.
+    pub config_fingerprint: String,
+    /// Of the cluster's key.
+    pub key_fingerprint: String,
+    /// Our clock less the database's, microseconds.
+    pub clock_offset: i64,
+    /// Who the process is.
+    pub uid: u32,
+    /// See `uid`.
+    pub gid: u32,
+    /// Name and bound address.
+    pub listeners: BTreeMap<String, String>,
+    /// By class.
+    pub storage: BTreeMap<String, StorageReport>,
+}
+
+/// How a node sees a storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StorageReport {
+    /// `directory`, `s3`.
+    pub kind: String,
+    /// Where, as its configuration says.
+    pub place: String,
+    /// Ids of the nodes whose marks are on it.
+    pub sees: Vec<String>,
+    /// Why it cannot be used.
+    pub error: Option<String>,
+    /// The filesystem a directory is on.
+    pub filesystem: Option<String>,
+    /// Its mount options.
+    pub options: Vec<String>,
+}
+
+/// Why a node may not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The database does not do.
+    #[error("the database cannot be used: {0}")]
+    Store(#[from] StoreError),
+    /// SQLite is for one machine.
+    #[error(
+        "node `{0}` of another machine works on this SQLite database; several machines need PostgreSQL (`database.url`)"
+    )]
+    OtherMachine(String),
+}
+
+/// This node.
+pub struct Member {
+    id: String,
+    name: String,
+    machine: String,
+    started_at: i64,
+    store: Store,
+    storage: Vec<Watched>,
+    report: Report,
+}
+
+/// A storage whose marks are looked at. One that hangs is not asked again until it has answered.
+struct Watched {
+    class: &'static str,
+    blobs: Blobs,
+    said: StorageReport,
+    asked: Option<JoinHandle<Result<Vec<String>, BlobError>>>,
+}
+
+/// Whether this node may go on: `Some` tells why not.
+pub type Unfit = Option<Arc<str>>;
+
+impl Member {
+    /// Joins the others: the first beat.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub async fn join(
+        store: Store,
+        settings: &Settings,
+        key_fingerprint: String,
+        listeners: BTreeMap<String, String>,
+        packages: Blobs,
+    ) -> Result<Self, JoinError> {
+        let machine = machine::id();
+        if store.is_local() {
+            let others = store.nodes(ALIVE, 0).await?;
+            if let Some(other) = others.into_iter().find(|other| other.machine != machine) {
+                return Err(JoinError::OtherMachine(other.name));
+            }
+        }
+        let storage = vec![Watched {
+            class: "packages",
+            blobs: packages,
+            said: describe(settings.storage.packages.clone()).await,
+            asked: None,
+        }];
+        let report = Report {
+            config_fingerprint: fingerprint(settings),
+            key_fingerprint,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            listeners,
+            ..Report::default()
+        };
+        let mut member = Self {
+            id: format!("{:032x}", dice::unique()),
+            name: settings.name.as_deref().map_or_else(machine::name, str::to_owned),
+            machine,
+            started_at: i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX),
+            store,
+            storage,
+            report,
+        };
+        // The row before the marks: a mark without a row is swept away by others.
+        let offset = member.store.clock_offset().await?;
+        member.write(offset).await?;
+        member.beat().await?;
+        Ok(member)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Beats until told to stop, or until the schema does not tolerate this program any more, which `unfit` then tells.
+    pub async fn follow(mut self, mut stop: watch::Receiver<bool>, unfit: watch::Sender<Unfit>) {
+        let mut is_silent = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = tokio::time::sleep(BEAT) => {}
+            }
+            match self.store.refusal().await {
+                Ok(Some(why)) => {
+                    unfit.send_replace(Some(format!("the schema of the database changed: {why}").into()));
+                    break;
+                }
+                Ok(None) => {}
+                // Told below, if it goes on.
+                Err(error) => tracing::debug!(error = %Causes(&error), "the schema cannot be looked at"),
+            }
+            match (self.beat().await, is_silent) {
+                (Ok(()), _) => is_silent = false,
+                (Err(error), false) => {
+                    is_silent = true;
+                    tracing::warn!(error = %Causes(&error), "this node's heartbeat cannot be written");
+                }
+                (Err(_), true) => {}
+            }
+        }
+        let leave = async {
+            for storage in &self.storage {
+                let _ = storage.blobs.unmark(&self.id).await;
+            }
+            self.store.leave(&self.id).await
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), leave).await;
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        for storage in &mut self.storage {
+            storage.look(&self.id).await;
+            self.report.storage.insert(storage.class.to_owned(), storage.said.clone());
+        }
+        let offset = self.store.clock_offset().await?;
+        self.report.clock_offset = offset;
+        self.write(offset).await?;
+        self.sweep(offset).await
+    }
+
+    async fn write(&self, offset: i64) -> Result<(), StoreError> {
+        let report = serde_json::to_string(&self.report).unwrap_or_default();
+        let beat = Beat {
+            id: &self.id,
+            name: &self.name,
+            machine: &self.machine,
+            started_at: self.started_at,
+            report: &report,
+        };
+        self.store.beat(&beat, offset).await
+    }
+
+    /// Takes away the marks of nodes that are forgotten.
+    async fn sweep(&self, offset: i64) -> Result<(), StoreError> {
+        let known = self.store.nodes(Duration::from_secs(8 * 24 * 3600), offset).await?;
+        for storage in &self.storage {
+            for left in storage.said.sees.iter().filter(|mark| !known.iter().any(|node| node.id == **mark)) {
+                // One of another cluster's on the same storage comes back with its next beat.
+                let _ = tokio::time::timeout(Duration::from_secs(1), storage.blobs.unmark(left)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Watched {
+    async fn look(&mut self, id: &str) {
+        let mut asked = self.asked.take().unwrap_or_else(|| {
+            let (blobs, id) = (self.blobs.clone(), id.to_owned());
+            tokio::spawn(async move { blobs.mark(&id).await })
+        });
+        match tokio::time::timeout(Duration::from_secs(2), &mut asked).await {
+            Ok(Ok(Ok(mut sees))) => {
+                sees.sort_unstable();
+                self.said.sees = sees;
+                self.said.error = None;
+            }
+            Ok(Ok(Err(error))) => self.said.error = Some(Causes(&error).to_string()),
+            Ok(Err(error)) => self.said.error = Some(error.to_string()),
+            Err(_) => {
+                self.said.error = Some("it does not answer".to_owned());
+                self.asked = Some(asked);
+            }
+        }
+    }
+}
+
+/// What does not change while a node runs. Blocks where a network filesystem does, so it has a time limit.
+async fn describe(place: Place) -> StorageReport {
+    let Place::Directory(path) = place;
+    let looked = path.clone();
+    let mount = tokio::task::spawn_blocking(move || Mount::of(&looked).ok());
+    let mount = tokio::time::timeout(Duration::from_secs(5), mount).await;
+    let mount = mount.ok().and_then(Result::ok).flatten();
+    let (filesystem, options) = mount.map_or((None, Vec::new()), |mount| (Some(mount.kind), mount.options));
+    StorageReport {
+        kind: "directory".to_owned(),
+        place: path.display().to_string(),
+        filesystem,
+        options,
+        ..Default::default()
+    }
+}
+
+/// Of what must be the same on every node; what may differ (names, addresses, paths, logs) is not in it.
+pub fn fingerprint(settings: &Settings) -> String {
+    let same = format!("{:?} {:?}", settings.external_url, settings.packages);
+    Sha256::new(sha2::Sha256::digest(same.as_bytes()).into()).to_string()[..16].to_owned()
+}
+
+/// The folder a SQLite database is in must be this machine's own: its locks hold nowhere else.
+///
+/// # Errors
+/// The filesystem that is not.
+pub fn refuse_network(database: &std::path::Path) -> Result<(), Mount> {
+    match Mount::of(database) {
+        Ok(mount) if mount.is_network() => Err(mount),
+        // What the kernel does not tell cannot be judged.
+        _ => Ok(()),
+    }
+}
+
+/// A row as the doctor reads it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What every program writes.
+    pub row: NodeRow,
+    /// What it says of itself; empty where a newer program says it otherwise.
+    pub report: Report,
+}
+
+impl From<NodeRow> for Seen {
+    fn from(row: NodeRow) -> Self {
+        let report = serde_json::from_str(&row.report).unwrap_or_default();
+        Self { row, report }
+    }
+}

@@ -1,0 +1,171 @@
+//! Nodes as a cluster: one PostgreSQL, one storage, one key; what happens when one of these is lost or differs.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{Node, Output, Postgres, bowline, eventually, get, within};
+
+/// A wheel that every node takes, as bytes.
+async fn publish(node: &Node, key: &str, name: &str) -> u16 {
+    let files = crate::harness::Folder::new();
+    let [wheel, _] = crate::packages::make(&files, name, "1.0", "x").await;
+    let bytes = std::fs::read(&wheel).unwrap();
+    let filename = wheel.rsplit('/').next().unwrap().to_owned();
+    let fields = [
+        (":action", "file_upload"),
+        ("protocol_version", "1"),
+        ("name", name),
+        ("version", "1.0"),
+        ("filetype", "bdist_wheel"),
+    ];
+    crate::packages::post(node, key, &fields, Some((&filename, &bytes))).await.status
+}
+
+async fn status_of(node: &Node, path: &str) -> u16 {
+    get(&node.address, path).await.status
+}
+
+fn on(database: &Postgres) -> String {
+    format!("[database]\nurl = \"{}\"\ntimeout = \"3s\"\n", database.url())
+}
+
+async fn doctor(node: &Node) -> (Output, Value) {
+    let done = bowline(&["doctor", "-c", &node.config(), "--json"]).await;
+    let told = serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", done.stdout, done.stderr));
+    (done, told)
+}
+
+/// Names of the points that are not `ok`.
+fn worse(told: &Value) -> Vec<(&str, &str)> {
+    let all = told["checks"].as_array().unwrap();
+    let worse = all.iter().filter(|check| check["verdict"] != "ok");
+    worse.map(|check| (check["name"].as_str().unwrap(), check["verdict"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn two_nodes_on_postgres_are_what_the_doctor_wants_and_one_that_differs_is_found() {
+    within(60, async {
+        let database = Postgres::start();
+        let a = Node::start("a", &on(&database)).await;
+        let mut b = a.beside("b").await;
+        eventually("both nodes to have seen one another", async || worse(&doctor(&a).await.1).is_empty().then_some(()))
+            .await;
+        a.command(&["repo", "create", "pypi"]).await;
+        let key = a.command(&["key", "create", "--scope", "publish"]).await;
+        eventually("the repository", async || (status_of(&b, "/packages/pypi/simple/").await == 200).then_some(()))
+            .await;
+        assert_eq!(publish(&b, &key, "alpha").await, 200);
+        eventually("it on the other node", async || {
+            (status_of(&a, "/packages/pypi/simple/alpha/").await == 200).then_some(())
+        })
+        .await;
+
+        // A node on a storage of its own, and with other limits.
+        let other = format!(
+            "{}[storage.default]\npath = \"elsewhere\"\n[packages]\nfile_bytes_max = \"1MiB\"\n",
+            on(&database)
+        );
+        let c = Node::start_in("c", a.folder.clone(), &other).await;
+        let (done, told) = doctor(&a).await;
+        assert_eq!(done.code, Some(1));
+        let found: Vec<_> = worse(&told).into_iter().filter(|(name, _)| *name != "storage").collect();
+        assert_eq!(found, [("same_configuration", "fail")]);
+        assert!(worse(&told).contains(&("storage", "fail")), "{told}");
+        drop(c);
+
+        // One that leaves is gone at once.
+        b.signal(Signal::TERM);
+        assert!(b.exit().await.success());
+        let rows = database.sql("SELECT name FROM node ORDER BY name");
+        assert_eq!(rows, "a\nc", "c was killed and is forgotten later");
+    });
+}
+
+#[test]
+fn when_postgres_fails_over_what_is_known_is_served_and_the_rest_comes_back_by_itself() {
+    within(120, async {
+        let mut primary = Postgres::start();
+        let standby = primary.standby();
+        let url = format!("postgres://bowline@{},{}/postgres", primary.address(), standby.address());
+        let node = Node::start("a", &format!("[database]\nurl = \"{url}\"\ntimeout = \"3s\"\n")).await;
+        node.command(&["repo", "create", "pypi"]).await;
+        let key = node.command(&["key", "create", "--scope", "publish"]).await;
+        eventually("the repository", async || (status_of(&node, "/packages/pypi/simple/").await == 200).then_some(()))
+            .await;
+        assert_eq!(publish(&node, &key, "alpha").await, 200);
+        assert_eq!(status_of(&node, "/packages/pypi/simple/alpha/").await, 200);
+        let page = get(&node.address, "/packages/pypi/simple/alpha/").await.text();
+        let href = page.split("../../").nth(1).unwrap().split('#').next().unwrap().to_owned();
+        let file = format!("/packages/pypi/{href}");
+        assert_eq!(status_of(&node, &file).await, 200);
+        eventually("the standby to have it all", async || {
+            (standby.sql("SELECT COUNT(*) FROM file") == "1").then_some(())
+        })
+        .await;
+
+        primary.down();
+        let refused = eventually("a 503", async || {
+            let answer = get(&node.address, "/packages/pypi/simple/never-asked-for/").await;
+            (answer.status == 503).then_some(answer)
+        })
+        .await;
+        assert!(refused.fields.has("retry-after"), "{refused:?}");
+        for known in ["/__ping__", "/packages/pypi/simple/", "/packages/pypi/simple/alpha/", &file] {
+            assert_eq!(status_of(&node, known).await, 200, "{known} is known");
+        }
+        assert_eq!(publish(&node, &key, "beta").await, 503);
+
+        standby.promote();
+        eventually("the new primary to be found", async || (publish(&node, &key, "beta").await == 200).then_some(()))
+            .await;
+        assert_eq!(standby.sql("SELECT COUNT(*) FROM file"), "2");
+        assert_eq!(status_of(&node, "/packages/pypi/simple/beta/").await, 200);
+    });
+}
+
+#[test]
+fn a_node_whose_schema_is_no_longer_tolerated_leaves_and_does_not_start_again() {
+    within(60, async {
+        let database = Postgres::start();
+        let mut node = Node::start("a", &on(&database)).await;
+        database.sql("UPDATE schema_guard SET tolerates = 1000000");
+        let answer = eventually("the ping to fail", async || {
+            let answer = get(&node.address, "/__ping__").await;
+            (answer.status != 200).then_some(answer)
+        })
+        .await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(node.exit().await.code(), Some(1));
+        let log = node.folder.read("a.err");
+        assert!(log.contains("the schema of the database changed") && log.contains("1000000"), "{log}");
+        let again = bowline(&["node", "-c", &node.config()]).await;
+        assert!(again.code == Some(1) && again.stderr.contains("install the version"), "{again:?}");
+    });
+}
+
+#[test]
+fn a_node_with_another_key_or_on_anothers_sqlite_does_not_start() {
+    within(60, async {
+        let node = Node::start("a", "").await;
+        let folder = &node.folder;
+        let text = folder.read("a.toml");
+        bowline(&["keygen", folder.path("other.key").to_str().unwrap()]).await.ok();
+        let other = folder.write("other.toml", text.replace("node.key", "other.key"));
+        let refused = bowline(&["node", "-c", other.to_str().unwrap()]).await;
+        assert!(refused.code == Some(1) && refused.stderr.contains("copy the key of another node"), "{refused:?}");
+
+        a_far_heartbeat(&folder.path("data/bowline.db")).await;
+        let far = bowline(&["node", "-c", &node.config()]).await;
+        assert!(far.code == Some(1) && far.stderr.contains("another machine"), "{far:?}");
+    });
+}
+
+/// A heartbeat of a node on another machine.
+async fn a_far_heartbeat(database: &std::path::Path) {
+    let sql = "INSERT INTO node SELECT 'far', 'far', 'another machine', version, schema_known, started_at, seen_at + 600000000, report FROM node";
+    let script = format!(
+        "import sqlite3; c = sqlite3.connect({:?}, timeout=10); c.execute({sql:?}); c.commit()",
+        database.to_str().unwrap()
+    );
+    crate::harness::run(&crate::harness::tool("python3"), &["-c", &script], "").await.ok();
+}
