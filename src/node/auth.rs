@@ -15,6 +15,7 @@ use moka::sync::Cache;
 use sha2::Digest;
 
 use super::error::Failure;
+use super::parts::Origin;
 use super::store::{ApiKey, Scope, Store, StoreError};
 use crate::runtime::dice;
 use crate::types::{Secret, Sha256};
@@ -39,6 +40,8 @@ pub struct Auth {
 pub enum Caller {
     /// Nobody said so.
     Anonymous,
+    /// Who works on the machine itself.
+    Host,
     /// Who holds this key.
     Key(Arc<ApiKey>),
 }
@@ -57,7 +60,11 @@ impl Auth {
     ///
     /// # Errors
     /// 401 for a key that does not hold, 429 for who tried too many, 503 without a database.
-    pub async fn caller(&self, fields: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Failure> {
+    pub async fn caller(&self, fields: &HeaderMap, origin: Origin) -> Result<Caller, Failure> {
+        if origin.is_host {
+            return Ok(Caller::Host);
+        }
+        let address = origin.address;
         let Some(written) = fields.get(AUTHORIZATION) else { return Ok(Caller::Anonymous) };
         let Some(key) = written.to_str().ok().and_then(credential) else { return Err(Failure::wrong_key()) };
         let hash = hash(&key);
@@ -98,6 +105,7 @@ impl Caller {
     pub fn may(&self, scope: Scope, repository: &str) -> bool {
         match self {
             Self::Anonymous => false,
+            Self::Host => true,
             Self::Key(key) => key.scope >= scope && key.repository.as_deref().is_none_or(|only| only == repository),
         }
     }
@@ -106,6 +114,7 @@ impl Caller {
     pub fn name(&self) -> &str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Host => "host",
             Self::Key(key) => &key.name,
         }
     }

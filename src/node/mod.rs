@@ -1,17 +1,22 @@
 //! The content and package server: from URL to blob. Stateless; several nodes share a database and a storage.
 
+pub mod archive;
 pub mod auth;
 pub mod blob;
 pub mod catalog;
+pub mod cran;
+pub mod download;
 pub mod error;
 pub mod known;
 pub mod parts;
+pub mod publish;
 pub mod pypi;
 pub mod registry;
 pub mod router;
 pub mod secret;
 pub mod serve;
 pub mod store;
+pub mod view;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -169,6 +174,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         catalog: catalog.clone(),
         pages: Pages::new(PAGES_BYTES_MAX),
         files: Known::new(FILES_MAX, |_, _| 1),
+        trees: cran::tree::trees(TREES_BYTES_MAX),
         fitness: fitness.clone(),
     };
     let router = router::router(parts);
@@ -234,6 +240,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
 
 /// Rendered index pages: a repository of 20,000 projects fits several times.
 const PAGES_BYTES_MAX: u64 = 128 << 20;
+/// Indexes of R packages: a CRAN of 22,000 packages, as some 20 days had it.
+const TREES_BYTES_MAX: u64 = 256 << 20;
 /// Rows of files that are asked for.
 const FILES_MAX: u64 = 100_000;
 /// How long a node that cannot go on answers 503 before it stops listening.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::auth::{Auth, Caller};
 use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
+use super::cran::tree::Trees;
 use super::error::Failure;
 use super::known::Known;
 use super::pypi::Pages;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub catalog: Catalog,
     /// Rendered index pages of Python repositories.
     pub pages: Pages,
+    /// Indexes of R packages.
+    pub trees: Trees,
     /// Rows of files that were asked for, by repository, digest and name.
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
     /// Whether this node may go on.
@@ -41,8 +44,13 @@ pub struct Parts {
 }
 
 /// Where a request came from, as far as we believe it.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin(pub Option<IpAddr>);
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    /// The client; `None` on a unix socket.
+    pub address: Option<IpAddr>,
+    /// Not a request at all but a command on this machine, which may do everything.
+    pub is_host: bool,
+}
 
 impl Parts {
     /// The repository of this name, if the caller may install from it.
@@ -50,7 +58,7 @@ impl Parts {
     /// # Errors
     /// 401, 403, 404, 503.
     pub async fn readable(&self, name: &str, fields: &HeaderMap, origin: Origin) -> Result<Arc<Repository>, Failure> {
-        let caller = self.auth.caller(fields, origin.0).await?;
+        let caller = self.auth.caller(fields, origin).await?;
         let found = self.catalog.find(name);
         if found.as_ref().is_ok_and(|r| r.anonymous_read) || caller.may(Scope::Read, name) {
             return found;
@@ -58,7 +66,7 @@ impl Parts {
         match caller {
             // Who may not see it is not told whether it is there.
             Caller::Anonymous => Err(Failure::needs_key()),
-            Caller::Key(_) => Err(Failure::forbidden(format_args!("read repository `{name}`"))),
+            _ => Err(Failure::forbidden(format_args!("read repository `{name}`"))),
         }
     }
 }

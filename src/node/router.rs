@@ -5,12 +5,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use http::header::{CONNECTION, HeaderValue};
 
 use super::error::Failure;
 use super::parts::Parts;
-use super::pypi;
+use super::{cran, publish, pypi};
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
@@ -28,6 +28,17 @@ pub fn router(parts: Parts) -> Router {
         .route("/packages/{repository}/files/{digest}/{filename}", get(pypi::file))
         // twine, uv publish, poetry publish. What bounds the body is in the handler, piece by piece.
         .route("/packages/{repository}/legacy/", post(pypi::upload).layer(DefaultBodyLimit::disable()))
+        // curl, `bowline add`.
+        .route("/packages/{repository}/upload/{filename}", put(publish::put).layer(DefaultBodyLimit::disable()))
+        // R.
+        .route("/packages/{repository}/src/contrib/{*path}", get(cran::serve::source))
+        .route("/packages/{repository}/{view}/src/contrib/{*path}", get(cran::serve::source_of))
+        .route("/packages/{repository}/__linux__/{codename}/{view}/src/contrib/{*path}", get(cran::serve::linux))
+        .route("/packages/{repository}/bin/{*path}", get(cran::serve::binary))
+        .route("/packages/{repository}/{view}/bin/{*path}", get(cran::serve::binary_of))
+        // renv asks two components above a repository's URL.
+        .route("/__api__/status", get(cran::status::status))
+        .route("/packages/__api__/status", get(cran::status::status))
         .fallback(async || Failure::not_found("page at this address"))
         .layer(middleware::from_fn_with_state(parts.clone(), only_while_fit))
         .with_state(parts)

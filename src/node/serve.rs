@@ -115,7 +115,7 @@ async fn connection(
 ) {
     let peer = peer.map(|peer| peer.ip().to_canonical());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let origin = Origin(client(request.headers(), peer, &trusted));
+        let origin = Origin { address: client(request.headers(), peer, &trusted), is_host: false };
         request.extensions_mut().insert(origin);
         let service = TowerToHyperService::new(router.clone());
         hyper::service::Service::call(&service, request)

@@ -13,6 +13,7 @@ mod check;
 mod clients;
 mod cluster;
 mod conf;
+mod cran;
 mod demo;
 mod drain;
 mod failing;

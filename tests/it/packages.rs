@@ -20,7 +20,7 @@ pub async fn make(folder: &Folder, name: &str, version: &str, content: &str) -> 
 }
 
 /// A proxy with TLS before these nodes.
-async fn proxy(nodes: &[&Node], ca: &Authority) -> Proxy {
+pub async fn proxy(nodes: &[&Node], ca: &Authority) -> Proxy {
     let folder = Folder::new();
     ca.pair(&["localhost"]).write(&folder, "certs/localhost");
     folder.write("ca.pem", ca.pem());
@@ -38,7 +38,7 @@ async fn proxy(nodes: &[&Node], ca: &Authority) -> Proxy {
     Proxy::start_in(folder, &config).await
 }
 
-fn base(proxy: &Proxy) -> String {
+pub fn base(proxy: &Proxy) -> String {
     format!("https://localhost:{}", proxy.web().rsplit(':').next().unwrap())
 }
 
@@ -103,13 +103,16 @@ fn what_twine_and_uv_publish_pip_and_uv_install_from_whichever_node() {
 }
 
 /// Runs clients that trust one authority, whatever else this machine has configured for them.
-struct Trusting(String);
+pub struct Trusting(pub String);
 
 impl Trusting {
-    async fn runs(&self, program: &str, arguments: &[&str]) -> Output {
+    pub async fn runs(&self, program: &str, arguments: &[&str]) -> Output {
         let mut all =
             vec!["PIP_CONFIG_FILE=/dev/null".to_owned(), "UV_NO_CONFIG=1".to_owned(), "NO_PROXY=localhost".to_owned()];
-        all.extend(["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"].map(|name| format!("{name}={}", self.0)));
+        all.extend(
+            ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"]
+                .map(|name| format!("{name}={}", self.0)),
+        );
         all.push(tool(program).to_str().unwrap().to_owned());
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         run(&tool("env"), &all.iter().map(String::as_str).collect::<Vec<_>>(), "").await

@@ -8,8 +8,9 @@ use http::header::CONTENT_TYPE;
 use multer::{Constraints, Multipart, SizeLimit};
 use serde_json::{Value, json};
 
-use crate::node::blob::{Spool, Spooled, Spooling};
+use crate::node::blob::{Spool, Spooled};
 use crate::node::error::Failure;
+use crate::node::publish::append;
 
 /// Fields of a form; a large project has some 200.
 const FIELDS_MAX: usize = 2_000;
@@ -27,6 +28,20 @@ pub struct Form {
 }
 
 impl Form {
+    /// As if these fields of core metadata had been sent.
+    pub fn of_metadata(metadata: &str) -> Self {
+        let mut form = Self { fields: HashMap::new(), file: None };
+        for (name, value) in super::metadata::fields(metadata) {
+            form.fields.entry(name).or_default().push(value);
+        }
+        form
+    }
+
+    /// Gives a field one value.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.fields.insert(name.to_owned(), vec![value.to_owned()]);
+    }
+
     /// The first value of a field that is not blank.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.iter().map(|value| value.trim()).find(|value| !value.is_empty())
@@ -86,15 +101,6 @@ impl Form {
         }
         Ok(form)
     }
-}
-
-/// Large pieces are hashed and written off the threads that move requests.
-async fn append(mut spooling: Spooling, piece: bytes::Bytes, bytes_max: u64) -> Result<Spooling, Failure> {
-    if spooling.size() + piece.len() as u64 > bytes_max {
-        return Err(too_large(format!("The file is larger than the {bytes_max} bytes this server takes")));
-    }
-    let written = tokio::task::spawn_blocking(move || spooling.write(&piece).map(|()| spooling)).await;
-    Ok(written.map_err(std::io::Error::other)??)
 }
 
 fn too_large(message: impl Into<String>) -> Failure {

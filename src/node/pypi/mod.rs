@@ -11,4 +11,4 @@ pub mod wheel;
 
 pub use self::file::file;
 pub use self::simple::{Pages, moved, project, root};
-pub use self::upload::upload;
+pub use self::upload::{alone, upload};

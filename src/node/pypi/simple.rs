@@ -5,24 +5,21 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::{Extension, response::IntoResponse};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    LOCATION, VARY,
-};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, LOCATION, VARY};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Digest;
 
 use super::name;
 use super::negotiate::{self, Form};
+use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::known::Known;
 use crate::node::parts::{Origin, Parts};
@@ -78,6 +75,7 @@ pub async fn root(
     Extension(origin): Extension<Origin>,
     Path(repository): Path<String>,
     Query(asked): Query<Asked>,
+    method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
     let repository = parts.readable(&repository, &fields, origin).await?;
@@ -88,7 +86,8 @@ pub async fn root(
         Ok(Some(Arc::new(Page::new(render_root(&projects, form), form))))
     };
     let page = parts.pages.0.get::<Failure>(key, repository.generation, read).await?;
-    page.map(|page| page.answer(&repository, &fields)).ok_or_else(|| Failure::not_found("list of projects"))
+    page.map(|page| page.answer(&repository, Wanted { method: &method, fields: &fields }))
+        .ok_or_else(|| Failure::not_found("list of projects"))
 }
 
 /// `/packages/{repository}/simple/{project}/`: every file of a project.
@@ -100,6 +99,7 @@ pub async fn project(
     Extension(origin): Extension<Origin>,
     Path((repository, project)): Path<(String, String)>,
     Query(asked): Query<Asked>,
+    method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
     let repository = parts.readable(&repository, &fields, origin).await?;
@@ -116,7 +116,7 @@ pub async fn project(
     };
     let page = parts.pages.0.get::<Failure>(key, repository.generation, read).await?;
     let missing = || Failure::not_found(format_args!("project `{project}` in repository `{}`", repository.name));
-    page.map(|page| page.answer(&repository, &fields)).ok_or_else(missing)
+    page.map(|page| page.answer(&repository, Wanted { method: &method, fields: &fields })).ok_or_else(missing)
 }
 
 /// The URL with a slash at its end, relative to the one without.
@@ -144,34 +144,14 @@ impl Page {
         Self { plain: text.into(), gzip, etag: etag[..32].to_owned(), form }
     }
 
-    fn answer(&self, repository: &Repository, fields: &HeaderMap) -> Response {
-        let is_gzip = !self.gzip.is_empty() && accepts_gzip(fields);
+    fn answer(&self, repository: &Repository, wanted: Wanted<'_>) -> Response {
+        let is_gzip = !self.gzip.is_empty() && accepts_gzip(wanted.fields);
         // A strong validator names bytes, and these differ (RFC 9110 §8.8.3.3).
-        let etag = if is_gzip { format!("\"{}-gzip\"", self.etag) } else { format!("\"{}\"", self.etag) };
-        let is_known = fields
-            .get_all(IF_NONE_MATCH)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|known| matches!(known.trim().trim_start_matches("W/"), known if known == etag || known == "*"));
-        let body = if is_gzip { &self.gzip } else { &self.plain };
-        let mut response = Response::new(if is_known { Body::empty() } else { Body::from(body.clone()) });
+        let (body, etag) =
+            if is_gzip { (&self.gzip, format!("{}-gzip", self.etag)) } else { (&self.plain, self.etag.clone()) };
+        let mut response = download::index(body, &etag, self.form.content_type(), repository, wanted);
         let head = response.headers_mut();
-        if let Ok(etag) = HeaderValue::from_str(&etag) {
-            head.insert(ETAG, etag);
-        }
-        // pip and uv trust max-age, and it would hide a fresh upload.
-        let visibility = if repository.anonymous_read { "public" } else { "private" };
-        if let Ok(control) = HeaderValue::from_str(&format!("{visibility}, max-age=0, must-revalidate")) {
-            head.insert(CACHE_CONTROL, control);
-        }
         head.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if is_known {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return response;
-        }
-        head.insert(CONTENT_TYPE, HeaderValue::from_static(self.form.content_type()));
-        head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         if is_gzip {
             head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }

@@ -7,12 +7,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 
 use super::form::Form;
-use super::name::{self, Filename, Kind};
+use super::name::{self, Kind};
 use super::wheel;
 use crate::node::blob::Spooled;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{Deed, Language, NewFile, Published, Scope};
+use crate::node::publish::{self, Ended, Prepared};
+use crate::node::store::Language;
 
 /// `POST /packages/{repository}/legacy/`.
 ///
@@ -25,82 +26,39 @@ pub async fn upload(
     fields: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let caller = parts.auth.caller(&fields, origin.0).await?;
-    if !caller.may(Scope::Publish, &repository) {
-        return Err(match caller {
-            crate::node::auth::Caller::Anonymous => Failure::needs_key(),
-            crate::node::auth::Caller::Key(_) => Failure::forbidden(format_args!("publish to `{repository}`")),
-        });
+    let target = publish::target(&parts, &repository, &fields, origin).await?;
+    if target.repository.language != Language::Python {
+        return Err(Failure::bad(format!("Repository `{repository}` takes no Python packages")));
     }
-    let repository = parts.catalog.find(&repository)?;
-    let Some(source) = repository.upload_source.filter(|_| repository.language == Language::Python) else {
-        return Err(Failure::bad(format!("Repository `{}` takes no Python packages", repository.name)));
-    };
     let form = Form::read(&fields, body, &parts.spool, parts.settings.packages.file_bytes_max).await?;
-    let Checked { project, named, filename, spooled, metadata, record } = check(form).await?;
-    let record = record.to_string();
-
-    let metadata = metadata.map(|text| parts.spool.whole(&text)).transpose()?;
-    // Bytes before rows: whatever happens in between leaves bytes that nobody names, never a name without bytes.
-    parts.packages.keep(&spooled).await?;
-    if let Some(metadata) = &metadata {
-        parts.packages.keep(metadata).await?;
-    }
-    let (sha256, metadata_sha256) = (spooled.digest().to_string(), metadata.map(|m| m.digest().to_string()));
-    let address = origin.0.map(|ip| ip.to_string());
-    let subject = format!("{}/{filename}", repository.name);
-    let deed =
-        Deed { who: caller.name(), address: address.as_deref(), action: "publish", subject: &subject, detail: &sha256 };
-    let file = NewFile {
-        source_id: source,
-        project: (&project, &name::normal(&project)),
-        filename: &filename,
-        version: &named.version,
-        kind: named.kind.as_str(),
-        size: i64::try_from(spooled.size()).unwrap_or(i64::MAX),
-        sha256: &sha256,
-        md5: &spooled.md5,
-        blake2: &spooled.blake2,
-        requires_python: named.requires_python.as_deref(),
-        metadata_sha256: metadata_sha256.as_deref(),
-        provenance_sha256: None,
-        location: "",
-        record: &record,
-    };
-    match parts.store.publish(&file, &deed).await? {
-        Published::New => {
-            // Whoever asks this node next sees it.
-            parts.catalog.refresh().await?;
-            Ok((StatusCode::OK, "OK\n").into_response())
-        }
-        Published::Same => Ok((StatusCode::OK, "OK, it was there already\n").into_response()),
-        Published::Conflict => Err(Failure::bad(format!(
+    match publish::publish(&parts, &target, check(form).await?).await? {
+        Ended::New => Ok((StatusCode::OK, "OK\n").into_response()),
+        Ended::Same => Ok((StatusCode::OK, "OK, it was there already\n").into_response()),
+        // The words twine and uv look for.
+        Ended::Conflict(filename) => Err(Failure::bad(format!(
             "File already exists ({filename}): its name was given to other bytes, and names are never given twice"
         ))),
-        Published::Closed(status) => Err(Failure::forbidden(format_args!("publish: project `{project}` is {status}"))),
     }
 }
 
-/// An upload that may be kept.
-struct Checked {
-    project: String,
-    named: Release,
-    filename: String,
-    spooled: Spooled,
-    /// Core metadata to serve beside it.
-    metadata: Option<Vec<u8>>,
-    /// What the form says of the release.
-    record: serde_json::Value,
-}
-
-struct Release {
-    version: String,
-    kind: Kind,
-    requires_python: Option<String>,
+/// A file that came by itself: what a form would say is read from the file.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn alone(filename: &str, spooled: Spooled) -> Result<Prepared, Failure> {
+    let named = name::parse(filename).map_err(Failure::bad)?;
+    let (path, of, file) = (spooled.path().to_owned(), named.clone(), filename.to_owned());
+    let looked = tokio::task::spawn_blocking(move || wheel::inspect(&path, &of, &file)).await;
+    let text = looked.map_err(std::io::Error::other)?.map_err(Failure::bad)?.metadata;
+    let mut form = Form::of_metadata(&String::from_utf8_lossy(&text));
+    form.set(":action", "file_upload");
+    form.set("filetype", named.kind.as_str());
+    form.file = Some((filename.to_owned(), spooled));
+    check(form).await
 }
 
 /// PyPI's checks, in PyPI's order where clients could tell.
-async fn check(mut form: Form) -> Result<Checked, Failure> {
+async fn check(mut form: Form) -> Result<Prepared, Failure> {
     if form.get(":action") != Some("file_upload") {
         return Err(Failure::bad("The form has no `:action` with the value `file_upload`"));
     }
@@ -132,10 +90,21 @@ async fn check(mut form: Form) -> Result<Checked, Failure> {
     }
     let (path, of) = (spooled.path().to_owned(), (named.clone(), filename.clone()));
     let looked = tokio::task::spawn_blocking(move || wheel::inspect(&path, &of.0, &of.1)).await;
-    let metadata = looked.map_err(std::io::Error::other)?.map_err(Failure::bad)?;
-    let Filename { kind, .. } = named;
+    let inspected = looked.map_err(std::io::Error::other)?.map_err(Failure::bad)?;
     let record = form.record();
-    Ok(Checked { project, named: Release { version, kind, requires_python }, filename, spooled, metadata, record })
+    Ok(Prepared {
+        normal_name: name::normal(&project),
+        project,
+        version,
+        location: String::new(),
+        filename,
+        kind: named.kind.as_str(),
+        requires_python,
+        spooled,
+        // That of a source distribution may change when it is built (PEP 643).
+        metadata: (named.kind == Kind::Wheel).then_some(inspected.metadata),
+        record,
+    })
 }
 
 /// Every digest that was sent must be that of what was sent.

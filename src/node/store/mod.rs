@@ -4,6 +4,7 @@
 //! has heard of HTTP.
 
 mod audit;
+mod cran;
 mod key;
 mod package;
 mod registry;
@@ -21,6 +22,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use tokio::sync::watch;
 
 pub use self::audit::Deed;
+pub use self::cran::RFile;
 pub use self::key::{ApiKey, NewKey, Scope};
 pub use self::package::{KnownFile, NewFile, PackageFile, Project, Published};
 pub use self::registry::{Beat, NodeRow};

@@ -1,3 +1,5 @@
+use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+
 use super::*;
 
 fn project() -> Project {
@@ -57,7 +59,7 @@ fn pages_are_known_again_by_their_etag_in_each_encoding() {
     };
     let ask = |fields: &[(http::HeaderName, &str)]| {
         let fields = fields.iter().map(|(n, v)| (n.clone(), HeaderValue::from_str(v).unwrap())).collect();
-        page.answer(&repository, &fields)
+        page.answer(&repository, Wanted { method: &Method::GET, fields: &fields })
     };
     let plain = ask(&[]);
     let gzip = ask(&[(ACCEPT_ENCODING, "gzip, deflate")]);
