@@ -45,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["node"]),
     ("hyper_util", &["node"]),
     ("multer", &["node"]),
+    ("reqwest", &["cli", "node"]),
     ("sqlx", &["node"]),
     ("zip", &["node"]),
     ("toml", &["config"]),

@@ -1,6 +1,7 @@
 //! The commands. The only place where parts are put together, and the only one that prints.
 
 pub mod check;
+pub mod cluster;
 mod ctl;
 pub mod demo;
 pub mod disable;
@@ -8,7 +9,6 @@ pub mod doctor;
 pub mod drain;
 pub mod enable;
 pub mod keygen;
-pub mod local;
 pub mod migrate;
 pub mod node;
 mod on_host;
@@ -51,10 +51,22 @@ enum Command {
     Migrate(migrate::Args),
     /// Check everything that several nodes need to be highly available
     Doctor(doctor::Args),
-    /// Make API keys
-    Key(local::KeyArgs),
-    /// Make package repositories
-    Repo(local::RepoArgs),
+    /// Make, list and revoke API keys
+    Key(cluster::key::Args),
+    /// Make, list and change package repositories
+    Repo(cluster::repo::Args),
+    /// Make and list sources: what repositories show
+    Source(cluster::source::Args),
+    /// Publish files: wheels and source distributions, R source and binary packages
+    Add(cluster::package::AddArgs),
+    /// Keep installers from choosing a version that is not asked for by number (PEP 592)
+    Yank(cluster::package::YankArgs),
+    /// Move R packages into the Archive; let a Python project take no more files (PEP 792)
+    Archive(cluster::package::ArchiveArgs),
+    /// Remove files for good, from snapshots too; their names are never used again
+    Remove(cluster::package::RemoveArgs),
+    /// Show who changed what, when, from where
+    Audit(cluster::audit::Args),
     /// Read configuration files and print every problem
     Check(check::Args),
     /// Print the JSON Schema of a configuration file, or a full example
@@ -90,8 +102,14 @@ pub fn run() -> ExitCode {
         Command::Keygen(args) => keygen::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Doctor(args) => doctor::run(args),
-        Command::Key(args) => local::key(args),
-        Command::Repo(args) => local::repo(args),
+        Command::Key(args) => cluster::key::run_key(args),
+        Command::Repo(args) => cluster::repo::run_repo(args),
+        Command::Source(args) => cluster::source::run_source(args),
+        Command::Add(args) => cluster::package::add(args),
+        Command::Yank(args) => cluster::package::yank(args),
+        Command::Archive(args) => cluster::package::archive(args),
+        Command::Remove(args) => cluster::package::remove(args),
+        Command::Audit(args) => cluster::audit::run_audit(args),
         Command::Check(args) => check::run(args, proxy::problems),
         Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),

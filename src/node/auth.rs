@@ -13,11 +13,12 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use moka::sync::Cache;
 use sha2::Digest;
+use tokio::sync::watch;
 
 use super::error::Failure;
 use super::parts::Origin;
 use super::store::{ApiKey, Scope, Store, StoreError};
-use crate::runtime::dice;
+use crate::runtime::{clock, dice};
 use crate::types::{Secret, Sha256};
 
 /// What every key begins with, so that scanners for lost secrets can find it.
@@ -31,6 +32,8 @@ pub struct Auth {
     known: Cache<String, Arc<ApiKey>>,
     /// By hash, for as long as the database may be away.
     remembered: Cache<String, Arc<ApiKey>>,
+    /// When keys were used, microseconds since 1970, by id, until it is written down.
+    used: Cache<i64, i64>,
     /// Wrong keys of the last minute, by address.
     wrong: Cache<Option<IpAddr>, u32>,
 }
@@ -53,7 +56,8 @@ impl Auth {
         let known = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build();
         let remembered = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(3600)).build();
         let wrong = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
-        Self { store, known, remembered, wrong }
+        let used = Cache::builder().max_capacity(10_000).build();
+        Self { store, known, remembered, used, wrong }
     }
 
     /// Who sent these fields.
@@ -86,6 +90,7 @@ impl Auth {
                 let key = Arc::new(key);
                 self.known.insert(hash.clone(), Arc::clone(&key));
                 self.remembered.insert(hash, Arc::clone(&key));
+                self.used.insert(key.id, i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX));
                 Ok(Caller::Key(key))
             }
             None => {
@@ -97,6 +102,38 @@ impl Auth {
     }
 }
 
+impl Auth {
+    /// Looks every key up again: one was revoked.
+    pub fn forget(&self) {
+        self.known.invalidate_all();
+        self.remembered.invalidate_all();
+    }
+
+    /// Writes down now and then which keys are used, until told to stop.
+    pub async fn follow(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let is_over = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => true,
+                () = tokio::time::sleep(USED) => false,
+            };
+            let used: Vec<(i64, i64)> = self.used.iter().map(|(id, at)| (*id, at)).collect();
+            if !used.is_empty() {
+                match self.store.keys_used(&used).await {
+                    // What was used meanwhile is used again, or was by now.
+                    Ok(()) => used.iter().for_each(|(id, _)| self.used.invalidate(id)),
+                    Err(error) => tracing::debug!(%error, "when keys were used cannot be written"),
+                }
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+}
+
+/// Between two times of writing down which keys are used.
+const USED: Duration = Duration::from_secs(10);
 /// From one address within a minute: netrc and typing errors are far below.
 const WRONG_MAX: u32 = 100;
 
@@ -107,6 +144,15 @@ impl Caller {
             Self::Anonymous => false,
             Self::Host => true,
             Self::Key(key) => key.scope >= scope && key.repository.as_deref().is_none_or(|only| only == repository),
+        }
+    }
+
+    /// Whether this is allowed in all repositories, and outside of them.
+    pub fn may_everywhere(&self, scope: Scope) -> bool {
+        match self {
+            Self::Anonymous => false,
+            Self::Host => true,
+            Self::Key(key) => key.scope >= scope && key.repository.is_none(),
         }
     }
 
@@ -162,7 +208,7 @@ mod tests {
     #[test]
     fn scopes_include_those_below_and_a_repository_is_a_bound() {
         let key = |scope, repository: Option<&str>| {
-            Caller::Key(Arc::new(ApiKey { name: "k".into(), scope, repository: repository.map(Into::into) }))
+            Caller::Key(Arc::new(ApiKey { id: 1, name: "k".into(), scope, repository: repository.map(Into::into) }))
         };
         assert!(key(Scope::Admin, None).may(Scope::Publish, "a"));
         assert!(key(Scope::Publish, Some("a")).may(Scope::Read, "a"));

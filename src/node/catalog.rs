@@ -36,10 +36,8 @@ impl Catalog {
     /// # Errors
     /// See [`StoreError`]; what was known stays.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        let mut repositories: Vec<_> = self.store.repositories().await?.into_iter().map(Arc::new).collect();
-        // By bytes, whatever order the database's language has.
-        repositories.sort_by(|a, b| a.name.cmp(&b.name));
-        self.now.store(Arc::new(repositories));
+        let all = self.store.repositories().await?;
+        self.now.store(Arc::new(all.into_iter().map(|(repository, _)| Arc::new(repository)).collect()));
         Ok(())
     }
 

@@ -81,6 +81,8 @@ impl From<StoreError> for Failure {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "The database takes no writes now; try again in a moment")
             }
             StoreError::Taken => Self::new(StatusCode::CONFLICT, "There is one of this name already"),
+            StoreError::Missing => Self::not_found("such thing"),
+            StoreError::InUse => Self::new(StatusCode::CONFLICT, "Something else needs it"),
             StoreError::Broken(_) | StoreError::Schema(_) | StoreError::Migration(_) => {
                 tracing::error!(error = %error, "a query failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed; its log says why")

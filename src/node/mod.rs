@@ -8,6 +8,8 @@ pub mod cran;
 pub mod download;
 pub mod error;
 pub mod known;
+pub mod manage;
+pub mod operator;
 pub mod parts;
 pub mod publish;
 pub mod pypi;
@@ -27,12 +29,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::auth::Auth;
-use self::blob::{Blobs, Spool};
-use self::catalog::Catalog;
-use self::known::Known;
 use self::parts::Parts;
-use self::pypi::Pages;
 use self::registry::doctor::{self, Check, Here};
 use self::registry::{JoinError, Member};
 use self::secret::ClusterKey;
@@ -144,39 +141,18 @@ pub async fn doctor(settings: &Settings) -> Result<Vec<Check>, NodeError> {
 /// [`NodeError`] when it did not start or had to stop.
 pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), NodeError> {
     let mut signals = Signals::new().map_err(system("signals cannot be received"))?;
-    let key = read_key(&settings)?;
-    let store = open_store(&settings, Migrate::Always).await?;
-    let agreed = store.agree("key_fingerprint", &key.fingerprint()).await?;
-    if agreed != key.fingerprint() {
-        return Err(NodeError::OtherKey { ours: key.fingerprint(), agreed });
-    }
-    let place = &settings.storage.packages;
-    let packages = Blobs::open(place).map_err(system(format!("the storage {place:?} cannot be used")))?;
-    let cache = settings.cache.display();
-    let spool =
-        Spool::open(&settings.cache.join("spool")).map_err(system(format!("the cache {cache} cannot be used")))?;
-    let catalog = Catalog::open(store.clone()).await?;
+    let (parts, unfit) = Parts::open(settings, Migrate::Always).await?;
+    let (settings, store, catalog, auth) =
+        (Arc::clone(&parts.settings), parts.store.clone(), parts.catalog.clone(), parts.auth.clone());
+    let mut fitness = parts.fitness.clone();
     let mut bound = Vec::new();
     for listener in &settings.listeners {
         let what = format!("listener `{}` cannot be bound to {}", listener.name, listener.address);
         bound.push(Bound::bind(listener).await.map_err(system(what))?);
     }
     let told: BTreeMap<_, _> = bound.iter().map(Bound::told).collect();
-    let member = Member::join(store.clone(), &settings, key.fingerprint(), told.clone(), packages.clone()).await?;
+    let member = Member::join(&parts, told.clone()).await?;
     let deadline = settings.shutdown_deadline;
-    let (unfit, mut fitness) = watch::channel(None);
-    let parts = Parts {
-        settings: Arc::new(settings),
-        auth: Auth::new(store.clone()),
-        store: store.clone(),
-        packages,
-        spool,
-        catalog: catalog.clone(),
-        pages: Pages::new(PAGES_BYTES_MAX),
-        files: Known::new(FILES_MAX, |_, _| 1),
-        trees: cran::tree::trees(TREES_BYTES_MAX),
-        fitness: fitness.clone(),
-    };
     let router = router::router(parts);
     let (stop, stopping) = watch::channel(false);
     let mut serving = JoinSet::new();
@@ -191,6 +167,10 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     tending.spawn({
         let (store, stopping) = (store.clone(), stopping.clone());
         async move { store.watch(stopping).await }
+    });
+    tending.spawn({
+        let stopping = stopping.clone();
+        async move { auth.follow(stopping).await }
     });
     let name = member.name().to_owned();
     tending.spawn(member.follow(stopping, unfit));
@@ -238,12 +218,6 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     why.map_or(Ok(()), |why| Err(NodeError::Unfit(why)))
 }
 
-/// Rendered index pages: a repository of 20,000 projects fits several times.
-const PAGES_BYTES_MAX: u64 = 128 << 20;
-/// Indexes of R packages: a CRAN of 22,000 packages, as some 20 days had it.
-const TREES_BYTES_MAX: u64 = 256 << 20;
-/// Rows of files that are asked for.
-const FILES_MAX: u64 = 100_000;
 /// How long a node that cannot go on answers 503 before it stops listening.
 const UNFIT_NOTICE: Duration = Duration::from_secs(3);
 /// How long its requests in flight may take then.

@@ -9,12 +9,14 @@ use tokio::sync::watch;
 use super::auth::{Auth, Caller};
 use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
-use super::cran::tree::Trees;
+use super::cran::tree::{Trees, trees};
 use super::error::Failure;
 use super::known::Known;
 use super::pypi::Pages;
 use super::registry::Unfit;
-use super::store::{KnownFile, Repository, Scope, Store};
+use super::secret::ClusterKey;
+use super::store::{KnownFile, Migrate, Repository, Scope, Store};
+use super::{NodeError, system};
 use crate::config::node::Settings;
 use crate::types::Sha256;
 
@@ -23,6 +25,8 @@ use crate::types::Sha256;
 pub struct Parts {
     /// What the operator wants.
     pub settings: Arc<Settings>,
+    /// What the nodes have in common.
+    pub key: ClusterKey,
     /// Rows.
     pub store: Store,
     /// Bytes of packages.
@@ -53,6 +57,40 @@ pub struct Origin {
 }
 
 impl Parts {
+    /// Opens everything the settings name. With it, the sender of [`Self::fitness`].
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn open(settings: Settings, migrate: Migrate) -> Result<(Self, watch::Sender<Unfit>), NodeError> {
+        let key = super::read_key(&settings)?;
+        let store = super::open_store(&settings, migrate).await?;
+        let agreed = store.agree("key_fingerprint", &key.fingerprint()).await?;
+        if agreed != key.fingerprint() {
+            return Err(NodeError::OtherKey { ours: key.fingerprint(), agreed });
+        }
+        let place = &settings.storage.packages;
+        let packages = Blobs::open(place).map_err(system(format!("the storage {place:?} cannot be used")))?;
+        let cache = settings.cache.display();
+        let spool = Spool::open(&settings.cache.join("spool"));
+        let spool = spool.map_err(system(format!("the cache {cache} cannot be used")))?;
+        let catalog = Catalog::open(store.clone()).await?;
+        let (unfit, fitness) = watch::channel(None);
+        let parts = Self {
+            settings: Arc::new(settings),
+            key,
+            auth: Auth::new(store.clone()),
+            store,
+            packages,
+            spool,
+            catalog,
+            pages: Pages::new(PAGES_BYTES_MAX),
+            trees: trees(TREES_BYTES_MAX),
+            files: Known::new(FILES_MAX, |_, _| 1),
+            fitness,
+        };
+        Ok((parts, unfit))
+    }
+
     /// The repository of this name, if the caller may install from it.
     ///
     /// # Errors
@@ -70,3 +108,10 @@ impl Parts {
         }
     }
 }
+
+/// Rendered index pages: a repository of 20,000 projects fits several times.
+const PAGES_BYTES_MAX: u64 = 128 << 20;
+/// Indexes of R packages: a CRAN of 22,000 packages, as some 20 days had it.
+const TREES_BYTES_MAX: u64 = 256 << 20;
+/// Rows of files that are asked for.
+const FILES_MAX: u64 = 100_000;

@@ -10,7 +10,7 @@ use http::header::{CONNECTION, HeaderValue};
 
 use super::error::Failure;
 use super::parts::Parts;
-use super::{cran, publish, pypi};
+use super::{cran, manage, publish, pypi};
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
@@ -36,6 +36,8 @@ pub fn router(parts: Parts) -> Router {
         .route("/packages/{repository}/__linux__/{codename}/{view}/src/contrib/{*path}", get(cran::serve::linux))
         .route("/packages/{repository}/bin/{*path}", get(cran::serve::binary))
         .route("/packages/{repository}/{view}/bin/{*path}", get(cran::serve::binary_of))
+        // Administrators.
+        .nest("/__api__/v1", manage::router())
         // renv asks two components above a repository's URL.
         .route("/__api__/status", get(cran::status::status))
         .route("/packages/__api__/status", get(cran::status::status))

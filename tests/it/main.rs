@@ -20,6 +20,7 @@ mod failing;
 mod forwarding;
 mod health;
 mod http2;
+mod manage;
 mod operate;
 mod packages;
 mod refused;

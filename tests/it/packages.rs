@@ -237,6 +237,7 @@ fn a_private_repository_opens_to_its_keys_only() {
     within(60, async {
         let mut node = Node::start("a", "").await;
         node.command(&["repo", "create", "secret", "--private"]).await;
+        node.command(&["repo", "create", "other"]).await;
         let (own, other) = (
             node.command(&["key", "create", "--scope", "read", "--repository", "secret"]).await,
             node.command(&["key", "create", "--scope", "read", "--repository", "other"]).await,

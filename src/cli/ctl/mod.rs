@@ -16,7 +16,7 @@ use crate::proxy::admin::{Changed, Status};
 use crate::runtime::clock;
 
 pub(crate) use http::{Answer, Endpoint};
-pub(crate) use table::Table;
+pub(crate) use table::{Cell, Table};
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::blob::{BlobError, Blobs};
+use super::parts::Parts;
 use super::store::{Beat, NodeRow, Store, StoreError};
 use crate::config::node::{Place, Settings};
 use crate::runtime::mounts::Mount;
@@ -103,13 +104,8 @@ impl Member {
     ///
     /// # Errors
     /// See [`JoinError`].
-    pub async fn join(
-        store: Store,
-        settings: &Settings,
-        key_fingerprint: String,
-        listeners: BTreeMap<String, String>,
-        packages: Blobs,
-    ) -> Result<Self, JoinError> {
+    pub async fn join(parts: &Parts, listeners: BTreeMap<String, String>) -> Result<Self, JoinError> {
+        let (store, settings) = (parts.store.clone(), &parts.settings);
         let machine = machine::id();
         if store.is_local() {
             let others = store.nodes(ALIVE, 0).await?;
@@ -119,13 +115,13 @@ impl Member {
         }
         let storage = vec![Watched {
             class: "packages",
-            blobs: packages,
+            blobs: parts.packages.clone(),
             said: describe(settings.storage.packages.clone()).await,
             asked: None,
         }];
         let report = Report {
             config_fingerprint: fingerprint(settings),
-            key_fingerprint,
+            key_fingerprint: parts.key.fingerprint(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             listeners,

@@ -1,5 +1,7 @@
 //! Who changed what, when, from where. Written in the transaction of the change itself.
 
+use super::{Store, StoreError, with};
+
 /// A change somebody made.
 #[derive(Clone, Copy, Debug)]
 pub struct Deed<'a> {
@@ -13,6 +15,38 @@ pub struct Deed<'a> {
     pub subject: &'a str,
     /// Anything else worth knowing.
     pub detail: &'a str,
+}
+
+/// What was written down.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow, serde::Serialize)]
+pub struct AuditRow {
+    /// Microseconds since 1970.
+    pub at: i64,
+    /// See [`Deed::who`].
+    pub who: String,
+    /// See [`Deed::action`].
+    pub action: String,
+    /// See [`Deed::subject`].
+    pub subject: String,
+    /// See [`Deed::detail`].
+    pub detail: String,
+    /// See [`Deed::address`].
+    pub address: Option<String>,
+}
+
+impl Store {
+    /// The last deeds before a moment, latest first. `before`: microseconds since 1970.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn audit(&self, before: i64, limit: i64) -> Result<Vec<AuditRow>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT at, who, action, subject, detail, address FROM audit WHERE at < $1 ORDER BY at DESC LIMIT $2",
+            )
+            .bind(before).bind(limit).fetch_all(pool).await?
+        ))
+    }
 }
 
 /// Writes the deed down.

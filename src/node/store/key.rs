@@ -45,9 +45,32 @@ pub struct NewKey<'a> {
     pub expires_at: Option<i64>,
 }
 
+/// A key as it is listed: never the key itself.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct KeyRow {
+    /// Of its row.
+    pub id: i64,
+    /// For people, and for the audit log.
+    pub name: String,
+    /// See [`Scope::as_str`].
+    pub scope: String,
+    /// `None`: every repository.
+    pub repository: Option<String>,
+    /// Microseconds since 1970, as all that follow.
+    pub created_at: i64,
+    /// Who made it.
+    pub created_by: String,
+    /// `None`: never.
+    pub expires_at: Option<i64>,
+    /// `None`: not yet.
+    pub last_used_at: Option<i64>,
+}
+
 /// A key that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
+    /// Of its row.
+    pub id: i64,
     /// For people, and for the audit log.
     pub name: String,
     /// What it allows.
@@ -79,14 +102,59 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn key(&self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
-        let row: Option<(String, String, Option<String>)> = with!(self, pool => Ok(
+        let row: Option<(i64, String, String, Option<String>)> = with!(self, pool => Ok(
             sqlx::query_as(
-                "SELECT name, scope, repository FROM api_key
+                "SELECT id, name, scope, repository FROM api_key
                  WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
             )
             .bind(hash).bind(now()).fetch_optional(pool).await?
         ))?;
         // A scope this program does not know, written by a newer one, allows nothing here.
-        Ok(row.and_then(|(name, scope, repository)| Some(ApiKey { name, scope: Scope::parse(&scope)?, repository })))
+        Ok(row.and_then(|(id, name, scope, repository)| {
+            Some(ApiKey { id, name, scope: Scope::parse(&scope)?, repository })
+        }))
+    }
+
+    /// Every key that was not revoked, by name.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn keys(&self) -> Result<Vec<KeyRow>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT id, name, scope, repository, created_at, created_by, expires_at, last_used_at FROM api_key
+                 WHERE revoked_at IS NULL ORDER BY name, created_at",
+            )
+            .fetch_all(pool).await?
+        ))
+    }
+
+    /// Ends a key. Whether there was one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn revoke_key(&self, id: i64, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let ended = sqlx::query("UPDATE api_key SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL")
+                .bind(id).bind(now()).execute(&mut *tx).await?;
+            if ended.rows_affected() == 1 {
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(ended.rows_affected() == 1)
+        }.await)
+    }
+
+    /// Writes down when keys were last used: id and microseconds since 1970.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn keys_used(&self, used: &[(i64, i64)]) -> Result<(), StoreError> {
+        within!(self, tx => async {
+            for (id, at) in used {
+                sqlx::query("UPDATE api_key SET last_used_at = $2 WHERE id = $1").bind(id).bind(at)
+                    .execute(&mut *tx).await?;
+            }
+            Ok::<_, StoreError>(())
+        }.await)
     }
 }

@@ -21,12 +21,13 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::watch;
 
+pub use self::audit::AuditRow;
 pub use self::audit::Deed;
 pub use self::cran::RFile;
-pub use self::key::{ApiKey, NewKey, Scope};
-pub use self::package::{KnownFile, NewFile, PackageFile, Project, Published};
+pub use self::key::{ApiKey, KeyRow, NewKey, Scope};
+pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Which};
 pub use self::registry::{Beat, NodeRow};
-pub use self::repository::{Language, Repository};
+pub use self::repository::{Language, Repository, Source, Subscribed};
 pub use self::schema::Migrate;
 use self::servers::Servers;
 use crate::config::node::DatabaseUrl;
@@ -121,6 +122,12 @@ pub enum StoreError {
     /// Somebody else was first.
     #[error("it is there already")]
     Taken,
+    /// What is referred to is not there.
+    #[error("it is not there")]
+    Missing,
+    /// Something else needs it.
+    #[error("something else needs it")]
+    InUse,
     /// A fault of ours, or of the database.
     #[error("the database refuses: {0}")]
     Broken(#[source] sqlx::Error),

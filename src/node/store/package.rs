@@ -3,6 +3,19 @@
 use super::audit::{Deed, record};
 use super::{Store, StoreError, new_id, now, with, within};
 
+/// What a source's repositories show has changed.
+macro_rules! bump {
+    ($tx:ident, $source:expr) => {
+        sqlx::query(
+            "UPDATE repository SET generation = generation + 1
+             WHERE id IN (SELECT repository_id FROM subscription WHERE source_id = $1)",
+        )
+        .bind($source)
+        .execute(&mut *$tx)
+        .await?
+    };
+}
+
 /// A project of a source.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Project {
@@ -163,11 +176,7 @@ impl Store {
                 0
             };
             if inserted == 1 {
-                sqlx::query(
-                    "UPDATE repository SET generation = generation + 1
-                     WHERE id IN (SELECT repository_id FROM subscription WHERE source_id = $1)",
-                )
-                .bind(file.source_id).execute(&mut *tx).await?;
+                bump!(tx, file.source_id);
                 record!(&mut *tx, by)?;
                 Ok::<_, StoreError>(Published::New)
             } else if !matches!(status.as_str(), "active" | "deprecated") {
@@ -203,5 +212,184 @@ impl Store {
                    AND u.repository_id = $3",
         )
         .bind(sha256).bind(filename).bind(repository).fetch_optional(pool).await?))
+    }
+}
+
+/// A project as it is managed.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow, serde::Serialize)]
+pub struct ProjectRow {
+    /// As its publisher writes it.
+    pub name: String,
+    /// See [`Project::status`].
+    pub status: String,
+    /// Files that are shown.
+    pub files: i64,
+    /// Microseconds since 1970; `None` without files.
+    pub last_upload_at: Option<i64>,
+}
+
+/// A file as it is managed.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow, serde::Serialize)]
+pub struct FileRow {
+    /// Unique in its source and location.
+    pub filename: String,
+    /// `''`, or where in a CRAN tree.
+    pub location: String,
+    /// Of the release.
+    pub version: String,
+    /// Bytes.
+    pub size: i64,
+    /// Hexadecimal.
+    pub sha256: String,
+    /// PEP 592.
+    pub yanked: Option<String>,
+    /// Microseconds since 1970.
+    pub archived_at: Option<i64>,
+    /// Microseconds since 1970.
+    pub uploaded_at: i64,
+    /// Name of the key.
+    pub uploaded_by: String,
+}
+
+/// Files of a project.
+#[derive(Clone, Copy, Debug)]
+pub struct Which<'a> {
+    /// The source they are in.
+    pub source: i64,
+    /// As looked up.
+    pub normal_name: &'a str,
+    /// `None`: of every release.
+    pub version: Option<&'a str>,
+    /// `None`: every file.
+    pub filename: Option<&'a str>,
+}
+
+/// What is done to files: `SET` and a condition, with the time as `$5` and a text as `$6`.
+macro_rules! change_files {
+    ($store:expr, $which:expr, $by:expr, $text:expr, $set:literal) => {{
+        let (which, at) = ($which, now());
+        within!($store, tx => async {
+            let changed = sqlx::query(concat!(
+                "UPDATE file SET ", $set, " AND source_id = $1 AND removed_at IS NULL
+                 AND project_id IN (SELECT id FROM project WHERE source_id = $1 AND normal_name = $2)
+                 AND ($3 IS NULL OR version = $3) AND ($4 IS NULL OR filename = $4)
+                 AND $5 > 0 AND ($6 IS NULL OR $6 = $6)"
+            ))
+            .bind(which.source).bind(which.normal_name).bind(which.version).bind(which.filename).bind(at)
+            .bind::<Option<&str>>($text)
+            .execute(&mut *tx).await?.rows_affected();
+            if changed > 0 {
+                bump!(tx, which.source);
+                record!(&mut *tx, $by)?;
+            }
+            Ok::<_, StoreError>(changed)
+        }.await)
+    }};
+}
+
+impl Store {
+    /// The projects of a source, by name.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn projects_of(&self, source: i64) -> Result<Vec<ProjectRow>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT p.name, p.status, COUNT(f.id) AS files, MAX(f.uploaded_at) AS last_upload_at
+                 FROM project p LEFT JOIN file f ON f.project_id = p.id AND f.removed_at IS NULL
+                 WHERE p.source_id = $1 GROUP BY p.id, p.name, p.status, p.normal_name ORDER BY p.normal_name",
+            )
+            .bind(source).fetch_all(pool).await?
+        ))
+    }
+
+    /// A project of a source with all its files, oldest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn project_of(
+        &self,
+        source: i64,
+        normal_name: &str,
+    ) -> Result<Option<(Project, Vec<FileRow>)>, StoreError> {
+        with!(self, pool => {
+            let project: Option<Project> = sqlx::query_as(
+                "SELECT id, name, normal_name, status, status_reason FROM project
+                 WHERE source_id = $1 AND normal_name = $2",
+            )
+            .bind(source).bind(normal_name).fetch_optional(pool).await?;
+            let Some(project) = project else { return Ok(None) };
+            let files = sqlx::query_as(
+                "SELECT filename, location, version, size, sha256, yanked, archived_at, uploaded_at, uploaded_by
+                 FROM file WHERE project_id = $1 AND removed_at IS NULL ORDER BY uploaded_at, location, filename",
+            )
+            .bind(project.id).fetch_all(pool).await?;
+            Ok(Some((project, files)))
+        })
+    }
+
+    /// Yanks files, for a reason that may be empty (PEP 592). How many there were.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn yank(&self, which: Which<'_>, reason: &str, by: &Deed<'_>) -> Result<u64, StoreError> {
+        change_files!(self, which, by, Some(reason), "yanked = $6, yanked_at = $5 WHERE yanked IS NULL")
+    }
+
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn unyank(&self, which: Which<'_>, by: &Deed<'_>) -> Result<u64, StoreError> {
+        change_files!(self, which, by, None, "yanked = NULL, yanked_at = NULL WHERE yanked IS NOT NULL")
+    }
+
+    /// Moves files into CRAN's Archive. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn archive(&self, which: Which<'_>, by: &Deed<'_>) -> Result<u64, StoreError> {
+        change_files!(self, which, by, None, "archived_at = $5 WHERE archived_at IS NULL")
+    }
+
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn unarchive(&self, which: Which<'_>, by: &Deed<'_>) -> Result<u64, StoreError> {
+        change_files!(self, which, by, None, "archived_at = NULL WHERE archived_at IS NOT NULL")
+    }
+
+    /// Removes files, from snapshots too. Their names are never given to other bytes. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remove(&self, which: Which<'_>, by: &Deed<'_>) -> Result<u64, StoreError> {
+        change_files!(self, which, by, None, "removed_at = $5 WHERE removed_at IS NULL")
+    }
+
+    /// Gives a project a status (PEP 792). Whether there is one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn set_status(
+        &self,
+        source: i64,
+        normal_name: &str,
+        status: &str,
+        reason: Option<&str>,
+        by: &Deed<'_>,
+    ) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let changed = sqlx::query(
+                "UPDATE project SET status = $3, status_reason = $4 WHERE source_id = $1 AND normal_name = $2",
+            )
+            .bind(source).bind(normal_name).bind(status).bind(reason).execute(&mut *tx).await?.rows_affected();
+            if changed > 0 {
+                bump!(tx, source);
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(changed > 0)
+        }.await)
     }
 }

@@ -3,6 +3,27 @@
 use super::audit::{Deed, record};
 use super::{Store, StoreError, new_id, now, with, within};
 
+/// Subscribes a repository to sources by name, in their order.
+macro_rules! subscribe {
+    ($tx:ident, $repository:expr, $language:expr, $sources:expr) => {
+        for (position, source) in $sources.iter().enumerate() {
+            let subscribed = sqlx::query(
+                "INSERT INTO subscription (repository_id, source_id, position)
+                 SELECT $1, id, $2 FROM source WHERE name = $3 AND language = $4",
+            )
+            .bind($repository)
+            .bind(i64::try_from(position).unwrap_or(i64::MAX))
+            .bind(&**source)
+            .bind($language.as_str())
+            .execute(&mut *$tx)
+            .await?;
+            if subscribed.rows_affected() != 1 {
+                return Err(StoreError::Missing);
+            }
+        }
+    };
+}
+
 /// Whose packages a repository has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Language {
@@ -44,53 +65,197 @@ pub struct Repository {
     pub upload_source: Option<i64>,
 }
 
+/// What a repository shows: one source after the other.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Source {
+    /// Of its row.
+    pub id: i64,
+    /// Unique.
+    pub name: String,
+    /// Language of its packages: see [`Language::as_str`].
+    pub language: String,
+    /// `local`, `remote`, `git`.
+    pub kind: String,
+    /// What its kind needs, JSON.
+    pub settings: String,
+}
+
+/// A repository and the sources it shows.
+pub type Subscribed = (Repository, Vec<Source>);
+
 impl Store {
-    /// Makes a repository with a local source of the same name.
+    /// Makes a repository of these sources, in this order; without any, of a new local one of its own name.
     ///
     /// # Errors
-    /// [`StoreError::Taken`]: there is one of this name.
+    /// [`StoreError::Taken`]: there is one of this name; [`StoreError::Missing`]: no such source of this language.
     pub async fn create_repository(
         &self,
         name: &str,
         language: Language,
         anonymous_read: bool,
+        sources: &[String],
         by: &Deed<'_>,
     ) -> Result<(), StoreError> {
-        let (repository, source, at) = (new_id(), new_id(), now());
-        within!(self, tx => {
+        let (repository, at) = (new_id(), now());
+        within!(self, tx => async {
             sqlx::query(
                 "INSERT INTO repository (id, name, language, anonymous_read, generation, created_at)
                  VALUES ($1, $2, $3, $4, 1, $5)",
             )
             .bind(repository).bind(name).bind(language.as_str()).bind(anonymous_read).bind(at)
             .execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO source (id, name, language, kind, created_at) VALUES ($1, $2, $3, 'local', $4)")
-                .bind(source).bind(name).bind(language.as_str()).bind(at).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO subscription (repository_id, source_id, position) VALUES ($1, $2, 0)")
-                .bind(repository).bind(source).execute(&mut *tx).await?;
-            record!(&mut *tx, by).map(drop)
-        })
+            if sources.is_empty() {
+                // Its own source may have outlived an earlier repository of this name.
+                sqlx::query(
+                    "INSERT INTO source (id, name, language, kind, settings, created_at)
+                     VALUES ($1, $2, $3, 'local', '{}', $4) ON CONFLICT (name) DO NOTHING",
+                )
+                .bind(new_id()).bind(name).bind(language.as_str()).bind(at).execute(&mut *tx).await?;
+                subscribe!(tx, repository, language, [name]);
+            } else {
+                subscribe!(tx, repository, language, sources);
+            }
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(())
+        }.await)
     }
 
-    /// Every repository, by name.
+    /// Changes a repository; `None`: as it was. Whether there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]: no such source of its language.
+    pub async fn change_repository(
+        &self,
+        name: &str,
+        anonymous_read: Option<bool>,
+        sources: Option<&[String]>,
+        by: &Deed<'_>,
+    ) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let found: Option<(i64, String)> =
+                sqlx::query_as("SELECT id, language FROM repository WHERE name = $1")
+                    .bind(name).fetch_optional(&mut *tx).await?;
+            let Some((id, language)) = found else { return Ok(false) };
+            let language = Language::parse(&language).ok_or(StoreError::Missing)?;
+            sqlx::query(
+                "UPDATE repository SET anonymous_read = COALESCE($2, anonymous_read), generation = generation + 1
+                 WHERE id = $1",
+            )
+            .bind(id).bind(anonymous_read).execute(&mut *tx).await?;
+            if let Some(sources) = sources {
+                sqlx::query("DELETE FROM subscription WHERE repository_id = $1").bind(id).execute(&mut *tx).await?;
+                subscribe!(tx, id, language, sources);
+            }
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(true)
+        }.await)
+    }
+
+    /// Takes a repository away; its sources and their packages stay. Whether there was one.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn repositories(&self) -> Result<Vec<Repository>, StoreError> {
-        let rows: Vec<(i64, String, String, bool, i64, Option<i64>)> = with!(self, pool => Ok(
-            sqlx::query_as(
-                "SELECT r.id, r.name, r.language, r.anonymous_read, r.generation,
-                        (SELECT s.id FROM subscription u JOIN source s ON s.id = u.source_id
-                         WHERE u.repository_id = r.id AND s.kind = 'local' ORDER BY u.position LIMIT 1)
-                 FROM repository r ORDER BY r.name",
+    pub async fn remove_repository(&self, name: &str, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            sqlx::query(
+                "DELETE FROM subscription WHERE repository_id IN (SELECT id FROM repository WHERE name = $1)",
             )
-            .fetch_all(pool).await?
-        ))?;
+            .bind(name).execute(&mut *tx).await?;
+            let gone = sqlx::query("DELETE FROM repository WHERE name = $1").bind(name).execute(&mut *tx).await?;
+            if gone.rows_affected() == 1 {
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(gone.rows_affected() == 1)
+        }.await)
+    }
+
+    /// Every repository with its sources, by name.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn repositories(&self) -> Result<Vec<Subscribed>, StoreError> {
+        type Row = (i64, String, String, bool, i64);
+        type Shown = (i64, i64, String, String, String, String);
+        let (rows, sources): (Vec<Row>, Vec<Shown>) = with!(self, pool => Ok((
+            sqlx::query_as("SELECT id, name, language, anonymous_read, generation FROM repository").fetch_all(pool).await?,
+            sqlx::query_as(
+                "SELECT u.repository_id, s.id, s.name, s.language, s.kind, s.settings
+                 FROM subscription u JOIN source s ON s.id = u.source_id ORDER BY u.repository_id, u.position",
+            )
+            .fetch_all(pool).await?,
+        )))?;
         // One of a language this program does not know is a newer program's business.
-        let known = rows.into_iter().filter_map(|(id, name, language, anonymous_read, generation, upload_source)| {
+        let known = rows.into_iter().filter_map(|(id, name, language, anonymous_read, generation)| {
             let language = Language::parse(&language)?;
-            Some(Repository { id, name, language, anonymous_read, generation, upload_source })
+            let of = sources.iter().filter(|source| source.0 == id).cloned();
+            let sources: Vec<Source> = of
+                .map(|(_, id, name, language, kind, settings)| Source { id, name, language, kind, settings })
+                .collect();
+            let upload_source = sources.iter().find(|source| source.kind == "local").map(|source| source.id);
+            Some((Repository { id, name, language, anonymous_read, generation, upload_source }, sources))
         });
-        Ok(known.collect())
+        let mut known: Vec<Subscribed> = known.collect();
+        // By bytes, whatever order the database's language has.
+        known.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        Ok(known)
+    }
+
+    /// Every source, by name.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn sources(&self) -> Result<Vec<Source>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as("SELECT id, name, language, kind, settings FROM source ORDER BY name").fetch_all(pool).await?
+        ))
+    }
+
+    /// Makes a source.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`]: there is one of this name.
+    pub async fn create_source(
+        &self,
+        name: &str,
+        language: Language,
+        kind: &str,
+        settings: &str,
+        by: &Deed<'_>,
+    ) -> Result<(), StoreError> {
+        within!(self, tx => async {
+            sqlx::query(
+                "INSERT INTO source (id, name, language, kind, settings, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(new_id()).bind(name).bind(language.as_str()).bind(kind).bind(settings).bind(now())
+            .execute(&mut *tx).await?;
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(())
+        }.await)
+    }
+
+    /// Takes a source away with all its packages. Whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`]: a repository shows it.
+    pub async fn remove_source(&self, name: &str, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let found: Option<i64> = sqlx::query_scalar("SELECT id FROM source WHERE name = $1")
+                .bind(name).fetch_optional(&mut *tx).await?;
+            let Some(id) = found else { return Ok(false) };
+            let shown: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM subscription WHERE source_id = $1")
+                .bind(id).fetch_one(&mut *tx).await?;
+            if shown > 0 {
+                return Err(StoreError::InUse);
+            }
+            for sql in [
+                "DELETE FROM file WHERE source_id = $1",
+                "DELETE FROM project WHERE source_id = $1",
+                "DELETE FROM source WHERE id = $1",
+            ] {
+                sqlx::query(sql).bind(id).execute(&mut *tx).await?;
+            }
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(true)
+        }.await)
     }
 }

@@ -43,14 +43,17 @@ fn file<'a>(source_id: i64, filename: &'a str, sha256: &'a str) -> NewFile<'a> {
 #[tokio::test]
 async fn what_is_published_is_shown_once_and_its_name_is_never_given_to_other_bytes() {
     each(async |store| {
-        store.create_repository("pypi", Language::Python, true, &DEED).await.unwrap();
-        assert!(matches!(store.create_repository("pypi", Language::Python, true, &DEED).await, Err(StoreError::Taken)));
-        let before = store.repositories().await.unwrap().remove(0);
+        store.create_repository("pypi", Language::Python, true, &[], &DEED).await.unwrap();
+        assert!(matches!(
+            store.create_repository("pypi", Language::Python, true, &[], &DEED).await,
+            Err(StoreError::Taken)
+        ));
+        let before = store.repositories().await.unwrap().remove(0).0;
         let source = before.upload_source.unwrap();
         assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap(), Published::New);
         assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap(), Published::Same);
         assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "bb"), &DEED).await.unwrap(), Published::Conflict);
-        let after = store.repositories().await.unwrap().remove(0);
+        let after = store.repositories().await.unwrap().remove(0).0;
         assert_eq!(after.generation, before.generation + 1, "only what changes something counts");
         let (project, files) = store.project(after.id, "my-pkg").await.unwrap().unwrap();
         assert_eq!((project.name.as_str(), files.len(), files[0].sha256.as_str()), ("My.Pkg", 1, "aa"));
@@ -65,8 +68,8 @@ async fn what_is_published_is_shown_once_and_its_name_is_never_given_to_other_by
 #[tokio::test]
 async fn the_same_upload_many_times_at_once_is_published_once() {
     each(async |store| {
-        store.create_repository("pypi", Language::Python, true, &DEED).await.unwrap();
-        let source = store.repositories().await.unwrap()[0].upload_source.unwrap();
+        store.create_repository("pypi", Language::Python, true, &[], &DEED).await.unwrap();
+        let source = store.repositories().await.unwrap()[0].0.upload_source.unwrap();
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..20 {
             let store = store.clone();
@@ -154,6 +157,51 @@ async fn nodes_are_seen_until_they_leave_or_fall_silent() {
         assert_eq!(within(900).await.unwrap().len(), 2);
         store.leave("a").await.unwrap();
         assert_eq!(within(60).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_managed_is_changed_and_written_down() {
+    each(async |store| {
+        store.create_source("extra", Language::Python, "local", "{}", &DEED).await.unwrap();
+        let names = ["mine".to_owned(), "extra".to_owned()];
+        let made = store.create_repository("pypi", Language::Python, true, &names, &DEED).await;
+        assert!(matches!(made, Err(StoreError::Missing)), "{made:?}");
+        assert_eq!(store.repositories().await.unwrap(), [], "all or nothing");
+        store.create_repository("pypi", Language::Python, true, &[], &DEED).await.unwrap();
+        let changed = store.change_repository("pypi", Some(false), Some(&["extra".into(), "pypi".into()]), &DEED).await;
+        assert!(changed.unwrap());
+        let (repository, sources) = store.repositories().await.unwrap().remove(0);
+        assert!(!repository.anonymous_read);
+        assert_eq!(sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["extra", "pypi"]);
+        let source = repository.upload_source.unwrap();
+        assert_eq!(source, sources[0].id);
+
+        store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap();
+        let which = |version, filename| Which { source, normal_name: "my-pkg", version, filename };
+        assert_eq!(store.yank(which(Some("2.0"), None), "", &DEED).await.unwrap(), 0);
+        assert_eq!(store.yank(which(Some("1.0"), None), "broken", &DEED).await.unwrap(), 1);
+        assert_eq!(store.yank(which(Some("1.0"), None), "broken", &DEED).await.unwrap(), 0, "yanked already");
+        let (_, files) = store.project(repository.id, "my-pkg").await.unwrap().unwrap();
+        assert_eq!(files[0].yanked.as_deref(), Some("broken"));
+        assert_eq!(store.unyank(which(None, Some("my_pkg-1.0.tar.gz")), &DEED).await.unwrap(), 1);
+        assert!(store.set_status(source, "my-pkg", "archived", Some("old"), &DEED).await.unwrap());
+        assert!(!store.set_status(source, "other", "archived", None, &DEED).await.unwrap());
+        let closed = store.publish(&file(source, "my_pkg-2.0.tar.gz", "bb"), &DEED).await.unwrap();
+        assert_eq!(closed, Published::Closed("archived".into()));
+        assert_eq!(store.archive(which(None, None), &DEED).await.unwrap(), 1);
+        assert_eq!(store.unarchive(which(None, None), &DEED).await.unwrap(), 1);
+        assert_eq!(store.remove(which(None, None), &DEED).await.unwrap(), 1);
+        assert_eq!(store.project(repository.id, "my-pkg").await.unwrap().unwrap().1, []);
+        assert_eq!(store.projects_of(source).await.unwrap()[0].files, 0);
+
+        assert!(matches!(store.remove_source("extra", &DEED).await, Err(StoreError::InUse)));
+        assert!(store.remove_repository("pypi", &DEED).await.unwrap());
+        assert!(store.remove_source("extra", &DEED).await.unwrap());
+        assert!(!store.remove_source("extra", &DEED).await.unwrap());
+        assert_eq!(store.audit(i64::MAX, 100).await.unwrap().len(), 12);
+        assert_eq!(store.audit(i64::MAX, 3).await.unwrap().len(), 3);
     })
     .await;
 }

@@ -71,7 +71,10 @@ CREATE TABLE source (
     id BIGINT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     language TEXT NOT NULL,
+    -- local, remote, git.
     kind TEXT NOT NULL,
+    -- What its kind needs, JSON.
+    settings TEXT NOT NULL,
     created_at BIGINT NOT NULL
 );
 

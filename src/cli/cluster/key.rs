@@ -1,0 +1,99 @@
+//! `bowline key`.
+
+use std::process::ExitCode;
+
+use http::Method;
+use serde_json::json;
+
+use super::endpoint::escaped;
+use super::{On, run, table};
+
+/// Make, list and revoke API keys
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Verb {
+    /// Make a key and print it; it is shown this once
+    Create {
+        /// For people and the audit log
+        #[arg(long, default_value = "admin")]
+        name: String,
+        /// Allow everything
+        #[arg(long, conflicts_with = "scope")]
+        admin: bool,
+        /// What it allows
+        #[arg(long, value_enum, default_value = "read")]
+        scope: Allowed,
+        /// Only in this repository
+        #[arg(long, value_name = "NAME")]
+        repository: Option<String>,
+        /// For so long, such as `30d` [default: for ever]
+        #[arg(long, value_name = "DURATION")]
+        expires: Option<String>,
+        #[command(flatten)]
+        on: On,
+    },
+    /// List keys
+    List {
+        #[command(flatten)]
+        on: On,
+    },
+    /// End a key; takes a few seconds to be known everywhere
+    Revoke {
+        /// As `key list` shows it
+        id: String,
+        #[command(flatten)]
+        on: On,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Allowed {
+    Read,
+    Publish,
+    Admin,
+}
+
+/// Does it.
+pub fn run_key(args: Args) -> ExitCode {
+    match args.verb {
+        Verb::Create { name, admin, scope, repository, expires, on } => {
+            let scope = match scope {
+                _ if admin => "admin",
+                Allowed::Read => "read",
+                Allowed::Publish => "publish",
+                Allowed::Admin => "admin",
+            };
+            let body = json!({ "name": name, "scope": scope, "repository": repository, "expires_in": expires });
+            run(
+                &on,
+                async |to| to.call(Method::POST, "/keys", Some(body)).await,
+                |made| format!("{}\n", made["key"].as_str().unwrap_or_default()),
+            )
+        }
+        Verb::List { on } => run(
+            &on,
+            async |to| to.call(Method::GET, "/keys", None).await,
+            |list| {
+                let columns = [
+                    ("ID", "id"),
+                    ("NAME", "name"),
+                    ("SCOPE", "scope"),
+                    ("REPOSITORY", "repository"),
+                    ("EXPIRES", "expires"),
+                    ("LAST USED", "last_used"),
+                ];
+                table(list, columns)
+            },
+        ),
+        Verb::Revoke { id, on } => run(
+            &on,
+            async |to| to.call(Method::DELETE, &format!("/keys/{}", escaped(&id)), None).await,
+            |done| format!("revoked: {}\n", done["revoked"].as_str().unwrap_or_default()),
+        ),
+    }
+}

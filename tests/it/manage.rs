@@ -1,0 +1,169 @@
+//! Managing repositories: the commands, on the node's own machine and from another one through the TLS proxy.
+
+use serde_json::Value;
+
+use crate::harness::{Authority, Folder, Node, Output, bowline, eventually, get, within};
+use crate::packages::{Trusting, base, make, proxy};
+
+/// Commands that speak to a cluster from somewhere else.
+struct Far {
+    url: String,
+    ca: String,
+    key: String,
+}
+
+impl Far {
+    async fn runs(&self, arguments: &[&str]) -> Output {
+        let there = ["--server", &self.url, "--ca-file", &self.ca, "--key-file", &self.key];
+        bowline(&[arguments, &there].concat()).await
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let done = self.runs(&[arguments, &["--json"]].concat()).await;
+        serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"))
+    }
+}
+
+#[test]
+fn every_verb_works_from_another_machine_and_clients_see_what_it_did() {
+    within(120, async {
+        let a = Node::start("a", "").await;
+        let b = a.beside("b").await;
+        let admin = a.command(&["key", "create", "--admin"]).await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        let pem = proxy.folder.path("ca.pem").to_str().unwrap().to_owned();
+        let own = Folder::new();
+        let key = own.write("key", format!("{admin}\n")).to_str().unwrap().to_owned();
+        let far = Far { url: base(&proxy), ca: pem.clone(), key };
+        let client = Trusting(pem);
+
+        assert_eq!(far.runs(&["repo", "create", "pypi"]).await.ok().stdout, "made: /packages/pypi/\n");
+        let again = far.runs(&["repo", "create", "pypi"]).await;
+        assert!(again.code == Some(1) && again.stderr == "There is a repository `pypi` already\n", "{again:?}");
+        let wrong = far.runs(&["repo", "create", "../x"]).await;
+        assert!(wrong.code == Some(1) && wrong.stderr.contains("is no name of a repository"), "{wrong:?}");
+        far.runs(&["repo", "create", "cran", "--type", "cran", "--private"]).await.ok();
+        let listed = far.runs(&["repo", "list"]).await.ok().stdout;
+        let words: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[1..], [vec!["cran", "cran", "yes", "cran"], vec!["pypi", "pypi", "no", "pypi"]], "{listed}");
+
+        let files = Folder::new();
+        let one = make(&files, "alpha", "1.0", "one").await;
+        let two = make(&files, "alpha", "2.0", "two").await;
+        let told = far.runs(&["add", "pypi", &one[0], &one[1], &two[0]]).await.ok();
+        assert!(told.stderr.contains("3/3 alpha-2.0-py3-none-any.whl: published"), "{told:?}");
+        let again = far.runs(&["add", "pypi", &one[0]]).await.ok();
+        assert!(again.stderr.contains("it was there already"), "{again:?}");
+        let changed = make(&files, "alpha", "1.0", "changed").await;
+        let refused = far.runs(&["add", "pypi", &changed[0]]).await;
+        assert!(refused.code == Some(1) && refused.stderr.contains("with other content"), "{refused:?}");
+
+        // What pip would choose now.
+        let latest = async || {
+            let index = format!("{}/packages/pypi/simple/", base(&proxy));
+            let told =
+                ["-m", "pip", "--disable-pip-version-check", "index", "versions", "alpha", "--index-url", &index];
+            client.runs("python3", &told).await.stdout.lines().next().unwrap_or_default().to_owned()
+        };
+        let page = async |node: &Node| get(&node.address, "/packages/pypi/simple/alpha/").await.text();
+        let seen = async |what: &str, words: &str, there: bool| {
+            for node in [&a, &b] {
+                eventually(what, async || (page(node).await.contains(words) == there).then_some(())).await;
+            }
+        };
+        seen("2.0", "alpha-2.0", true).await;
+        assert_eq!(latest().await, "alpha (2.0)");
+        let yanked = far.runs(&["yank", "pypi", "Alpha", "2.0", "--reason", "it is <broken>"]).await.ok();
+        assert_eq!(yanked.stdout, "alpha: 1 files yanked\n".replace("alpha", "Alpha"));
+        seen("the yank", "data-yanked=\"it is &lt;broken&gt;\"", true).await;
+        assert_eq!(latest().await, "alpha (1.0)");
+        far.runs(&["yank", "pypi", "alpha", "2.0", "--undo"]).await.ok();
+        seen("no yank", "data-yanked", false).await;
+        let none = far.runs(&["yank", "pypi", "alpha", "9.0"]).await;
+        assert!(none.code == Some(1) && none.stderr.contains("There is no file of `alpha`"), "{none:?}");
+        assert_eq!(far.runs(&["yank", "pypi", "alpha"]).await.code, Some(64));
+
+        far.runs(&["repo", "status", "pypi", "alpha", "quarantined", "--reason", "malware"]).await.ok();
+        for node in [&a, &b] {
+            eventually("the quarantine", async || {
+                (get(&node.address, "/packages/pypi/simple/alpha/").await.status == 404).then_some(())
+            })
+            .await;
+        }
+        far.runs(&["repo", "status", "pypi", "alpha", "active"]).await.ok();
+        far.runs(&["archive", "pypi", "alpha"]).await.ok();
+        seen("the archived project", "content=\"archived\"", true).await;
+        let closed = far.runs(&["add", "pypi", &two[1]]).await;
+        assert!(closed.code == Some(1) && closed.stderr.contains("`alpha` is archived"), "{closed:?}");
+        far.runs(&["archive", "pypi", "alpha", "--undo"]).await.ok();
+        far.runs(&["remove", "pypi", "alpha", "1.0"]).await.ok();
+        seen("the removal", "alpha-1.0", false).await;
+        let name = far.runs(&["add", "pypi", &one[0]]).await;
+        assert!(name.code == Some(1) && name.stderr.contains("already exists"), "a name is given once: {name:?}");
+        let shown = far.json(&["repo", "show", "pypi", "alpha"]).await;
+        assert_eq!(shown["files"].as_array().unwrap().len(), 1);
+
+        // Keys: one that publishes to one repository, for a while.
+        let publisher = far
+            .json(&["key", "create", "--name", "ci", "--scope", "publish", "--repository", "cran", "--expires", "1h"])
+            .await;
+        let small = Far {
+            key: own.write("ci", publisher["key"].as_str().unwrap()).to_str().unwrap().to_owned(),
+            ..Far { url: far.url.clone(), ca: far.ca.clone(), key: String::new() }
+        };
+        let refused = small.runs(&["add", "pypi", &two[1]]).await;
+        assert!(
+            refused.code == Some(1) && refused.stderr.contains("does not allow to publish to `pypi`"),
+            "{refused:?}"
+        );
+        assert!(small.runs(&["repo", "create", "x"]).await.stderr.contains("does not allow to administrate"));
+        assert_eq!(small.runs(&["repo", "show", "cran"]).await.code, Some(0));
+        let keys = far.json(&["key", "list"]).await;
+        let ci = keys.as_array().unwrap().iter().find(|key| key["name"] == "ci").unwrap();
+        assert!(ci["expires"].is_string() && !keys.to_string().contains("bwl_"), "{keys}");
+        far.runs(&["key", "revoke", ci["id"].as_str().unwrap()]).await.ok();
+        eventually("the revocation", async || {
+            (small.runs(&["repo", "show", "cran"]).await.code == Some(1)).then_some(())
+        })
+        .await;
+
+        let audit = far.runs(&["audit"]).await.ok().stdout;
+        for deed in ["create_repository", "publish", "yank", "set_status", "remove", "create_key", "revoke_key"] {
+            assert!(audit.contains(deed), "{deed}: {audit}");
+        }
+        assert!(audit.contains("127.0.0.1") && audit.contains("host"), "{audit}");
+
+        far.runs(&["source", "create", "more"]).await.ok();
+        far.runs(&["repo", "edit", "pypi", "--private", "true", "--source", "pypi", "--source", "more"]).await.ok();
+        eventually("the closed repository", async || {
+            (get(&b.address, "/packages/pypi/simple/").await.status == 401).then_some(())
+        })
+        .await;
+        let used = far.runs(&["source", "remove", "more"]).await;
+        assert!(used.code == Some(1) && used.stderr.contains("A repository shows source `more`"), "{used:?}");
+        far.runs(&["repo", "remove", "pypi"]).await.ok();
+        far.runs(&["source", "remove", "more"]).await.ok();
+        // Its packages are still there for a new repository of that name, also from the machine itself.
+        a.command(&["repo", "create", "pypi"]).await;
+        assert!(a.command(&["repo", "show", "pypi"]).await.contains("alpha"));
+    });
+}
+
+#[test]
+fn commands_say_what_they_miss() {
+    within(30, async {
+        let nowhere = bowline(&["repo", "list"]).await;
+        assert!(nowhere.code == Some(64) && nowhere.stderr.contains("--server URL"), "{nowhere:?}");
+        let keyless = bowline(&["repo", "list", "--server", "https://127.0.0.1:9"]).await;
+        assert!(keyless.code == Some(64) && keyless.stderr.contains("--key-file"), "{keyless:?}");
+        let folder = Folder::new();
+        let key = folder.write("key", "bwl_x").to_str().unwrap().to_owned();
+        let away = bowline(&["repo", "list", "--json", "--server", "https://127.0.0.1:9", "--key-file", &key]).await;
+        assert!(away.code == Some(1) && away.stdout.starts_with("{\"error\":"), "{away:?}");
+        let node = Node::start("a", "").await;
+        let url = format!("http://{}", node.address);
+        let wrong = bowline(&["repo", "list", "--server", &url, "--key-file", &key]).await;
+        assert!(wrong.code == Some(1) && wrong.stderr.contains("does not hold"), "{wrong:?}");
+    });
+}
