@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::error::Failure;
+use super::metrics::Metrics;
 use super::store::{Repository, Store, StoreError};
 
 /// Between two looks.
@@ -42,7 +43,7 @@ impl Catalog {
     }
 
     /// Keeps looking until told to stop. Without a database what was known goes on being served.
-    pub async fn follow(&self, mut stop: watch::Receiver<bool>) {
+    pub async fn follow(&self, metrics: &Metrics, mut stop: watch::Receiver<bool>) {
         let mut is_lost = false;
         loop {
             tokio::select! {
@@ -50,7 +51,9 @@ impl Catalog {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            match (self.refresh().await, is_lost) {
+            let looked = self.refresh().await;
+            metrics.database(looked.is_ok());
+            match (looked, is_lost) {
                 (Ok(()), true) => {
                     tracing::info!("the database answers again");
                     is_lost = false;

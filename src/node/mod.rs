@@ -9,6 +9,8 @@ pub mod download;
 pub mod error;
 pub mod known;
 pub mod manage;
+pub mod metrics;
+pub mod observe;
 pub mod operator;
 pub mod parts;
 pub mod publish;
@@ -39,6 +41,7 @@ use crate::config::node::{DatabaseUrl, Settings};
 use crate::runtime::mounts::Mount;
 use crate::runtime::ready::{Notifier, Ports};
 use crate::runtime::signal::{Signal, Signals};
+use crate::telemetry::access::AccessLog;
 
 /// Why a node did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +144,10 @@ pub async fn doctor(settings: &Settings) -> Result<Vec<Check>, NodeError> {
 /// [`NodeError`] when it did not start or had to stop.
 pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), NodeError> {
     let mut signals = Signals::new().map_err(system("signals cannot be received"))?;
-    let (parts, unfit) = Parts::open(settings, Migrate::Always).await?;
+    let (mut parts, unfit) = Parts::open(settings, Migrate::Always).await?;
+    let access_log = AccessLog::start(&parts.settings.access_log).map_err(system("the access log cannot be opened"))?;
+    parts.access_log = Some(access_log.clone());
+    let metrics = Arc::clone(&parts.metrics);
     let (settings, store, catalog, auth) =
         (Arc::clone(&parts.settings), parts.store.clone(), parts.catalog.clone(), parts.auth.clone());
     let mut fitness = parts.fitness.clone();
@@ -162,7 +168,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let mut tending = JoinSet::new();
     tending.spawn({
         let stopping = stopping.clone();
-        async move { catalog.follow(stopping).await }
+        async move { catalog.follow(&metrics, stopping).await }
     });
     tending.spawn({
         let (store, stopping) = (store.clone(), stopping.clone());
@@ -186,7 +192,10 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let why = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => tracing::info!("a node's configuration is read at its start only; restart it"),
+                Signal::Reload => {
+                    access_log.reopen();
+                    tracing::info!("log files are opened again; a node's configuration is read at its start only");
+                }
                 _ => break None,
             },
             Ok(why) = fitness.wait_for(Option::is_some) => break why.clone(),
@@ -215,6 +224,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let tended = async { while tending.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_secs(5), tended).await;
     let _ = tokio::time::timeout(Duration::from_secs(2), store.close()).await;
+    access_log.flush(Duration::from_secs(2));
     why.map_or(Ok(()), |why| Err(NodeError::Unfit(why)))
 }
 

@@ -45,7 +45,7 @@ impl Operator {
             Outgoing::Whole(bytes) => Body::from(bytes),
             Outgoing::Stream(stream) => Body::from_stream(stream),
         });
-        request.extensions_mut().insert(Origin { address: None, is_host: true });
+        request.extensions_mut().insert(Origin { is_host: true, ..Origin::default() });
         let service = TowerToHyperService::new(self.router.clone());
         let response = match hyper::service::Service::call(&service, request).await {
             Ok(response) => response,

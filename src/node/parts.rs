@@ -12,12 +12,14 @@ use super::catalog::Catalog;
 use super::cran::tree::{Trees, trees};
 use super::error::Failure;
 use super::known::Known;
+use super::metrics::Metrics;
 use super::pypi::Pages;
 use super::registry::Unfit;
 use super::secret::ClusterKey;
 use super::store::{KnownFile, Migrate, Repository, Scope, Store};
 use super::{NodeError, system};
 use crate::config::node::Settings;
+use crate::telemetry::access::AccessLog;
 use crate::types::Sha256;
 
 /// Everything a request may need; cheap to clone.
@@ -43,6 +45,10 @@ pub struct Parts {
     pub trees: Trees,
     /// Rows of files that were asked for, by repository, digest and name.
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// One line per request; `None`: nobody serves.
+    pub access_log: Option<AccessLog>,
     /// Whether this node may go on.
     pub fitness: watch::Receiver<Unfit>,
 }
@@ -52,6 +58,8 @@ pub struct Parts {
 pub struct Origin {
     /// The client; `None` on a unix socket.
     pub address: Option<IpAddr>,
+    /// It came through a trusted proxy.
+    pub is_forwarded: bool,
     /// Not a request at all but a command on this machine, which may do everything.
     pub is_host: bool,
 }
@@ -86,6 +94,8 @@ impl Parts {
             pages: Pages::new(PAGES_BYTES_MAX),
             trees: trees(TREES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
+            metrics: Arc::new(Metrics::new()),
+            access_log: None,
             fitness,
         };
         Ok((parts, unfit))

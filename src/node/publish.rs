@@ -119,14 +119,22 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
         provenance_sha256: None,
         record: &record,
     };
+    let language = target.repository.language.as_str();
     match parts.store.publish(&new, &deed).await? {
         Published::New => {
+            parts.metrics.upload(language, "new");
             // Whoever asks this node next sees it. It is published even if this fails; the next look sees it then.
             let _ = parts.catalog.refresh().await;
             Ok(Ended::New)
         }
-        Published::Same => Ok(Ended::Same),
-        Published::Conflict => Ok(Ended::Conflict(file.filename)),
+        Published::Same => {
+            parts.metrics.upload(language, "same");
+            Ok(Ended::Same)
+        }
+        Published::Conflict => {
+            parts.metrics.upload(language, "conflict");
+            Ok(Ended::Conflict(file.filename))
+        }
         Published::Closed(status) => {
             Err(Failure::forbidden(format_args!("publish: project `{}` is {status}", file.project)))
         }

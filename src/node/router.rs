@@ -1,22 +1,26 @@
 //! Every URL of a node in one table, grouped by who calls it.
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use http::header::{CONNECTION, HeaderValue};
+use axum::{Extension, Router};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 
 use super::error::Failure;
-use super::parts::Parts;
+use super::observe::observe;
+use super::parts::{Origin, Parts};
 use super::{cran, manage, publish, pypi};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::Exposition;
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
     Router::new()
         // Load balancers and operators.
         .route("/__ping__", get(async || "pong\n"))
+        .route("/metrics", get(metrics))
         // pip, uv, poetry.
         .route("/packages/{repository}/simple/", get(pypi::root))
         .route("/packages/{repository}/simple", get(async || pypi::moved("simple/")))
@@ -43,6 +47,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/packages/__api__/status", get(cran::status::status))
         .fallback(async || Failure::not_found("page at this address"))
         .layer(middleware::from_fn_with_state(parts.clone(), only_while_fit))
+        .layer(middleware::from_fn_with_state(parts.clone(), observe))
         .with_state(parts)
 }
 
@@ -53,5 +58,16 @@ async fn only_while_fit(State(parts): State<Parts>, request: Request, next: Next
     }
     let mut response = Failure::leaving().into_response();
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// For who asks this node itself: what comes through a proxy comes from everywhere.
+async fn metrics(State(parts): State<Parts>, Extension(origin): Extension<Origin>) -> Response {
+    if origin.is_forwarded {
+        return Failure::not_found("page at this address").into_response();
+    }
+    let dropped = parts.access_log.as_ref().map_or(0, AccessLog::dropped);
+    let mut response = parts.metrics.render(dropped).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Exposition::CONTENT_TYPE));
     response
 }

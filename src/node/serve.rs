@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
+use super::observe::By;
 use super::parts::Origin;
 use crate::config::node::Listener;
 use crate::runtime::socket_file::SocketFile;
@@ -81,9 +82,9 @@ impl Bound {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let (router, stop, trusted) = (router.clone(), stop.clone(), self.settings.trusted.clone());
+            let (router, stop, settings) = (router.clone(), stop.clone(), self.settings.clone());
             tokio::spawn(async move {
-                connection(stream, peer, trusted, router, stop).await;
+                connection(stream, peer, settings, router, stop).await;
                 drop(place);
             });
         }
@@ -109,14 +110,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn connection(
     stream: Box<dyn Stream>,
     peer: Option<SocketAddr>,
-    trusted: Vec<IpNet>,
+    settings: Listener,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
     let peer = peer.map(|peer| peer.ip().to_canonical());
+    let Listener { name, trusted, .. } = settings;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let origin = Origin { address: client(request.headers(), peer, &trusted), is_host: false };
-        request.extensions_mut().insert(origin);
+        let (address, is_forwarded) = client(request.headers(), peer, &trusted);
+        let extensions = request.extensions_mut();
+        extensions.insert(Origin { address, is_forwarded, is_host: false });
+        extensions.insert(By(Arc::clone(&name)));
         let service = TowerToHyperService::new(router.clone());
         hyper::service::Service::call(&service, request)
     });
@@ -144,13 +148,15 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// The client behind trusted proxies: the last address in `X-Forwarded-For` that is not one of theirs.
-fn client(fields: &HeaderMap, peer: Option<IpAddr>, trusted: &[IpNet]) -> Option<IpAddr> {
+/// The client behind trusted proxies, the last address in `X-Forwarded-For` that is not one of theirs, and whether it came
+/// through one.
+fn client(fields: &HeaderMap, peer: Option<IpAddr>, trusted: &[IpNet]) -> (Option<IpAddr>, bool) {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     if !peer.as_ref().is_some_and(is_trusted) {
-        return peer;
+        return (peer, false);
     }
     let told = fields.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let told: Vec<IpAddr> = told.flat_map(|value| value.split(',')).filter_map(|ip| ip.trim().parse().ok()).collect();
-    told.iter().rev().find(|ip| !is_trusted(ip)).or(told.first()).copied().or(peer)
+    let client = told.iter().rev().find(|ip| !is_trusted(ip)).or(told.first()).copied();
+    (client.or(peer), client.is_some())
 }

@@ -28,7 +28,7 @@ pub struct Line<'a> {
     pub time: Timestamp,
     /// Name of the listener.
     pub listener: &'a str,
-    /// The client, as trusted headers tell it; `None` on a unix socket.
+    /// The client, as trusted headers tell it, then with port 0; `None` on a unix socket.
     pub client: Option<SocketAddr>,
     /// As the client wrote it.
     pub method: &'a str,
@@ -144,7 +144,10 @@ impl Line<'_> {
         object.text("listener", self.listener.as_bytes());
         if let Some(client) = self.client {
             object.display("client.address", client.ip());
-            object.number("client.port", client.port().into());
+            // Behind a proxy only the address is known.
+            if client.port() != 0 {
+                object.number("client.port", client.port().into());
+            }
         }
         object.text("http.request.method", self.method.as_bytes());
         object.text("url.path", self.path.split(|b| *b == b'?').next().unwrap_or_default());

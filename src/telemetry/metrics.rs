@@ -128,6 +128,22 @@ pub enum Kind {
     Histogram,
 }
 
+/// Declares families: the comment of each is its help text, `{…}` in it names the labels.
+macro_rules! families {
+    ($($(#[doc = $help:literal])+ $constant:ident = $kind:ident $name:literal;)*) => {
+        $($(#[doc = $help])+ pub(super) const $constant: Family = Family {
+            name: $name,
+            kind: Kind::$kind,
+            // The first line of the comment has the leading blank rustdoc gives it.
+            help: concat!($($help),+).trim_ascii_start(),
+        };)*
+        /// All of them, in the order they are written in.
+        #[cfg(test)]
+        pub(super) const ALL: &[Family] = &[$($constant),*];
+    };
+}
+pub(crate) use families;
+
 /// The text a Prometheus server reads, being written: exposition format 0.0.4.
 #[derive(Debug, Default)]
 pub struct Exposition {

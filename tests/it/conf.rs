@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use crate::harness::{Authority, Client, Folder, Origin, Proxy, bowline, tools, within};
+use crate::harness::{
+    Authority, Client, Folder, Node, Origin, Postgres, Proxy, bowline, eventually, get, tools, within,
+};
 
 /// Generated; it shows every key and so fits no machine.
 const CHECKED_ONLY: &str = "full.toml";
+/// As [`CHECKED_ONLY`], of a node.
+const CHECKED_ONLY_NODE: &str = "full-node.toml";
 
 fn examples() -> Vec<(String, String)> {
     let folder = tools::top().join("conf");
@@ -47,6 +51,9 @@ fn every_example_starts_and_serves() {
     within(120, async {
         for (name, text) in examples().into_iter().filter(|(name, _)| name != CHECKED_ONLY) {
             let mut table: Table = text.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+            if table["role"].as_str() == Some("node") {
+                continue;
+            }
             let mut origins = Vec::new();
             rewrite(&mut table, &mut origins);
             let (ca, folder) = (Authority::new(), Folder::new());
@@ -70,6 +77,39 @@ fn every_example_starts_and_serves() {
     });
 }
 
+#[test]
+fn every_example_of_a_node_starts_and_serves() {
+    within(120, async {
+        let nodes = examples().into_iter().filter(|(name, _)| name != CHECKED_ONLY_NODE);
+        let mut seen = 0;
+        for (name, text) in nodes {
+            let mut table: Table = text.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+            if table["role"].as_str() != Some("node") {
+                continue;
+            }
+            seen += 1;
+            let (folder, database) = (Folder::new(), Postgres::start());
+            table["key_file"] = Value::from("node.key");
+            table["listener"][0]["address"] = Value::from("127.0.0.1:0");
+            table["storage"]["default"]["path"] = Value::from("blobs");
+            table["cache"]["path"] = Value::from("cache");
+            let url = table["database"]["url"].as_str().unwrap();
+            let url = if url.starts_with("sqlite:") { "sqlite:b.db".to_owned() } else { database.url() };
+            table["database"]["url"] = Value::from(url);
+            if let Some(log) = table.get_mut("access_log") {
+                log["file"] = Value::from("access.log");
+            }
+            let node = Node::start_exactly(folder, &toml::to_string(&table).unwrap()).await;
+            node.command(&["repo", "create", "pypi"]).await;
+            eventually("the repository", async || {
+                (get(&node.address, "/packages/pypi/simple/").await.status == 200).then_some(())
+            })
+            .await;
+        }
+        assert_eq!(seen, 2, "node.toml and node-ha.toml");
+    });
+}
+
 /// A host for each route.
 fn hosts(table: &Table) -> Vec<String> {
     let routes = table["route"].as_array().unwrap().iter();
@@ -87,9 +127,12 @@ fn hosts(table: &Table) -> Vec<String> {
 #[test]
 fn the_full_example_and_the_schema_are_those_the_binary_prints() {
     within(60, async {
-        for (file, arguments) in
-            [("full.toml", &["schema", "proxy", "--example"][..]), ("schema.json", &["schema", "proxy"])]
-        {
+        for (file, arguments) in [
+            ("full.toml", &["schema", "proxy", "--example"][..]),
+            ("schema.json", &["schema", "proxy"]),
+            ("full-node.toml", &["schema", "node", "--example"]),
+            ("schema-node.json", &["schema", "node"]),
+        ] {
             let printed = bowline(arguments).await.ok().stdout;
             let kept = std::fs::read_to_string(tools::top().join("conf").join(file)).unwrap();
             assert!(printed == kept, "conf/{file} is out of date: `bowline {}` prints another", arguments.join(" "));
@@ -118,6 +161,22 @@ fn the_full_example_is_right_but_for_files_this_machine_lacks() {
             }
         }
         let file = folder.write("full.toml", &text);
+        let report = bowline(&["check", file.to_str().unwrap()]).await;
+        assert_eq!(report.code, Some(0), "{report:?}");
+    });
+}
+
+#[test]
+fn the_full_example_of_a_node_is_right_but_for_its_key() {
+    within(60, async {
+        let (_, text) =
+            examples().into_iter().find(|(name, _)| name == CHECKED_ONLY_NODE).expect("conf/full-node.toml");
+        let folder = Folder::new();
+        let file = folder.write("node.toml", &text);
+        let report = bowline(&["check", file.to_str().unwrap()]).await;
+        assert!(report.code == Some(78) && report.stdout.contains("bowline keygen"), "{report:?}");
+        std::fs::create_dir_all(folder.path("keys")).unwrap();
+        bowline(&["keygen", folder.path("keys/node.key").to_str().unwrap()]).await.ok();
         let report = bowline(&["check", file.to_str().unwrap()]).await;
         assert_eq!(report.code, Some(0), "{report:?}");
     });

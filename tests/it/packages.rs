@@ -235,7 +235,7 @@ fn what_is_not_right_is_refused_in_words_and_leaves_nothing() {
 #[test]
 fn a_private_repository_opens_to_its_keys_only() {
     within(60, async {
-        let mut node = Node::start("a", "").await;
+        let mut node = Node::start("a", "[access_log]\nfile = \"access.log\"\n").await;
         node.command(&["repo", "create", "secret", "--private"]).await;
         node.command(&["repo", "create", "other"]).await;
         let (own, other) = (
@@ -251,6 +251,21 @@ fn a_private_repository_opens_to_its_keys_only() {
         assert_eq!((ask(&other).await, ask("bwl_none").await, get(&node.address, page).await.status), (403, 401, 401));
         let absent = get(&node.address, "/packages/absent/simple/").await.status;
         assert_eq!(absent, 401, "who may see nothing does not learn what there is");
+
+        // What was asked is told: by request and in numbers, but numbers not to whoever comes through a proxy.
+        let forwarded = [("X-Forwarded-For", "192.0.2.7"), ("X-Request-Id", "from-the-proxy")];
+        assert_eq!(get_as(&node.address, "/metrics", &forwarded).await.status, 404);
+        let told = get(&node.address, "/metrics").await.text();
+        assert!(told.contains("bowline_node_requests_total{route=\"pypi_projects\",code=\"403\"} 1\n"), "{told}");
+        eventually("the line in the access log", async || {
+            let log = node.folder.read("access.log");
+            let line = log.lines().find(|line| line.contains("from-the-proxy")).map(str::to_owned);
+            line.filter(|line| {
+                line.contains("\"client.address\":\"192.0.2.7\"") && line.contains("\"route\":\"metrics\"")
+            })
+        })
+        .await;
+        assert!(!node.folder.read("access.log").contains(&own), "no key is logged");
 
         // Another key is another cluster's.
         let second = node.folder.path("second.key");

@@ -20,7 +20,7 @@ pub struct Package {
     pub name: String,
     /// As it calls itself.
     pub version: String,
-    /// Where in the tree: `""` for sources, else as [`binary_location`] says.
+    /// Where in the tree: `""` for sources, else as `binary_location` says.
     pub location: String,
     /// The file of its DESCRIPTION, byte for byte.
     pub description: Vec<u8>,

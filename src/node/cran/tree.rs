@@ -58,6 +58,7 @@ impl Tree {
     ) -> Result<Arc<Self>, StoreError> {
         let key = Key { repository: repository.id, location: location.to_owned(), as_of };
         let read = async || {
+            parts.metrics.indexes.increment();
             let any = match location.rsplit_once('/') {
                 Some((folder, _)) if location.starts_with("linux/") => format!("{folder}/any"),
                 _ => location.to_owned(),

@@ -82,6 +82,7 @@ pub async fn root(
     let key = key(&repository, None, &fields, &asked);
     let form = key.form;
     let read = async || {
+        parts.metrics.indexes.increment();
         let projects = parts.store.projects(repository.id).await?;
         Ok(Some(Arc::new(Page::new(render_root(&projects, form), form))))
     };
@@ -110,6 +111,7 @@ pub async fn project(
     let key = key(&repository, Some(normal), &fields, &asked);
     let form = key.form;
     let read = async || {
+        parts.metrics.indexes.increment();
         let found = parts.store.project(repository.id, &project).await?;
         let shown = found.filter(|(project, _)| project.status != "quarantined");
         Ok(shown.map(|(project, files)| Arc::new(Page::new(render_project(&project, &files, form), form))))

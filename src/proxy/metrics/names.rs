@@ -5,21 +5,7 @@
 
 use std::time::Duration;
 
-use crate::telemetry::metrics::{Family, Kind};
-
-macro_rules! families {
-    ($($(#[doc = $help:literal])+ $constant:ident = $kind:ident $name:literal;)*) => {
-        $($(#[doc = $help])+ pub(super) const $constant: Family = Family {
-            name: $name,
-            kind: Kind::$kind,
-            // The first line of the comment has the leading blank rustdoc gives it.
-            help: concat!($($help),+).trim_ascii_start(),
-        };)*
-        /// All of them, in the order they are written in.
-        #[cfg(test)]
-        pub(super) const ALL: &[Family] = &[$($constant),*];
-    };
-}
+use crate::telemetry::metrics::{Family, Kind, families};
 
 // The comment is the help text. `{…}` names the labels.
 families! {

@@ -32,11 +32,21 @@ impl Node {
         Self::start_in(name, Arc::clone(&self.folder), &self.more).await
     }
 
+    /// With this configuration and nothing added to it; its one listener is named `http`, its key `node.key`.
+    pub async fn start_exactly(folder: Folder, config: &str) -> Self {
+        bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
+        Self::launch("node", Arc::new(folder), config.to_owned(), "").await
+    }
+
     pub async fn start_in(name: &str, folder: Arc<Folder>, more: &str) -> Self {
         let config = format!(
             "role = \"node\"\nname = \"{name}\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
              trusted = [\"127.0.0.1\"]\n{more}"
         );
+        Self::launch(name, folder, config, more).await
+    }
+
+    async fn launch(name: &str, folder: Arc<Folder>, config: String, more: &str) -> Self {
         let file = folder.write(&format!("{name}.toml"), config);
         let ports = folder.path(&format!("{name}.ports"));
         let (out, err) = (folder.path(&format!("{name}.out")), folder.path(&format!("{name}.err")));

@@ -1,0 +1,182 @@
+//! What a node counts.
+
+mod names;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::telemetry::metrics::{Counter, Exposition, Histogram, Named};
+
+/// All metrics of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    routes: Box<[RouteMetrics]>,
+    in_flight: AtomicU64,
+    uploads: Named<(&'static str, &'static str), 8>,
+    /// Indexes made.
+    pub indexes: Counter,
+    is_database_up: AtomicBool,
+}
+
+/// What is counted of one kind of request.
+#[derive(Debug)]
+struct RouteMetrics {
+    name: &'static str,
+    codes: Named<u16, 32>,
+    duration: Histogram,
+    sent: Counter,
+}
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route(usize);
+
+/// Kinds of requests, by what the path of their route ends in; the first that fits.
+const ROUTES: &[(&str, &str)] = &[
+    ("/simple/{project}/", "pypi_project"),
+    ("/simple/", "pypi_projects"),
+    ("/files/{digest}/{filename}", "pypi_file"),
+    ("/legacy/", "pypi_upload"),
+    ("/upload/{filename}", "upload"),
+    ("/src/contrib/{*path}", "cran_source"),
+    ("/bin/{*path}", "cran_binary"),
+    ("/__ping__", "ping"),
+    ("/metrics", "metrics"),
+    ("/status", "status"),
+];
+const MANAGE: &str = "manage";
+const OTHER: &str = "other";
+
+impl Route {
+    /// Of a route's path, as the router has it; `None`: no route fitted.
+    pub fn of(path: Option<&str>) -> Self {
+        let at = path.and_then(|path| {
+            let known = ROUTES.iter().position(|(ending, _)| path.ends_with(ending));
+            known.or_else(|| path.starts_with("/__api__/").then_some(ROUTES.len()))
+        });
+        Self(at.unwrap_or(ROUTES.len() + 1))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        ROUTES.get(self.0).map_or(if self.0 == ROUTES.len() { MANAGE } else { OTHER }, |(_, name)| name)
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let route = |at| RouteMetrics {
+            name: Route(at).name(),
+            codes: Named::new(),
+            duration: Histogram::new(names::REQUEST_BUCKETS),
+            sent: Counter::new(),
+        };
+        Self {
+            routes: (0..ROUTES.len() + 2).map(route).collect(),
+            in_flight: AtomicU64::new(0),
+            uploads: Named::new(),
+            indexes: Counter::new(),
+            is_database_up: AtomicBool::new(true),
+        }
+    }
+
+    /// A request began.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request ended.
+    pub fn end(&self, route: Route, code: Option<u16>, took: std::time::Duration, sent: u64) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let Some(route) = self.routes.get(route.0) else { return };
+        if let Some(code) = code {
+            route.codes.counter(code).increment();
+        }
+        route.duration.record(took);
+        route.sent.add(sent);
+    }
+
+    /// An upload ended.
+    pub fn upload(&self, language: &'static str, outcome: &'static str) {
+        self.uploads.counter((language, outcome)).increment();
+    }
+
+    /// Whether the database answers.
+    pub fn database(&self, is_up: bool) {
+        self.is_database_up.store(is_up, Ordering::Relaxed);
+    }
+
+    /// The text a Prometheus server reads. `dropped`: lines the access log lost.
+    pub fn render(&self, dropped: u64) -> String {
+        let mut text = Exposition::default();
+        let build =
+            [("version", env!("CARGO_PKG_VERSION")), ("commit", option_env!("BOWLINE_COMMIT").unwrap_or("unknown"))];
+        text.family(&names::BUILD).sample(&build, 1);
+        text.family(&names::LOG_DROPPED).sample(&[("log", "access")], dropped);
+        let mut requests = text.family(&names::REQUESTS);
+        for route in &self.routes {
+            for (code, count) in route.codes.values() {
+                let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+                requests.sample(&[("route", route.name), ("code", &code)], count);
+            }
+        }
+        let used = || self.routes.iter().filter(|route| route.duration.count() > 0);
+        let mut durations = text.family(&names::REQUEST_DURATION);
+        used().for_each(|route| durations.histogram(&[("route", route.name)], &route.duration));
+        text.family(&names::REQUESTS_IN_FLIGHT).sample(&[], self.in_flight.load(Ordering::Relaxed));
+        let mut sent = text.family(&names::SENT);
+        used().for_each(|route| sent.sample(&[("route", route.name)], route.sent.value()));
+        let mut uploads = text.family(&names::UPLOADS);
+        for (name, count) in self.uploads.values() {
+            let (language, outcome) = name.unwrap_or(("other", "other"));
+            uploads.sample(&[("language", language), ("outcome", outcome)], count);
+        }
+        text.family(&names::DATABASE_UP).sample(&[], u8::from(self.is_database_up.load(Ordering::Relaxed)));
+        text.family(&names::INDEXES_MADE).sample(&[], self.indexes.value());
+        text.finish()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_what_they_are_for() {
+        for (path, name) in [
+            (Some("/packages/{repository}/simple/"), "pypi_projects"),
+            (Some("/packages/{repository}/{view}/simple/{project}/"), "pypi_project"),
+            (Some("/packages/{repository}/__linux__/{codename}/{view}/src/contrib/{*path}"), "cran_source"),
+            (Some("/__api__/v1/repos"), "manage"),
+            (Some("/__api__/status"), "status"),
+            (Some("/__ping__"), "ping"),
+            (None, "other"),
+        ] {
+            assert_eq!(Route::of(path).name(), name, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_reads_as_written_here() {
+        let metrics = Metrics::new();
+        metrics.begin();
+        metrics.begin();
+        metrics.end(Route::of(Some("/simple/")), Some(200), Duration::from_millis(2), 1000);
+        metrics.upload("pypi", "new");
+        let text = metrics.render(0).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        for family in names::ALL {
+            assert!(text.contains(&format!("# TYPE {} ", family.name)), "{}", family.name);
+        }
+        let shown: Vec<&str> =
+            text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).collect();
+        insta::assert_snapshot!(shown.join("\n"));
+    }
+}

@@ -1,0 +1,43 @@
+//! Every metric of a node: name, unit, labels, help. No other file knows a metric's name. See `proxy/metrics/names.rs`.
+
+use std::time::Duration;
+
+use crate::telemetry::metrics::{Family, Kind, families};
+
+families! {
+    /// Constant 1; the labels say what runs. {version, commit}
+    BUILD = Gauge "bowline_build_info";
+    /// Log lines dropped because whoever reads the log was slow or its disk full. {log = access, process}
+    LOG_DROPPED = Counter "bowline_log_lines_dropped_total";
+    /// Requests answered. {route, code}
+    REQUESTS = Counter "bowline_node_requests_total";
+    /// From the complete request head to the last byte of the answer. {route}
+    REQUEST_DURATION = Histogram "bowline_node_request_duration_seconds";
+    /// Requests being answered.
+    REQUESTS_IN_FLIGHT = Gauge "bowline_node_requests_in_flight";
+    /// Bytes of answers. {route}
+    SENT = Counter "bowline_node_sent_bytes_total";
+    /// Uploads that ended. {language, outcome = new, same, conflict}
+    UPLOADS = Counter "bowline_node_uploads_total";
+    /// Whether the database answered when it was last asked.
+    DATABASE_UP = Gauge "bowline_node_database_up";
+    /// Indexes made anew because a repository had changed.
+    INDEXES_MADE = Counter "bowline_node_indexes_made_total";
+}
+
+/// From a page in memory to a package of gigabytes.
+pub(super) const REQUEST_BUCKETS: &[Duration] = &[
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(120),
+];
