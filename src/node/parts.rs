@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 
 use super::auth::{Auth, Caller};
@@ -99,6 +99,16 @@ impl Parts {
             fitness,
         };
         Ok((parts, unfit))
+    }
+
+    /// How the world calls us: as configured, else as this client does. Without a slash at the end.
+    pub fn base(&self, fields: &HeaderMap, origin: Origin) -> String {
+        if let Some(url) = &self.settings.external_url {
+            return url.clone();
+        }
+        let named = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let scheme = named("x-forwarded-proto").filter(|_| origin.is_forwarded).filter(|scheme| *scheme == "https");
+        format!("{}://{}", scheme.unwrap_or("http"), named("host").unwrap_or("localhost"))
     }
 
     /// The repository of this name, if the caller may install from it.

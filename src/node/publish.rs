@@ -47,6 +47,8 @@ pub struct Prepared {
     pub spooled: Spooled,
     /// A text of its own that is served beside it: core metadata, DESCRIPTION.
     pub metadata: Option<Vec<u8>>,
+    /// Attestations of where it comes from, as they were sent.
+    pub attestations: Option<String>,
     /// What indexes say of it.
     pub record: serde_json::Value,
 }
@@ -85,12 +87,17 @@ pub async fn target(parts: &Parts, repository: &str, fields: &HeaderMap, origin:
 /// # Errors
 /// 403 where the project is closed, 503 without storage or database.
 pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<Ended, Failure> {
+    let provenance = file.attestations.as_ref().map(|attestations| {
+        pypi::provenance::object(attestations, &file.filename, &file.spooled.digest(), target.caller.name())
+    });
+    let provenance = provenance.transpose()?.map(|object| parts.spool.whole(&object)).transpose()?;
     let metadata = file.metadata.as_ref().map(|text| parts.spool.whole(text)).transpose()?;
     // Bytes before rows: whatever happens in between leaves bytes that nobody names, never a name without bytes.
     parts.packages.keep(&file.spooled).await?;
-    if let Some(metadata) = &metadata {
-        parts.packages.keep(metadata).await?;
+    for beside in metadata.iter().chain(&provenance) {
+        parts.packages.keep(beside).await?;
     }
+    let provenance_sha256 = provenance.map(|p| p.digest().to_string());
     let (sha256, metadata_sha256) = (file.spooled.digest().to_string(), metadata.map(|m| m.digest().to_string()));
     let address = target.origin.address.map(|ip| ip.to_string());
     let place = if file.location.is_empty() { String::new() } else { format!("{}/", file.location) };
@@ -116,7 +123,7 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
         blake2: &file.spooled.blake2,
         requires_python: file.requires_python.as_deref(),
         metadata_sha256: metadata_sha256.as_deref(),
-        provenance_sha256: None,
+        provenance_sha256: provenance_sha256.as_deref(),
         record: &record,
     };
     let language = target.repository.language.as_str();

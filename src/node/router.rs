@@ -29,7 +29,17 @@ pub fn router(parts: Parts) -> Router {
             "/packages/{repository}/simple/{project}",
             get(async |Path((_, project)): Path<(String, String)>| pypi::moved(&format!("{project}/"))),
         )
+        .route("/packages/{repository}/{view}/simple/", get(pypi::root_of))
+        .route("/packages/{repository}/{view}/simple", get(async || pypi::moved("simple/")))
+        .route("/packages/{repository}/{view}/simple/{project}/", get(pypi::project_of))
+        .route(
+            "/packages/{repository}/{view}/simple/{project}",
+            get(async |Path((_, _, project)): Path<(String, String, String)>| pypi::moved(&format!("{project}/"))),
+        )
         .route("/packages/{repository}/files/{digest}/{filename}", get(pypi::file))
+        .route("/packages/{repository}/integrity/{project}/{version}/{filename}/provenance", get(pypi::provenance))
+        .route("/packages/{repository}/pypi/{project}/json", get(pypi::project_json))
+        .route("/packages/{repository}/pypi/{project}/{version}/json", get(pypi::release_json))
         // twine, uv publish, poetry publish. What bounds the body is in the handler, piece by piece.
         .route("/packages/{repository}/legacy/", post(pypi::upload).layer(DefaultBodyLimit::disable()))
         // curl, `bowline add`.

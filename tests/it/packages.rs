@@ -281,3 +281,108 @@ fn a_private_repository_opens_to_its_keys_only() {
         assert!(ended.expect("in time").success());
     });
 }
+
+/// Runs SQL on a node's SQLite, as an operator never should.
+async fn sqlite(node: &Node, sql: &str) {
+    let script = format!(
+        "import sqlite3; c = sqlite3.connect({:?}, timeout=10); c.execute({sql:?}); c.commit()",
+        node.folder.path("data/bowline.db").to_str().unwrap()
+    );
+    run(&tool("python3"), &["-c", &script], "").await.ok();
+}
+
+#[test]
+fn a_day_that_is_over_is_seen_as_it_was_and_a_project_tells_all_of_itself() {
+    within(60, async {
+        let config = "role = \"node\"\nkey_file = \"node.key\"\nexternal_url = \"https://p.example\"\n\
+                      [[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n";
+        let node = Node::start_exactly(Folder::new(), config).await;
+        node.command(&["repo", "create", "pypi"]).await;
+        let key = node.command(&["key", "create", "--name", "ci", "--scope", "publish"]).await;
+        eventually("the repository", async || {
+            (get(&node.address, "/packages/pypi/simple/").await.status == 200).then_some(())
+        })
+        .await;
+        let files = Folder::new();
+        let old = make(&files, "alpha", "1.0", "old").await;
+        node.command(&["add", "pypi", &old[0], &old[1]]).await;
+        // 2024-03-01, and yanked on the day after.
+        sqlite(&node, "UPDATE file SET uploaded_at = 1709290000000000, yanked = 'late', yanked_at = 1709376400000000")
+            .await;
+        sqlite(&node, "UPDATE project SET created_at = 1709290000000000").await;
+        let new = make(&files, "alpha", "2.0", "new").await;
+        let filename = new[0].rsplit('/').next().unwrap();
+        let bytes = std::fs::read(&new[0]).unwrap();
+        let digest = sha256(&new[0]).await;
+        let statement =
+            format!("{{\"subject\": [{{\"name\": \"{filename}\", \"digest\": {{\"sha256\": \"{digest}\"}}}}]}}");
+        let encoded = run(&tool("base64"), &["-w0"], &statement).await.ok().stdout;
+        let attestations = format!(
+            "[{{\"version\": 1, \"verification_material\": {{}}, \"envelope\": {{\"statement\": \"{encoded}\", \"signature\": \"x\"}}}}]"
+        );
+        let fields = [
+            (":action", "file_upload"),
+            ("name", "alpha"),
+            ("version", "2.0"),
+            ("filetype", "bdist_wheel"),
+            ("summary", "A small one"),
+            ("project_urls", "Home, https://x.example"),
+            ("attestations", &attestations),
+        ];
+        let lying = fields.map(|(name, value)| (name, if name == "attestations" { "[{}]" } else { value }));
+        assert!(post(&node, &key, &lying, Some((filename, &bytes))).await.text().contains("`attestations`"));
+        assert_eq!(post(&node, &key, &fields, Some((filename, &bytes))).await.status, 200);
+
+        let page = async |day: &str| {
+            get_as(
+                &node.address,
+                &format!("/packages/pypi/{day}/simple/alpha/"),
+                &[("Accept", "application/vnd.pypi.simple.v1+json")],
+            )
+            .await
+        };
+        let versions = async |day: &str| {
+            let page: serde_json::Value = serde_json::from_str(&page(day).await.text()).unwrap();
+            (page["versions"].clone(), page["files"][0]["yanked"].clone(), page["files"][0]["url"].clone())
+        };
+        use serde_json::json;
+        assert_eq!(page("2024-02-29").await.status, 404, "not there yet");
+        let url = json!(format!("../../../files/{}/alpha-1.0-py3-none-any.whl", sha256(&old[0]).await));
+        assert_eq!(versions("2024-03-01").await, (json!(["1.0"]), json!(false), url.clone()));
+        assert_eq!(versions("2024-03-02").await, (json!(["1.0"]), json!("late"), url));
+        assert_eq!(versions("latest").await.0, json!(["1.0", "2.0"]));
+        assert_eq!(page("2999-01-01").await.status, 404);
+        let list = get(&node.address, "/packages/pypi/2024-02-01/simple/").await.text();
+        assert!(!list.contains("alpha"), "{list}");
+        let then = files.path("then").to_str().unwrap().to_owned();
+        let index = format!("http://{}/packages/pypi/2024-03-01/simple/", node.address);
+        let client = Trusting(String::from("/dev/null"));
+        let told = ["-m", "pip", "install", "-q", "--no-cache-dir", "--index-url", &index, "--target", &then, "alpha"];
+        client.runs("python3", &told).await.ok();
+        assert!(std::path::Path::new(&then).join("alpha-1.0.dist-info").exists());
+
+        let told: serde_json::Value =
+            serde_json::from_str(&get(&node.address, "/packages/pypi/pypi/alpha/json").await.text()).unwrap();
+        assert_eq!(told["info"]["version"], "2.0");
+        assert_eq!(told["info"]["summary"], "A small one");
+        assert_eq!(told["info"]["project_urls"]["Home"], "https://x.example");
+        assert_eq!(told["urls"][0]["digests"]["sha256"], json!(digest));
+        assert_eq!(told["releases"]["1.0"].as_array().unwrap().len(), 2);
+        let release: serde_json::Value =
+            serde_json::from_str(&get(&node.address, "/packages/pypi/pypi/alpha/1.0/json").await.text()).unwrap();
+        assert_eq!(release["info"]["yanked_reason"], "late");
+        assert_eq!(get(&node.address, "/packages/pypi/pypi/alpha/3.0/json").await.status, 404);
+
+        let latest: serde_json::Value = serde_json::from_str(&page("latest").await.text()).unwrap();
+        let files = latest["files"].as_array().unwrap();
+        let provenance =
+            files.iter().find(|file| file["filename"] == filename).unwrap()["provenance"].as_str().unwrap();
+        let path = provenance.strip_prefix("https://p.example").unwrap();
+        let object: serde_json::Value = serde_json::from_str(&get(&node.address, path).await.text()).unwrap();
+        assert_eq!(object["attestation_bundles"][0]["publisher"]["claims"]["key"], "ci");
+    });
+}
+
+async fn sha256(path: &str) -> String {
+    run(&tool("sha256sum"), &[path], "").await.ok().stdout[..64].to_owned()
+}

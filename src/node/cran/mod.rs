@@ -33,6 +33,7 @@ pub async fn prepare(filename: &str, spooled: Spooled, distribution: Option<Stri
         requires_python: None,
         spooled,
         metadata: Some(package.description),
+        attestations: None,
         record: package.record,
     })
 }

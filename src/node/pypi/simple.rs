@@ -1,9 +1,7 @@
 //! Index pages: rendered once per generation of a repository, kept compressed, answered without a query.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -14,17 +12,17 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
 use sha2::Digest;
 
 use super::name;
 use super::negotiate::{self, Form};
+use super::render::{self, Links};
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::known::Known;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{PackageFile, Project, Repository};
-use crate::telemetry::Timestamp;
+use crate::node::store::{Repository, StoreError};
+use crate::node::view::View;
 use crate::types::Sha256;
 
 /// Rendered pages, bounded in bytes, shared by all requests; `None`: there is no such project.
@@ -35,6 +33,10 @@ pub struct Pages(Known<Key, Option<Arc<Page>>>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     repository: i64,
+    /// See [`View::as_of`].
+    as_of: i64,
+    /// Of the page's URL: its links are relative.
+    depth: usize,
     /// `None`: the list of projects.
     project: Option<String>,
     form: Form,
@@ -66,7 +68,18 @@ pub struct Asked {
     format: Option<String>,
 }
 
-/// `/packages/{repository}/simple/`: every project.
+/// A request for a page.
+struct Request<'a> {
+    parts: &'a Parts,
+    repository: Arc<Repository>,
+    view: View,
+    /// From a project's page to the repository.
+    up: &'static str,
+    form: Form,
+    wanted: Wanted<'a>,
+}
+
+/// `simple/`: every project now.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -78,20 +91,27 @@ pub async fn root(
     method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
-    let repository = parts.readable(&repository, &fields, origin).await?;
-    let key = key(&repository, None, &fields, &asked);
-    let form = key.form;
-    let read = async || {
-        parts.metrics.indexes.increment();
-        let projects = parts.store.projects(repository.id).await?;
-        Ok(Some(Arc::new(Page::new(render_root(&projects, form), form))))
-    };
-    let page = parts.pages.0.get::<Failure>(key, repository.generation, read).await?;
-    page.map(|page| page.answer(&repository, Wanted { method: &method, fields: &fields }))
-        .ok_or_else(|| Failure::not_found("list of projects"))
+    let wanted = Wanted { method: &method, fields: &fields };
+    Request::new(&parts, origin, &repository, None, &asked, wanted).await?.root().await
 }
 
-/// `/packages/{repository}/simple/{project}/`: every file of a project.
+/// `{view}/simple/`: every project then.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn root_of(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Path((repository, view)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+    method: Method,
+    fields: HeaderMap,
+) -> Result<Response, Failure> {
+    let wanted = Wanted { method: &method, fields: &fields };
+    Request::new(&parts, origin, &repository, Some(&view), &asked, wanted).await?.root().await
+}
+
+/// `simple/{project}/`: every file of a project now.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -103,22 +123,88 @@ pub async fn project(
     method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
-    let repository = parts.readable(&repository, &fields, origin).await?;
-    let normal = name::normal(&project);
-    if normal != project {
-        return Ok(moved(&format!("../{normal}/")));
+    let wanted = Wanted { method: &method, fields: &fields };
+    Request::new(&parts, origin, &repository, None, &asked, wanted).await?.project(&project).await
+}
+
+/// `{view}/simple/{project}/`: every file of a project then.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn project_of(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Path((repository, view, project)): Path<(String, String, String)>,
+    Query(asked): Query<Asked>,
+    method: Method,
+    fields: HeaderMap,
+) -> Result<Response, Failure> {
+    let wanted = Wanted { method: &method, fields: &fields };
+    Request::new(&parts, origin, &repository, Some(&view), &asked, wanted).await?.project(&project).await
+}
+
+impl<'a> Request<'a> {
+    async fn new(
+        parts: &'a Parts,
+        origin: Origin,
+        repository: &str,
+        view: Option<&str>,
+        asked: &Asked,
+        wanted: Wanted<'a>,
+    ) -> Result<Self, Failure> {
+        let repository = parts.readable(repository, wanted.fields, origin).await?;
+        let (view, up) = match view {
+            None => (View::NOW, "../.."),
+            Some(view) => (View::parse(view)?, "../../.."),
+        };
+        let accept: Vec<&str> = wanted.fields.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+        let form = negotiate::form(&accept, asked.format.as_deref());
+        Ok(Self { parts, repository, view, up, form, wanted })
     }
-    let key = key(&repository, Some(normal), &fields, &asked);
-    let form = key.form;
-    let read = async || {
-        parts.metrics.indexes.increment();
-        let found = parts.store.project(repository.id, &project).await?;
-        let shown = found.filter(|(project, _)| project.status != "quarantined");
-        Ok(shown.map(|(project, files)| Arc::new(Page::new(render_project(&project, &files, form), form))))
-    };
-    let page = parts.pages.0.get::<Failure>(key, repository.generation, read).await?;
-    let missing = || Failure::not_found(format_args!("project `{project}` in repository `{}`", repository.name));
-    page.map(|page| page.answer(&repository, Wanted { method: &method, fields: &fields })).ok_or_else(missing)
+
+    async fn root(self) -> Result<Response, Failure> {
+        let read = async || {
+            let projects = self.parts.store.projects(self.repository.id, self.view.as_of()).await?;
+            Ok(Some(render::projects(&projects, self.form)))
+        };
+        let page = self.page(None, read).await?;
+        page.map(|page| page.answer(&self.repository, self.wanted))
+            .ok_or_else(|| Failure::not_found("list of projects"))
+    }
+
+    async fn project(self, project: &str) -> Result<Response, Failure> {
+        let normal = name::normal(project);
+        if normal != project {
+            return Ok(moved(&format!("../{normal}/")));
+        }
+        let read = async || {
+            let found = self.parts.store.project(self.repository.id, &normal, self.view.as_of()).await?;
+            let shown = found.filter(|(project, _)| project.status != "quarantined");
+            let base = self.parts.settings.external_url.as_ref();
+            let absolute = base.map(|base| format!("{base}/packages/{}", self.repository.name));
+            let links = Links { up: self.up, absolute: absolute.as_deref() };
+            Ok(shown.map(|(project, files)| render::project(&project, &files, self.form, &links)))
+        };
+        let page = self.page(Some(normal.clone()), read).await?;
+        page.map(|page| page.answer(&self.repository, self.wanted)).ok_or_else(|| {
+            Failure::not_found(format_args!("project `{project}` in repository `{}`", self.repository.name))
+        })
+    }
+
+    /// A page that is known, or is made.
+    async fn page(
+        &self,
+        project: Option<String>,
+        read: impl AsyncFnOnce() -> Result<Option<String>, StoreError>,
+    ) -> Result<Option<Arc<Page>>, Failure> {
+        let Self { parts, repository, view, up, form, .. } = self;
+        let key = Key { repository: repository.id, as_of: view.as_of(), depth: up.len(), project, form: *form };
+        let make = async || {
+            parts.metrics.indexes.increment();
+            Ok(read().await?.map(|text| Arc::new(Page::new(text, *form))))
+        };
+        parts.pages.0.get(key, repository.generation, make).await
+    }
 }
 
 /// The URL with a slash at its end, relative to the one without.
@@ -128,12 +214,6 @@ pub fn moved(to: &str) -> Response {
         response.headers_mut().insert(LOCATION, to);
     }
     response
-}
-
-fn key(repository: &Repository, project: Option<String>, fields: &HeaderMap, asked: &Asked) -> Key {
-    let accept: Vec<&str> = fields.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let form = negotiate::form(&accept, asked.format.as_deref());
-    Key { repository: repository.id, project, form }
 }
 
 impl Page {
@@ -169,122 +249,7 @@ fn accepts_gzip(fields: &HeaderMap) -> bool {
     })
 }
 
-fn render_root(projects: &[Project], form: Form) -> String {
-    if form == Form::Json {
-        let projects: Vec<Value> = projects.iter().map(|p| json!({ "name": p.name })).collect();
-        return json!({ "meta": { "api-version": API }, "projects": projects }).to_string();
-    }
-    let mut out = head("Projects", None);
-    for project in projects {
-        let _ = writeln!(out, "<a href=\"{}/\">{}</a><br>", project.normal_name, escaped(&project.name));
-    }
-    out + "</body></html>\n"
-}
-
-fn render_project(project: &Project, files: &[PackageFile], form: Form) -> String {
-    if form == Form::Json {
-        return json!({
-            "meta": { "api-version": API },
-            "name": project.normal_name,
-            "versions": versions(files),
-            "files": files.iter().map(in_json).collect::<Vec<_>>(),
-            "project-status": status(project),
-        })
-        .to_string();
-    }
-    let mut out = head(&format!("Links for {}", project.name), Some(project));
-    for file in files {
-        let _ = write!(out, "<a href=\"{}#sha256={}\"", url(file), file.sha256);
-        if let Some(needs) = &file.requires_python {
-            let _ = write!(out, " data-requires-python=\"{}\"", escaped(needs));
-        }
-        if let Some(digest) = &file.metadata_sha256 {
-            let _ = write!(out, " data-core-metadata=\"sha256={digest}\" data-dist-info-metadata=\"sha256={digest}\"");
-        }
-        if let Some(reason) = &file.yanked {
-            let _ = write!(out, " data-yanked=\"{}\"", escaped(reason));
-        }
-        let _ = writeln!(out, ">{}</a><br>", escaped(&file.filename));
-    }
-    out + "</body></html>\n"
-}
-
-fn status(project: &Project) -> Value {
-    match &project.status_reason {
-        Some(reason) => json!({ "status": project.status, "reason": reason }),
-        None => json!({ "status": project.status }),
-    }
-}
-
-/// Every version that has a file, oldest first.
-fn versions(files: &[PackageFile]) -> Vec<&str> {
-    let mut versions: Vec<&str> = files.iter().map(|file| file.version.as_str()).collect();
-    let parsed = |text: &str| text.parse::<pep440_rs::Version>().ok();
-    versions.sort_by(|a, b| parsed(a).cmp(&parsed(b)).then_with(|| a.cmp(b)));
-    versions.dedup();
-    versions
-}
-
-fn in_json(file: &PackageFile) -> Value {
-    let mut out = json!({
-        "filename": file.filename,
-        "url": url(file),
-        // No other: pip before 23.3 refuses a file that has a hash whose name it does not know.
-        "hashes": { "sha256": file.sha256 },
-        "size": file.size,
-        "upload-time": Timestamp::from_unix(Duration::from_micros(file.uploaded_at.unsigned_abs())).to_string(),
-        "yanked": match &file.yanked {
-            None => json!(false),
-            Some(reason) if reason.is_empty() => json!(true),
-            Some(reason) => json!(reason),
-        },
-    });
-    if let Some(needs) = &file.requires_python {
-        out["requires-python"] = json!(needs);
-    }
-    if let Some(digest) = &file.metadata_sha256 {
-        // PEP 714: the new key, and the one that clients before it read.
-        out["core-metadata"] = json!({ "sha256": digest });
-        out["dist-info-metadata"] = json!({ "sha256": digest });
-    }
-    out
-}
-
-/// Relative to the project's page, so that it holds behind any proxy and prefix.
-fn url(file: &PackageFile) -> String {
-    format!("../../files/{}/{}", file.sha256, file.filename)
-}
-
-fn head(title: &str, project: Option<&Project>) -> String {
-    let mut out = format!("<!DOCTYPE html>\n<html><head>\n<meta name=\"pypi:repository-version\" content=\"{API}\">\n");
-    if let Some(project) = project {
-        let _ = writeln!(out, "<meta name=\"pypi:project-status\" content=\"{}\">", escaped(&project.status));
-        if let Some(reason) = &project.status_reason {
-            let _ = writeln!(out, "<meta name=\"pypi:project-status-reason\" content=\"{}\">", escaped(reason));
-        }
-    }
-    let _ = write!(out, "<title>{0}</title>\n</head><body>\n<h1>{0}</h1>\n", escaped(title));
-    out
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// What an entry without a page weighs.
 const PAGE_OVERHEAD: usize = 256;
-/// The version of the simple API these pages speak (PEP 629, 700, 792).
-const API: &str = "1.4";
-
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,7 @@ async fn check(mut form: Form) -> Result<Prepared, Failure> {
     let looked = tokio::task::spawn_blocking(move || wheel::inspect(&path, &of.0, &of.1)).await;
     let inspected = looked.map_err(std::io::Error::other)?.map_err(Failure::bad)?;
     let record = form.record();
+    let attestations = form.get("attestations").map(str::to_owned);
     Ok(Prepared {
         normal_name: name::normal(&project),
         project,
@@ -103,6 +104,7 @@ async fn check(mut form: Form) -> Result<Prepared, Failure> {
         spooled,
         // That of a source distribution may change when it is built (PEP 643).
         metadata: (named.kind == Kind::Wheel).then_some(inspected.metadata),
+        attestations,
         record,
     })
 }

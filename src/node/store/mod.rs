@@ -25,7 +25,7 @@ pub use self::audit::AuditRow;
 pub use self::audit::Deed;
 pub use self::cran::RFile;
 pub use self::key::{ApiKey, KeyRow, NewKey, Scope};
-pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Which};
+pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Told, Which};
 pub use self::registry::{Beat, NodeRow};
 pub use self::repository::{Language, Repository, Source, Subscribed};
 pub use self::schema::Migrate;

@@ -31,6 +31,45 @@ pub struct Project {
     pub status_reason: Option<String>,
 }
 
+/// A project, and how far behind in a repository.
+#[derive(sqlx::FromRow)]
+struct ProjectAt {
+    #[sqlx(flatten)]
+    project: Project,
+    position: i64,
+}
+
+/// All that is known of a file.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Told {
+    /// See [`PackageFile`], as what is not told of here.
+    pub filename: String,
+    /// See [`PackageFile`].
+    pub version: String,
+    /// `bdist_wheel` or `sdist`.
+    pub kind: String,
+    /// Bytes.
+    pub size: i64,
+    /// Hexadecimal, as all digests.
+    pub sha256: String,
+    /// See `sha256`.
+    pub md5: String,
+    /// BLAKE2b-256.
+    pub blake2: String,
+    /// PEP 345.
+    pub requires_python: Option<String>,
+    /// See [`PackageFile`].
+    pub metadata_sha256: Option<String>,
+    /// Of the provenance object's blob (PEP 740).
+    pub provenance_sha256: Option<String>,
+    /// PEP 592.
+    pub yanked: Option<String>,
+    /// Microseconds since 1970.
+    pub uploaded_at: i64,
+    /// Core metadata by PyPI's names, JSON.
+    pub record: String,
+}
+
 /// A file that can be installed.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct PackageFile {
@@ -50,6 +89,8 @@ pub struct PackageFile {
     pub yanked: Option<String>,
     /// Microseconds since 1970.
     pub uploaded_at: i64,
+    /// Its publisher told where it comes from (PEP 740).
+    pub has_provenance: bool,
 }
 
 /// A file that is to be published; its blobs are stored already.
@@ -101,24 +142,30 @@ pub enum Published {
 impl Store {
     /// The projects a repository shows, by normal name: of each name that of the first source that has it.
     ///
+    /// `as_of`: microseconds since 1970; what came later is left out.
+    ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn projects(&self, repository: i64) -> Result<Vec<Project>, StoreError> {
-        let mut rows: Vec<Project> = with!(self, pool => Ok(
-            sqlx::query_as(
-                "SELECT p.id, p.name, p.normal_name, p.status, p.status_reason
+    pub async fn projects(&self, repository: i64, as_of: i64) -> Result<Vec<Project>, StoreError> {
+        let mut rows: Vec<(Project, i64)> = with!(self, pool => {
+            let rows: Vec<ProjectAt> = sqlx::query_as(
+                "SELECT p.id, p.name, p.normal_name, p.status, p.status_reason, u.position
                  FROM project p JOIN subscription u ON u.source_id = p.source_id
-                 WHERE u.repository_id = $1 AND p.status <> 'quarantined'
-                 ORDER BY p.normal_name, u.position",
+                 WHERE u.repository_id = $1 AND p.status <> 'quarantined' AND p.created_at < $2",
             )
-            .bind(repository).fetch_all(pool).await?
-        ))?;
-        rows.dedup_by(|later, first| later.normal_name == first.normal_name);
-        Ok(rows)
+            .bind(repository).bind(as_of).fetch_all(pool).await?;
+            Ok(rows.into_iter().map(|row| (row.project, row.position)).collect())
+        })?;
+        // By bytes, whatever order the database's language has.
+        rows.sort_by(|(a, a_at), (b, b_at)| (&a.normal_name, a_at).cmp(&(&b.normal_name, b_at)));
+        rows.dedup_by(|(later, _), (first, _)| later.normal_name == first.normal_name);
+        Ok(rows.into_iter().map(|(project, _)| project).collect())
     }
 
     /// A project and its files, oldest first. The first source that has the name decides: no file of a later one is mixed
     /// in, so that nobody outside can add a version to a name of ours.
+    ///
+    /// `as_of`: see [`Self::projects`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -126,22 +173,42 @@ impl Store {
         &self,
         repository: i64,
         normal_name: &str,
+        as_of: i64,
     ) -> Result<Option<(Project, Vec<PackageFile>)>, StoreError> {
         with!(self, pool => {
             let project: Option<Project> = sqlx::query_as(
                 "SELECT p.id, p.name, p.normal_name, p.status, p.status_reason
                  FROM project p JOIN subscription u ON u.source_id = p.source_id
-                 WHERE u.repository_id = $1 AND p.normal_name = $2 ORDER BY u.position LIMIT 1",
+                 WHERE u.repository_id = $1 AND p.normal_name = $2 AND p.created_at < $3
+                 ORDER BY u.position LIMIT 1",
             )
-            .bind(repository).bind(normal_name).fetch_optional(pool).await?;
+            .bind(repository).bind(normal_name).bind(as_of).fetch_optional(pool).await?;
             let Some(project) = project else { return Ok(None) };
             let files = sqlx::query_as(
-                "SELECT filename, version, size, sha256, requires_python, metadata_sha256, yanked, uploaded_at
-                 FROM file WHERE project_id = $1 AND removed_at IS NULL ORDER BY uploaded_at, filename",
+                "SELECT filename, version, size, sha256, requires_python, metadata_sha256,
+                        CASE WHEN yanked_at < $2 THEN yanked END AS yanked, uploaded_at,
+                        provenance_sha256 IS NOT NULL AS has_provenance
+                 FROM file WHERE project_id = $1 AND removed_at IS NULL AND uploaded_at < $2
+                 ORDER BY uploaded_at, filename",
             )
-            .bind(project.id).fetch_all(pool).await?;
+            .bind(project.id).bind(as_of).fetch_all(pool).await?;
             Ok(Some((project, files)))
         })
+    }
+
+    /// What publishers said of the files of a project that [`Self::project`] gave, in the same order.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn told(&self, project: i64) -> Result<Vec<Told>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT filename, version, kind, size, sha256, md5, blake2, requires_python, metadata_sha256,
+                        provenance_sha256, yanked, uploaded_at, record
+                 FROM file WHERE project_id = $1 AND removed_at IS NULL ORDER BY uploaded_at, filename",
+            )
+            .bind(project).fetch_all(pool).await?
+        ))
     }
 
     /// Publishes a file whose blobs are stored, all in one transaction. Idempotent.

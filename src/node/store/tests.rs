@@ -55,9 +55,9 @@ async fn what_is_published_is_shown_once_and_its_name_is_never_given_to_other_by
         assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "bb"), &DEED).await.unwrap(), Published::Conflict);
         let after = store.repositories().await.unwrap().remove(0).0;
         assert_eq!(after.generation, before.generation + 1, "only what changes something counts");
-        let (project, files) = store.project(after.id, "my-pkg").await.unwrap().unwrap();
+        let (project, files) = store.project(after.id, "my-pkg", i64::MAX).await.unwrap().unwrap();
         assert_eq!((project.name.as_str(), files.len(), files[0].sha256.as_str()), ("My.Pkg", 1, "aa"));
-        assert!(store.project(after.id, "other").await.unwrap().is_none());
+        assert!(store.project(after.id, "other", i64::MAX).await.unwrap().is_none());
         assert!(store.file(after.id, "aa", "my_pkg-1.0.tar.gz").await.unwrap().is_some());
         assert!(store.file(after.id, "bb", "my_pkg-1.0.tar.gz").await.unwrap().is_none());
         assert!(store.file(after.id + 1, "aa", "my_pkg-1.0.tar.gz").await.unwrap().is_none(), "another repository");
@@ -183,7 +183,7 @@ async fn what_is_managed_is_changed_and_written_down() {
         assert_eq!(store.yank(which(Some("2.0"), None), "", &DEED).await.unwrap(), 0);
         assert_eq!(store.yank(which(Some("1.0"), None), "broken", &DEED).await.unwrap(), 1);
         assert_eq!(store.yank(which(Some("1.0"), None), "broken", &DEED).await.unwrap(), 0, "yanked already");
-        let (_, files) = store.project(repository.id, "my-pkg").await.unwrap().unwrap();
+        let (_, files) = store.project(repository.id, "my-pkg", i64::MAX).await.unwrap().unwrap();
         assert_eq!(files[0].yanked.as_deref(), Some("broken"));
         assert_eq!(store.unyank(which(None, Some("my_pkg-1.0.tar.gz")), &DEED).await.unwrap(), 1);
         assert!(store.set_status(source, "my-pkg", "archived", Some("old"), &DEED).await.unwrap());
@@ -193,7 +193,7 @@ async fn what_is_managed_is_changed_and_written_down() {
         assert_eq!(store.archive(which(None, None), &DEED).await.unwrap(), 1);
         assert_eq!(store.unarchive(which(None, None), &DEED).await.unwrap(), 1);
         assert_eq!(store.remove(which(None, None), &DEED).await.unwrap(), 1);
-        assert_eq!(store.project(repository.id, "my-pkg").await.unwrap().unwrap().1, []);
+        assert_eq!(store.project(repository.id, "my-pkg", i64::MAX).await.unwrap().unwrap().1, []);
         assert_eq!(store.projects_of(source).await.unwrap()[0].files, 0);
 
         assert!(matches!(store.remove_source("extra", &DEED).await, Err(StoreError::InUse)));

@@ -2,50 +2,6 @@ use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 
 use super::*;
 
-fn project() -> Project {
-    Project {
-        id: 1,
-        name: "My.<Pkg>".into(),
-        normal_name: "my-pkg".into(),
-        status: "archived".into(),
-        status_reason: Some("\"old\" & done".into()),
-    }
-}
-
-fn files() -> Vec<PackageFile> {
-    let wheel = PackageFile {
-        filename: "my_pkg-1.10-py3-none-any.whl".into(),
-        version: "1.10".into(),
-        size: 10,
-        sha256: "aa".into(),
-        requires_python: Some(">=3.8,<4".into()),
-        metadata_sha256: Some("bb".into()),
-        yanked: Some("broken \"build\"".into()),
-        uploaded_at: 1_700_000_000_123_456,
-    };
-    let sdist = PackageFile {
-        filename: "my_pkg-1.9.tar.gz".into(),
-        version: "1.9".into(),
-        requires_python: None,
-        metadata_sha256: None,
-        yanked: Some(String::new()),
-        ..wheel.clone()
-    };
-    vec![wheel, sdist]
-}
-
-#[test]
-fn a_project_as_json() {
-    let json: Value = serde_json::from_str(&render_project(&project(), &files(), Form::Json)).unwrap();
-    insta::assert_json_snapshot!(json);
-}
-
-#[test]
-fn a_project_and_the_root_as_html() {
-    let html = render_project(&project(), &files(), Form::Html) + &render_root(&[project()], Form::Html);
-    insta::assert_snapshot!(html);
-}
-
 #[test]
 fn pages_are_known_again_by_their_etag_in_each_encoding() {
     let page = Page::new("text ".repeat(1000), Form::Json);
