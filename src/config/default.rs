@@ -133,6 +133,12 @@ pub const STORAGE_PATH: &str = "data/blobs";
 /// A node's own disk, beside its configuration.
 pub const CACHE_PATH: &str = "data/cache";
 
+/// Copies of what is in a bucket.
+pub const CACHE_BYTES_MAX: ByteSize = ByteSize::kib(10 * 1024 * 1024);
+
+/// Where a bucket is that does not say.
+pub const S3_REGION: &str = "us-east-1";
+
 /// What everybody has.
 pub(super) const STORAGE_TYPE: super::word::StorageType = super::word::StorageType::Directory;
 

@@ -361,6 +361,23 @@ impl Text for BaseUrl {
     }
 }
 
+/// Words for somebody else's ears, such as the name of a bucket.
+#[derive(Clone, Debug)]
+pub(super) struct PlainText(pub(super) String);
+
+impl Text for PlainText {
+    const REMEDY: &'static str = "write 1 to 255 visible characters";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let is_plain = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_plain { Ok(Self(text.to_owned())) } else { Err(Wrong::not(text, "a name", Self::REMEDY)) }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": 255 })
+    }
+}
+
 /// Which database.
 #[derive(Clone, Debug)]
 pub(super) enum DatabaseAddress {

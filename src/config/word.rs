@@ -40,7 +40,7 @@ macro_rules! words {
 }
 
 words! {
-    StorageType, "a kind of storage": { "directory" => Directory, }
+    StorageType, "a kind of storage": { "directory" => Directory, "s3" => S3, }
     Protocol, "a protocol of a listener": { "http" => Http, "https" => Https, }
     ProbeType, "a type of probe": { "http" => Http, "tcp" => Tcp, }
     LogFormat, "a log format": { "text" => Text, "json" => Json, }
@@ -122,6 +122,8 @@ fn role(text: &str, expected: &str) -> Result<(), Wrong> {
 pub(super) enum StorageType {
     /// A folder.
     Directory,
+    /// A bucket.
+    S3,
 }
 
 /// What a listener speaks.

@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LOCATION,
+    RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -37,6 +38,12 @@ pub async fn blob(
     let mut response = if knows(wanted.fields, &etag) {
         answer(StatusCode::NOT_MODIFIED, &etag, None, Body::empty())
     } else {
+        // HEAD is answered here: a signed link is for GET alone.
+        if *wanted.method == Method::GET
+            && let Some(link) = blobs.link(&digest).await?
+        {
+            return Ok(redirect(&link, repository));
+        }
         let size = blobs.size(&digest).await?;
         let body = async |range| match *wanted.method {
             Method::HEAD => Ok(Body::empty()),
@@ -52,6 +59,17 @@ pub async fn blob(
     head.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     control(head, repository, "max-age=31536000, immutable");
     Ok(response)
+}
+
+/// To the storage itself, for a while.
+fn redirect(link: &str, repository: &Repository) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(link) = HeaderValue::from_str(link) {
+        response.headers_mut().insert(LOCATION, link);
+    }
+    control(response.headers_mut(), repository, "no-store");
+    response
 }
 
 /// An index, which changes: kept, but never used without asking. pip and uv trust max-age, and it would hide a fresh upload.

@@ -76,11 +76,12 @@ impl Parts {
         if agreed != key.fingerprint() {
             return Err(NodeError::OtherKey { ours: key.fingerprint(), agreed });
         }
-        let place = &settings.storage.packages;
-        let packages = Blobs::open(place).map_err(system(format!("the storage {place:?} cannot be used")))?;
         let cache = settings.cache.display();
         let spool = Spool::open(&settings.cache.join("spool"));
         let spool = spool.map_err(system(format!("the cache {cache} cannot be used")))?;
+        let place = &settings.storage.packages;
+        let opened = Blobs::open(place, key.secret(), spool.clone(), settings.cache_bytes_max).await;
+        let packages = opened.map_err(system(format!("the storage {} cannot be used", place.at)))?;
         let catalog = Catalog::open(store.clone()).await?;
         let (unfit, fitness) = watch::channel(None);
         let parts = Self {

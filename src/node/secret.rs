@@ -39,6 +39,11 @@ impl ClusterKey {
         key.map(|key| Self(Secret::new(key))).ok_or_else(wrong)
     }
 
+    /// The key itself, to derive others from.
+    pub fn secret(&self) -> Secret<[u8; 32]> {
+        self.0.clone()
+    }
+
     /// Tells keys apart without giving them away; 16 hexadecimal digits.
     pub fn fingerprint(&self) -> String {
         let digest = sha2::Sha256::new_with_prefix(b"bowline cluster key").chain_update(self.0.expose()).finalize();

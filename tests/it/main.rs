@@ -9,6 +9,7 @@
 mod harness;
 
 mod browser;
+mod bucket;
 mod check;
 mod clients;
 mod cluster;

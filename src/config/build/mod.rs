@@ -25,7 +25,7 @@ use super::source::Span;
 /// Where settings are built: the folder paths are relative to, and what was found on the way.
 pub(in crate::config) struct Site<'a, 's> {
     folder: &'a Path,
-    problems: &'a mut Problems<'s>,
+    pub(in crate::config) problems: &'a mut Problems<'s>,
     /// Every path the file names, absolute, and where it does.
     paths: Vec<(PathBuf, Span)>,
     /// Key files that have been looked at: several pools may share one, and its problem is told once.

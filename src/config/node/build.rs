@@ -6,15 +6,19 @@ use std::path::Path;
 use crate::config::build::{self, Site};
 use crate::config::default;
 use crate::config::reader::Problems;
-use crate::config::value::DatabaseAddress;
+use crate::config::value::{DatabaseAddress, PlainText};
+use crate::config::word::StorageType;
 
-use super::{Database, DatabaseUrl, Listener, Packages, Place, Settings, Storage, file};
+use super::{Database, DatabaseUrl, Listener, Packages, Place, S3, Settings, Storage, Where, file};
 
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Settings> {
     let mut site = Site::new(folder, problems);
     let listeners = listeners(file, &mut site);
     let database = database(file.database.get(), &mut site);
-    let packages = place(file.storage.get().and_then(|storage| storage.default.get()), &mut site);
+    let storage = file.storage.get();
+    // A class without a place of its own is where all are.
+    let own = storage.and_then(|storage| storage.packages.get());
+    let packages = place(own.or_else(|| storage.and_then(|storage| storage.default.get())), &mut site);
     let access_log = site.access_log(file.access_log.get());
     let key_file = file.key_file.spanned().map(|path| {
         let (written, span) = (&path.get_ref().0, path.span());
@@ -33,8 +37,13 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         key_file: key_file?,
         listeners,
         database,
-        storage: Storage { packages },
+        storage: Storage { packages: packages? },
         cache,
+        cache_bytes_max: file
+            .cache
+            .get()
+            .and_then(|cache| cache.bytes_max.get())
+            .map_or(default::CACHE_BYTES_MAX.bytes(), |size| size.0),
         packages: Packages {
             file_bytes_max: limits
                 .and_then(|limits| limits.file_bytes_max.get())
@@ -87,10 +96,53 @@ fn database(written: Option<&file::Database>, site: &mut Site<'_, '_>) -> Databa
     }
 }
 
-fn place(written: Option<&file::Place>, site: &mut Site<'_, '_>) -> Place {
-    let path = written.and_then(|place| place.path.spanned());
-    Place::Directory(match path {
-        Some(path) => site.path(&path.get_ref().0, path.span()),
-        None => site.path(Path::new(default::STORAGE_PATH), 0..0),
+fn place(written: Option<&file::Place>, site: &mut Site<'_, '_>) -> Option<Place> {
+    let Some(written) = written else {
+        let path = site.path(Path::new(default::STORAGE_PATH), 0..0);
+        return Some(Place { at: Where::Directory(path), encrypt: false });
+    };
+    let encrypt = written.encrypt.get().copied().unwrap_or(false);
+    let at = match written.r#type.get().copied().unwrap_or(default::STORAGE_TYPE) {
+        StorageType::Directory => Where::Directory(match written.path.spanned() {
+            Some(path) => site.path(&path.get_ref().0, path.span()),
+            None => site.path(Path::new(default::STORAGE_PATH), 0..0),
+        }),
+        StorageType::S3 => Where::S3(bucket(written, site)?),
+    };
+    Some(Place { at, encrypt })
+}
+
+fn bucket(written: &file::Place, site: &mut Site<'_, '_>) -> Option<S3> {
+    let text = |key: Option<&PlainText>| key.map(|text| text.0.clone());
+    let span = written.r#type.spanned().map(|kind| kind.span()).unwrap_or_default();
+    let secret = written.secret_access_key_file.spanned().map(|path| {
+        site.secret_file(&path.get_ref().0, path.span(), Some("write the secret access key into it, and nothing else"))
+    });
+    let credentials = match (text(written.access_key_id.get()), secret) {
+        (Some(id), Some(file)) => Some((id, file)),
+        (None, None) => None,
+        _ => {
+            let message = "`access_key_id` and `secret_access_key_file` belong together".to_owned();
+            site.problems.at(&span, message, "write both, or neither".to_owned());
+            return None;
+        }
+    };
+    let Some(bucket) = text(written.bucket.get()) else {
+        site.problems.at(
+            &span,
+            "a storage of type `s3` needs a bucket".to_owned(),
+            "write `bucket = \"…\"`".to_owned(),
+        );
+        return None;
+    };
+    let endpoint = written.endpoint.get().map(|url| url.0.clone());
+    Some(S3 {
+        bucket,
+        prefix: text(written.prefix.get()),
+        region: text(written.region.get()).unwrap_or_else(|| default::S3_REGION.to_owned()),
+        path_style: written.path_style.get().copied().unwrap_or(endpoint.is_some()),
+        endpoint,
+        credentials,
+        redirect: written.redirect.get().copied().unwrap_or(false),
     })
 }

@@ -7,7 +7,7 @@ use crate::config::default;
 use crate::config::file::{AccessLog, Log, Shutdown, shown};
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
-use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Name, Size, Wait};
+use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Name, PlainText, Size, Wait};
 use crate::config::word::{NodeRole, StorageType};
 use crate::types::ListenAddress;
 
@@ -58,20 +58,41 @@ section! {
     /// Where bytes are kept, by class.
     Storage("`[storage]`") {
         default: Place = Table,
+        packages: Place = Table,
     }
 
-    /// What has no place of its own.
+    /// A place for blobs: `default`, and one for a class that is to be elsewhere.
     Place("`[storage.default]`") {
-        /// `directory`: a folder, on NFS where several nodes share it.
+        /// `directory`: a folder, on NFS where several nodes share it. `s3`: a bucket of S3 or what speaks its protocol.
         r#type: StorageType = shown(default::STORAGE_TYPE),
-        /// The folder.
+        /// `directory`: the folder.
         path: FilePath = shown(default::STORAGE_PATH),
+        /// Seal new blobs with the cluster's key. What is there already is read either way.
+        encrypt: bool = shown(false),
+        /// `s3`: the bucket.
+        bucket: PlainText = Optional("\"bowline\""),
+        /// `s3`: what names of objects begin with.
+        prefix: PlainText = Optional("\"packages\""),
+        /// `s3`: as AWS calls it; others take what they are given.
+        region: PlainText = shown(default::S3_REGION),
+        /// `s3`: where it is. Default: AWS.
+        endpoint: BaseUrl = Optional("\"https://s3.example.org\""),
+        /// `s3`: id of the key. Default: as AWS's own tools find one.
+        access_key_id: PlainText = Optional("\"AKIAEXAMPLE\""),
+        /// `s3`: the key's secret, in a file of mode 0600.
+        secret_access_key_file: FilePath = Optional("\"keys/s3.secret\""),
+        /// `s3`: the bucket's name is in the path, not in the host name. Default: with an `endpoint`, so.
+        path_style: bool = Optional("true"),
+        /// `s3`: send clients to the bucket by signed links, instead of fetching for them.
+        redirect: bool = shown(false),
     }
 
     /// This machine's own disk: uploads on their way, and what can be fetched again. Nothing here needs a backup.
     Cache("`[cache]`") {
         /// The folder; not on a network filesystem. Several nodes of one machine may share it.
         path: FilePath = shown(default::CACHE_PATH),
+        /// What copies of packages from a bucket may take.
+        bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CACHE_BYTES_MAX),
     }
 
     /// Package repositories.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub storage: Storage,
     /// A folder on this machine, for what may be lost.
     pub cache: PathBuf,
+    /// What copies of far blobs may take there.
+    pub cache_bytes_max: u64,
     /// What may be uploaded.
     pub packages: Packages,
     /// The process log.
@@ -82,9 +84,51 @@ pub struct Storage {
 
 /// Where blobs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In a folder, which several nodes may share.
+pub struct Place {
+    /// There.
+    pub at: Where,
+    /// New ones are sealed with the cluster's key.
+    pub encrypt: bool,
+}
+
+/// What keeps blobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// A folder, which several nodes may share.
     Directory(PathBuf),
+    /// A bucket.
+    S3(S3),
+}
+
+impl std::fmt::Display for Where {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::S3(S3 { bucket, prefix, endpoint, .. }) => {
+                let (prefix, endpoint) = (prefix.as_deref().unwrap_or_default(), endpoint.as_deref().unwrap_or("AWS"));
+                write!(f, "s3://{bucket}/{prefix} at {endpoint}")
+            }
+        }
+    }
+}
+
+/// A bucket of S3 or what speaks its protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// What names of objects begin with.
+    pub prefix: Option<String>,
+    /// As AWS calls it.
+    pub region: String,
+    /// `None`: AWS.
+    pub endpoint: Option<String>,
+    /// Id of the key, and the file with its secret; `None`: as AWS's own tools find them.
+    pub credentials: Option<(String, PathBuf)>,
+    /// The bucket is in the path, not in the host name.
+    pub path_style: bool,
+    /// Clients are sent to the bucket by signed links.
+    pub redirect: bool,
 }
 
 /// What may be uploaded.

@@ -18,7 +18,7 @@ const GOOD: &str =
 fn little_needs_to_be_said() {
     let settings = loaded(GOOD).unwrap_or_else(|report| panic!("{report}"));
     assert!(matches!(&settings.database.url, DatabaseUrl::Sqlite(path) if path.ends_with("data/bowline.db")));
-    assert!(matches!(&settings.storage.packages, Place::Directory(path) if path.ends_with("data/blobs")));
+    assert!(matches!(&settings.storage.packages.at, Where::Directory(path) if path.ends_with("data/blobs")));
     assert_eq!(settings.packages.file_bytes_max, 4 << 30);
 }
 

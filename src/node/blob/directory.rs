@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{BlobError, Bytestream, blocking};
+use super::{BlobError, Bytestream, Name, blocking};
 use crate::runtime::dice;
 use crate::types::Sha256;
 
@@ -31,14 +31,14 @@ impl Directory {
         Ok(Self { root: root.into() })
     }
 
-    fn path(&self, digest: &Sha256) -> PathBuf {
-        let name = digest.to_string();
+    fn path(&self, name: &Name) -> PathBuf {
+        let name = name.to_string();
         self.root.join(KEPT).join(&name[..2]).join(&name[2..4]).join(name)
     }
 
     /// Copies the file, because a spool is rarely on the same disk; then one rename shows the whole of it.
-    pub(super) fn keep(&self, digest: &Sha256, spooled: &Path) -> Result<(), BlobError> {
-        let target = self.path(digest);
+    pub(super) fn keep(&self, name: &Name, spooled: &Path) -> Result<(), BlobError> {
+        let target = self.path(name);
         if target.exists() {
             return Ok(());
         }
@@ -47,8 +47,14 @@ impl Directory {
             let folder = target.parent().unwrap_or(&self.root);
             fs::create_dir_all(folder)?;
             fs::rename(&beside, &target)?;
-            // The name is on stable storage when its folder is.
-            File::open(folder)?.sync_all()
+            // The name is on stable storage when its folder is, and that when its own is.
+            let mut folder = Some(folder);
+            for _ in 0..3 {
+                let Some(at) = folder else { break };
+                File::open(at)?.sync_all()?;
+                folder = at.parent();
+            }
+            Ok(())
         });
         if kept.is_err() {
             let _ = fs::remove_file(&beside);
@@ -69,25 +75,46 @@ impl Directory {
         }
     }
 
-    pub(super) async fn size(&self, digest: &Sha256) -> Result<u64, BlobError> {
-        let (path, digest) = (self.path(digest), *digest);
-        blocking(move || fs::metadata(&path).map(|m| m.len()).map_err(|e| missing_or(e, digest))).await
+    /// `None`: there is none.
+    pub(super) async fn size(&self, name: &Name) -> Result<Option<u64>, BlobError> {
+        let path = self.path(name);
+        blocking(move || match fs::metadata(&path) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(BlobError::Unavailable(error)),
+        })
+        .await
     }
 
-    pub(super) async fn read(&self, digest: &Sha256, range: Range<u64>) -> Result<Bytestream, BlobError> {
-        let (path, digest) = (self.path(digest), *digest);
-        let (start, length) = (range.start, range.end.saturating_sub(range.start));
-        let file = blocking(move || {
-            let mut file = File::open(&path).map_err(|e| missing_or(e, digest))?;
-            file.seek(SeekFrom::Start(start)).map_err(BlobError::Unavailable)?;
-            Ok(file)
-        })
-        .await?;
-        let (pieces, mut taken) = mpsc::channel(AHEAD);
-        tokio::task::spawn_blocking(move || pump(file, length, &pieces));
-        let stream = futures_util::stream::poll_fn(move |cx| taken.poll_recv(cx));
-        Ok(Box::pin(stream))
+    pub(super) async fn read(&self, name: &Name, range: Range<u64>) -> Result<Bytestream, BlobError> {
+        let (path, digest) = (self.path(name), name.digest);
+        match stream(move || File::open(&path).map(|file| (file, ())), range).await {
+            Err(BlobError::Unavailable(error)) => Err(missing_or(error, digest)),
+            other => other,
+        }
     }
+}
+
+/// A range of a file, read ahead by a thread. What is opened beside the file is held until the last byte is read.
+pub(super) async fn stream<T: Send + 'static>(
+    open: impl FnOnce() -> io::Result<(File, T)> + Send + 'static,
+    range: Range<u64>,
+) -> Result<Bytestream, BlobError> {
+    let (start, length) = (range.start, range.end.saturating_sub(range.start));
+    let (file, held) = blocking(move || {
+        let opened = open().and_then(|(mut file, held)| {
+            file.seek(SeekFrom::Start(start))?;
+            Ok((file, held))
+        });
+        opened.map_err(BlobError::Unavailable)
+    })
+    .await?;
+    let (pieces, mut taken) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || {
+        pump(file, length, &pieces);
+        drop(held);
+    });
+    Ok(Box::pin(futures_util::stream::poll_fn(move |cx| taken.poll_recv(cx))))
 }
 
 fn missing_or(error: io::Error, digest: Sha256) -> BlobError {

@@ -1,19 +1,29 @@
 //! What we hold: bytes named by their SHA-256, by class. They are whole and on stable storage before any row names them, and
 //! are never changed.
 
+mod bucket;
 mod directory;
+mod disk;
+mod seal;
 mod spool;
 
+use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use moka::sync::Cache;
 
+use self::bucket::Bucket;
 use self::directory::Directory;
+use self::disk::Disk;
+use self::seal::Seal;
 pub use self::spool::{Spool, Spooled, Spooling};
-use crate::config::node::Place;
-use crate::types::Sha256;
+use crate::config::node::{Place, Where};
+use crate::types::{Secret, Sha256};
 
 /// A stream of a blob's bytes. An error within it means that what came so far is not the whole.
 pub type Bytestream = std::pin::Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -21,7 +31,50 @@ pub type Bytestream = std::pin::Pin<Box<dyn Stream<Item = io::Result<Bytes>> + S
 /// Where blobs of one class are kept.
 #[derive(Clone, Debug)]
 pub struct Blobs {
-    place: Directory,
+    at: At,
+    seal: Seal,
+    /// New blobs are sealed. Old ones are read either way.
+    seals: bool,
+    /// Clients are sent to the storage itself.
+    redirects: bool,
+    spool: Spool,
+    /// For what is far away.
+    disk: Option<Disk>,
+    /// How blobs that were asked for are kept.
+    known: Cache<Sha256, Stored>,
+}
+
+#[derive(Clone, Debug)]
+enum At {
+    Directory(Directory),
+    Bucket(Arc<Bucket>),
+}
+
+/// What a blob is called where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name {
+    digest: Sha256,
+    is_sealed: bool,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.digest, if self.is_sealed { ".sealed" } else { "" })
+    }
+}
+
+/// How a blob is kept.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    name: Name,
+    /// Bytes there.
+    size: u64,
+}
+
+impl Stored {
+    fn plain_size(&self) -> u64 {
+        if self.name.is_sealed { Seal::plain_size(self.size) } else { self.size }
+    }
 }
 
 /// Why a blob could not be kept or read.
@@ -31,18 +84,35 @@ pub enum BlobError {
     #[error("there is no blob {0}")]
     Missing(Sha256),
     /// The storage is away, full or read-only.
-    #[error("the storage does not take or give bytes: {0}")]
+    #[error("the storage does not take or give bytes")]
     Unavailable(#[source] io::Error),
 }
 
+/// How many blobs' sizes are remembered.
+const KNOWN_MAX: u64 = 200_000;
+
 impl Blobs {
-    /// Opens a place, making what is missing of it. Blocks for a moment.
+    /// Opens a place, making what is missing of it.
+    ///
+    /// `key`: of the cluster. `disk_bytes`: what copies of far blobs may take beside the spool.
     ///
     /// # Errors
-    /// It cannot be made or written.
-    pub fn open(place: &Place) -> io::Result<Self> {
-        let Place::Directory(path) = place;
-        Ok(Self { place: Directory::open(path)? })
+    /// It cannot be made or written, or does not answer.
+    pub async fn open(place: &Place, key: Secret<[u8; 32]>, spool: Spool, disk_bytes: u64) -> io::Result<Self> {
+        let (at, disk) = match &place.at {
+            Where::Directory(path) => {
+                let path = path.clone();
+                let opened = tokio::task::spawn_blocking(move || Directory::open(&path)).await;
+                (At::Directory(opened.map_err(io::Error::other)??), None)
+            }
+            Where::S3(settings) => {
+                let disk = Disk::new(spool.folder(), disk_bytes);
+                (At::Bucket(Arc::new(Bucket::open(settings).await?)), Some(disk))
+            }
+        };
+        let redirects = matches!(&place.at, Where::S3(settings) if settings.redirect) && !place.encrypt;
+        let known = Cache::new(KNOWN_MAX);
+        Ok(Self { at, seal: Seal::new(key), seals: place.encrypt, redirects, spool, disk, known })
     }
 
     /// Keeps what was spooled; afterwards it is on stable storage under its digest. Idempotent.
@@ -50,16 +120,33 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`]; nothing is left behind under the name.
     pub async fn keep(&self, spooled: &Spooled) -> Result<(), BlobError> {
-        let (place, digest, path) = (self.place.clone(), spooled.digest(), spooled.path().to_owned());
-        blocking(move || place.keep(&digest, &path)).await
+        let name = Name { digest: spooled.digest(), is_sealed: self.seals };
+        if !self.seals {
+            return self.put(name, spooled).await;
+        }
+        let (seal, spool, digest) = (self.seal.clone(), self.spool.clone(), spooled.digest());
+        let (plain, size) = (spooled.path().to_owned(), spooled.size());
+        let sealed = blocking(move || {
+            let sealed = File::open(plain).and_then(|mut plain| {
+                let mut sealed = spool.begin()?;
+                seal.seal(&digest, &mut plain, size, &mut sealed)?;
+                sealed.finish()
+            });
+            sealed.map_err(BlobError::Unavailable)
+        })
+        .await?;
+        self.put(name, &sealed).await
     }
 
-    /// Bytes of a blob.
-    ///
-    /// # Errors
-    /// See [`BlobError`].
-    pub async fn size(&self, digest: &Sha256) -> Result<u64, BlobError> {
-        self.place.size(digest).await
+    async fn put(&self, name: Name, spooled: &Spooled) -> Result<(), BlobError> {
+        let path = spooled.path().to_owned();
+        match &self.at {
+            At::Directory(directory) => {
+                let directory = directory.clone();
+                blocking(move || directory.keep(&name, &path)).await
+            }
+            At::Bucket(bucket) => bucket.keep(&name, &path).await,
+        }
     }
 
     /// Leaves a mark that every node on the same storage sees, and returns all marks there are: those of nodes that share it.
@@ -67,8 +154,13 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn mark(&self, mark: &str) -> Result<Vec<String>, BlobError> {
-        let (place, mark) = (self.place.clone(), mark.to_owned());
-        blocking(move || place.mark(&mark).map_err(BlobError::Unavailable)).await
+        match &self.at {
+            At::Directory(directory) => {
+                let (directory, mark) = (directory.clone(), mark.to_owned());
+                blocking(move || directory.mark(&mark).map_err(BlobError::Unavailable)).await
+            }
+            At::Bucket(bucket) => bucket.mark(mark).await,
+        }
     }
 
     /// Takes a mark away.
@@ -76,8 +168,34 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn unmark(&self, mark: &str) -> Result<(), BlobError> {
-        let (place, mark) = (self.place.clone(), mark.to_owned());
-        blocking(move || place.unmark(&mark).map_err(BlobError::Unavailable)).await
+        match &self.at {
+            At::Directory(directory) => {
+                let (directory, mark) = (directory.clone(), mark.to_owned());
+                blocking(move || directory.unmark(&mark).map_err(BlobError::Unavailable)).await
+            }
+            At::Bucket(bucket) => bucket.unmark(mark).await,
+        }
+    }
+
+    /// Bytes of a blob.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    pub async fn size(&self, digest: &Sha256) -> Result<u64, BlobError> {
+        Ok(self.find(digest).await?.plain_size())
+    }
+
+    /// A link by which a client gets a blob from the storage itself; `None`: it should not.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    pub async fn link(&self, digest: &Sha256) -> Result<Option<String>, BlobError> {
+        let At::Bucket(bucket) = &self.at else { return Ok(None) };
+        if !self.redirects {
+            return Ok(None);
+        }
+        let stored = self.find(digest).await?;
+        if stored.name.is_sealed { Ok(None) } else { bucket.signed(&stored.name).await.map(Some) }
     }
 
     /// A range of a blob, which must lie within it.
@@ -85,7 +203,54 @@ impl Blobs {
     /// # Errors
     /// See [`BlobError`].
     pub async fn read(&self, digest: &Sha256, range: Range<u64>) -> Result<Bytestream, BlobError> {
-        self.place.read(digest, range).await
+        let stored = self.find(digest).await?;
+        let read = match &self.disk {
+            Some(disk) if stored.size <= disk::BLOB_MAX => {
+                let copy = disk.copy(*digest, self.plain(stored, 0..stored.plain_size())).await?;
+                directory::stream(move || copy.open().map(|file| (file, copy)), range).await
+            }
+            _ => self.plain(stored, range).await,
+        };
+        if matches!(read, Err(BlobError::Missing(_))) {
+            self.known.invalidate(digest);
+        }
+        read
+    }
+
+    async fn plain(&self, stored: Stored, range: Range<u64>) -> Result<Bytestream, BlobError> {
+        let Stored { name, size } = stored;
+        if !name.is_sealed {
+            return self.fetch(&name, range).await;
+        }
+        let sealed = self.fetch(&name, Seal::sealed_range(&range, size)).await?;
+        self.seal.open(&name.digest, range, size, sealed).map_err(BlobError::Unavailable)
+    }
+
+    async fn fetch(&self, name: &Name, range: Range<u64>) -> Result<Bytestream, BlobError> {
+        match &self.at {
+            At::Directory(directory) => directory.read(name, range).await,
+            At::Bucket(bucket) => bucket.read(name, range).await,
+        }
+    }
+
+    /// How a blob is kept: sealed or not, whatever new ones are.
+    async fn find(&self, digest: &Sha256) -> Result<Stored, BlobError> {
+        if let Some(stored) = self.known.get(digest) {
+            return Ok(stored);
+        }
+        for is_sealed in [self.seals, !self.seals] {
+            let name = Name { digest: *digest, is_sealed };
+            let size = match &self.at {
+                At::Directory(directory) => directory.size(&name).await?,
+                At::Bucket(bucket) => bucket.size(&name).await?,
+            };
+            if let Some(size) = size {
+                let stored = Stored { name, size };
+                self.known.insert(*digest, stored);
+                return Ok(stored);
+            }
+        }
+        Err(BlobError::Missing(*digest))
     }
 }
 

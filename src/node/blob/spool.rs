@@ -90,6 +90,11 @@ impl Spool {
         Ok(Self { own: Arc::new(Own { folder, _lock: lock }) })
     }
 
+    /// The folder that is our own.
+    pub(super) fn folder(&self) -> &Path {
+        &self.own.folder
+    }
+
     /// Begins a file.
     ///
     /// # Errors
@@ -144,6 +149,16 @@ impl Spooling {
             md5: hexadecimal(&self.md5.finalize()),
             blake2: hexadecimal(&self.blake2.finalize()),
         })
+    }
+}
+
+impl Write for Spooling {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::write(self, bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

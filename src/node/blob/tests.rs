@@ -11,11 +11,47 @@ async fn all(stream: Bytestream) -> io::Result<Vec<u8>> {
     Ok(whole)
 }
 
+async fn open(dir: &std::path::Path, encrypt: bool) -> (Blobs, Spool) {
+    let spool = Spool::open(&dir.join("s")).unwrap();
+    let place = Place { at: Where::Directory(dir.join("b")), encrypt };
+    (Blobs::open(&place, Secret::new([7; 32]), spool.clone(), 0).await.unwrap(), spool)
+}
+
+#[tokio::test]
+async fn sealed_blobs_read_as_others_do_and_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (plain, spool) = open(dir.path(), false).await;
+    let old = spool.whole(b"kept before sealing was wanted").unwrap();
+    plain.keep(&old).await.unwrap();
+    let (sealing, spool) = open(dir.path(), true).await;
+    let bytes = b"nobody reads this ".repeat(10_000);
+    let new = spool.whole(&bytes).unwrap();
+    sealing.keep(&new).await.unwrap();
+    sealing.keep(&new).await.unwrap();
+    for blobs in [&plain, &sealing] {
+        assert_eq!(blobs.size(&new.digest()).await.unwrap(), 180_000);
+        assert_eq!(all(blobs.read(&new.digest(), 0..180_000).await.unwrap()).await.unwrap(), bytes);
+        assert_eq!(all(blobs.read(&new.digest(), 70_000..70_010).await.unwrap()).await.unwrap(), bytes[70_000..70_010]);
+        assert_eq!(blobs.size(&old.digest()).await.unwrap(), 30);
+    }
+    let mut folders = vec![dir.path().join("b")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let there = std::fs::read(&path).unwrap();
+                assert!(!there.windows(17).any(|w| w == b"nobody reads this"), "{} can be read", path.display());
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_kept_reads_back_whole_and_in_ranges() {
     let dir = tempfile::tempdir().unwrap();
-    let (blobs, spool) =
-        (Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap(), Spool::open(&dir.path().join("s")).unwrap());
+    let (blobs, spool) = open(dir.path(), false).await;
     let bytes: Vec<u8> = (0..700_000_u32).map(|n| (n % 251) as u8).collect();
     let spooled = spool.whole(&bytes).unwrap();
     let digest = spooled.digest();
@@ -36,8 +72,7 @@ async fn what_is_kept_reads_back_whole_and_in_ranges() {
 #[tokio::test]
 async fn a_blob_that_became_shorter_is_an_error_and_no_short_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap();
-    let spool = Spool::open(&dir.path().join("s")).unwrap();
+    let (blobs, spool) = open(dir.path(), false).await;
     let spooled = spool.whole(&[1; 5000]).unwrap();
     blobs.keep(&spooled).await.unwrap();
     let name = spooled.digest().to_string();
@@ -65,8 +100,7 @@ fn what_a_killed_process_left_is_swept_and_what_a_living_one_has_stays() {
 #[tokio::test]
 async fn nodes_on_one_storage_see_one_anothers_marks() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Blobs::open(&Place::Directory(dir.path().join("b"))).unwrap();
-    let (a, b) = (open(), open());
+    let (a, b) = (open(dir.path(), false).await.0, open(dir.path(), true).await.0);
     assert_eq!(a.mark("a").await.unwrap(), ["a"]);
     let mut seen = b.mark("b").await.unwrap();
     seen.sort();

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::blob::{BlobError, Blobs};
 use super::parts::Parts;
 use super::store::{Beat, NodeRow, Store, StoreError};
-use crate::config::node::{Place, Settings};
+use crate::config::node::{Place, Settings, Where};
 use crate::runtime::mounts::Mount;
 use crate::runtime::{clock, dice, machine};
 use crate::telemetry::Causes;
@@ -244,24 +244,20 @@ impl Watched {
 
 /// What does not change while a node runs. Blocks where a network filesystem does, so it has a time limit.
 async fn describe(place: Place) -> StorageReport {
-    let Place::Directory(path) = place;
-    let looked = path.clone();
-    let mount = tokio::task::spawn_blocking(move || Mount::of(&looked).ok());
+    let told = place.at.to_string();
+    let Where::Directory(path) = place.at else {
+        return StorageReport { kind: "s3".to_owned(), place: told, ..Default::default() };
+    };
+    let mount = tokio::task::spawn_blocking(move || Mount::of(&path).ok());
     let mount = tokio::time::timeout(Duration::from_secs(5), mount).await;
     let mount = mount.ok().and_then(Result::ok).flatten();
     let (filesystem, options) = mount.map_or((None, Vec::new()), |mount| (Some(mount.kind), mount.options));
-    StorageReport {
-        kind: "directory".to_owned(),
-        place: path.display().to_string(),
-        filesystem,
-        options,
-        ..Default::default()
-    }
+    StorageReport { kind: "directory".to_owned(), place: told, filesystem, options, ..Default::default() }
 }
 
 /// Of what must be the same on every node; what may differ (names, addresses, paths, logs) is not in it.
 pub fn fingerprint(settings: &Settings) -> String {
-    let same = format!("{:?} {:?}", settings.external_url, settings.packages);
+    let same = format!("{:?} {:?} {}", settings.external_url, settings.packages, settings.storage.packages.encrypt);
     Sha256::new(sha2::Sha256::digest(same.as_bytes()).into()).to_string()[..16].to_owned()
 }
 
