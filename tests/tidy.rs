@@ -46,6 +46,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["node"]),
     ("multer", &["node"]),
     ("reqwest", &["cli", "node"]),
+    ("html5gum", &["node"]),
+    ("object_store", &["node"]),
     ("sqlx", &["node"]),
     ("zip", &["node"]),
     ("toml", &["config"]),

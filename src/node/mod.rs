@@ -16,6 +16,7 @@ pub mod parts;
 pub mod publish;
 pub mod pypi;
 pub mod registry;
+pub mod remote;
 pub mod router;
 pub mod secret;
 pub mod serve;

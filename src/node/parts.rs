@@ -15,6 +15,7 @@ use super::known::Known;
 use super::metrics::Metrics;
 use super::pypi::Pages;
 use super::registry::Unfit;
+use super::remote::Remotes;
 use super::secret::ClusterKey;
 use super::store::{KnownFile, Migrate, Repository, Scope, Store};
 use super::{NodeError, system};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub catalog: Catalog,
     /// Rendered index pages of Python repositories.
     pub pages: Pages,
+    /// What other indexes have.
+    pub remotes: Remotes,
     /// Indexes of R packages.
     pub trees: Trees,
     /// Rows of files that were asked for, by repository, digest and name.
@@ -93,6 +96,7 @@ impl Parts {
             spool,
             catalog,
             pages: Pages::new(PAGES_BYTES_MAX),
+            remotes: Remotes::new().map_err(system("no client for other indexes"))?,
             trees: trees(TREES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
             metrics: Arc::new(Metrics::new()),

@@ -26,6 +26,7 @@ mod operate;
 mod packages;
 mod refused;
 mod reload;
+mod remote;
 mod routing;
 mod session;
 mod shutdown;

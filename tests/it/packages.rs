@@ -383,6 +383,6 @@ fn a_day_that_is_over_is_seen_as_it_was_and_a_project_tells_all_of_itself() {
     });
 }
 
-async fn sha256(path: &str) -> String {
+pub async fn sha256(path: &str) -> String {
     run(&tool("sha256sum"), &[path], "").await.ok().stdout[..64].to_owned()
 }

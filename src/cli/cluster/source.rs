@@ -18,9 +18,12 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
-    /// Make a source that takes uploads
+    /// Make a source: one that takes uploads, or with --url one that shows what another index has
     Create {
         name: String,
+        /// The other index: `https://pypi.org/simple/`
+        #[arg(long)]
+        url: Option<String>,
         /// Whose packages
         #[arg(long, value_enum, default_value = "pypi")]
         r#type: Type,
@@ -43,8 +46,9 @@ enum Verb {
 /// Does it.
 pub fn run_source(args: Args) -> ExitCode {
     match args.verb {
-        Verb::Create { name, r#type, on } => {
-            let body = json!({ "name": name, "type": r#type.as_str(), "kind": "local" });
+        Verb::Create { name, url, r#type, on } => {
+            let kind = if url.is_some() { "remote" } else { "local" };
+            let body = json!({ "name": name, "type": r#type.as_str(), "kind": kind, "url": url });
             run(&on, async |to| to.call(Method::POST, "/sources", Some(body)).await, |_| format!("made: {name}\n"))
         }
         Verb::List { on } => run(

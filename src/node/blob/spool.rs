@@ -136,6 +136,14 @@ impl Spooling {
         self.size
     }
 
+    /// For who reads it while it grows.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn reader(&self) -> io::Result<File> {
+        File::open(&self.path.0)
+    }
+
     /// No more bytes.
     ///
     /// # Errors

@@ -30,22 +30,30 @@ pub(super) struct Create {
     #[serde(rename = "type")]
     language: String,
     kind: String,
+    /// `remote`: the simple repository API of another index, or a CRAN-like repository.
+    url: Option<String>,
 }
 
 pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
-    let Json(Create { name, language, kind }) = read(body)?;
+    let Json(Create { name, language, kind, url }) = read(body)?;
     check_name(&name, "source")?;
     let language = language_of(&language)?;
-    if kind != "local" {
-        return Err(Failure::bad(format!("`{kind}` is no kind of source: `local`")).into());
-    }
+    let settings = match (kind.as_str(), url) {
+        ("local", None) => json!({}),
+        ("local", Some(_)) => return Err(Failure::bad("A local source has no URL: what it has is uploaded").into()),
+        ("remote", Some(url)) => json!({ "url": index_url(&url)? }),
+        ("remote", None) => return Err(Failure::bad("A remote source needs the URL of another index").into()),
+        _ => return Err(Failure::bad(format!("`{kind}` is no kind of source: `local` or `remote`")).into()),
+    };
     let deed = manager.deed("create_source", &name, &kind);
-    parts.store.create_source(&name, language, &kind, "{}", &deed).await.map_err(|error| match error {
-        StoreError::Taken => Failure::new(StatusCode::CONFLICT, format!("There is a source `{name}` already")),
-        other => other.into(),
-    })?;
-    Ok(Json(json!({ "name": name, "type": language.as_str(), "kind": kind })))
+    parts.store.create_source(&name, language, &kind, &settings.to_string(), &deed).await.map_err(
+        |error| match error {
+            StoreError::Taken => Failure::new(StatusCode::CONFLICT, format!("There is a source `{name}` already")),
+            other => other.into(),
+        },
+    )?;
+    Ok(Json(json!({ "name": name, "type": language.as_str(), "kind": kind, "settings": settings })))
 }
 
 pub(super) async fn remove(State(parts): State<Parts>, manager: Manager, Path(name): Path<String>) -> Answer {
@@ -62,4 +70,16 @@ pub(super) async fn remove(State(parts): State<Parts>, manager: Manager, Path(na
         return Err(Failure::not_found(format_args!("source `{name}`")).into());
     }
     Ok(Json(json!({ "removed": name })))
+}
+
+/// With a slash at the end. No credentials: what is listed would show them.
+fn index_url(text: &str) -> Result<String, Failure> {
+    let wrong = || Failure::bad(format!("`{text}` is no URL of an index, such as `https://pypi.org/simple/`"));
+    let url: reqwest::Url = text.parse().map_err(|_| wrong())?;
+    let is_plain =
+        url.query().is_none() && url.fragment().is_none() && url.password().is_none() && url.username().is_empty();
+    if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !is_plain {
+        return Err(wrong());
+    }
+    Ok(format!("{}/", url.as_str().trim_end_matches('/')))
 }

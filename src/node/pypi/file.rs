@@ -5,9 +5,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{HeaderMap, Method};
 
+use super::name;
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
+use crate::node::remote::RemoteBlob;
 use crate::types::Sha256;
 
 /// `/packages/{repository}/files/{sha256}/{filename}`, with `.metadata` behind it for a wheel's core metadata (PEP 658).
@@ -30,12 +32,28 @@ pub async fn file(
     };
     let key = (repository.id, digest, name.to_owned());
     let read = async || parts.store.file(repository.id, &digest.to_string(), name).await;
-    let known = parts.files.get::<Failure>(key, repository.generation, read).await?.ok_or_else(missing)?;
-    let (wanted, content_type) = match (wants_metadata, &known.metadata_sha256) {
-        (false, _) => (digest, "application/octet-stream"),
-        (true, Some(metadata)) => (metadata.parse().map_err(|_| missing())?, "text/plain; charset=utf-8"),
+    let known = parts.files.get::<Failure>(key, repository.generation, read).await?;
+    let wanted = Wanted { method: &method, fields: &fields };
+    let content_type = if wants_metadata { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+    if let Some(known) = known {
+        let digest = match (wants_metadata, &known.metadata_sha256) {
+            (false, _) => digest,
+            (true, Some(metadata)) => metadata.parse().map_err(|_| missing())?,
+            (true, None) => return Err(missing()),
+        };
+        return download::blob(&parts.packages, digest, content_type, &repository, wanted).await;
+    }
+    // Another index's, if it shows one of this name and digest.
+    let project = name::normal(&name::parse(name).map_err(|_| missing())?.project);
+    let (remote, listed) = parts.remotes.project(&parts, &repository, &project).await?.ok_or_else(missing)?;
+    let files = listed.files.as_deref().unwrap_or_default();
+    let file = files.iter().find(|file| file.filename == name && file.sha256 == digest.to_string());
+    let file = file.ok_or_else(missing)?;
+    let (url, digest) = match (wants_metadata, &file.metadata_sha256) {
+        (false, _) => (file.url.clone(), digest),
+        (true, Some(metadata)) => (format!("{}.metadata", file.url), metadata.parse().map_err(|_| missing())?),
         (true, None) => return Err(missing()),
     };
-    download::blob(&parts.packages, wanted, content_type, &repository, Wanted { method: &method, fields: &fields })
-        .await
+    let blob = RemoteBlob { remote, url, path: format!("{digest}/{filename}"), digest };
+    parts.remotes.file(&parts, &repository, blob, content_type, wanted).await
 }

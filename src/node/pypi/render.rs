@@ -98,14 +98,18 @@ fn in_json(project: &Project, file: &PackageFile, links: &Links<'_>) -> Value {
         "url": links.file(file),
         // No other: pip before 23.3 refuses a file that has a hash whose name it does not know.
         "hashes": { "sha256": file.sha256 },
-        "size": file.size,
-        "upload-time": Timestamp::from_unix(Duration::from_micros(file.uploaded_at.unsigned_abs())).to_string(),
         "yanked": match &file.yanked {
             None => json!(false),
             Some(reason) if reason.is_empty() => json!(true),
             Some(reason) => json!(reason),
         },
     });
+    if let Some(size) = file.size {
+        out["size"] = json!(size);
+    }
+    if let Some(at) = file.uploaded_at {
+        out["upload-time"] = json!(Timestamp::from_unix(Duration::from_micros(at.unsigned_abs())).to_string());
+    }
     if let Some(needs) = &file.requires_python {
         out["requires-python"] = json!(needs);
     }

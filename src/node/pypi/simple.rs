@@ -21,7 +21,8 @@ use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::known::Known;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{Repository, StoreError};
+use crate::node::remote::page::RemoteFile;
+use crate::node::store::{PackageFile, Project, Repository, StoreError};
 use crate::node::view::View;
 use crate::types::Sha256;
 
@@ -39,6 +40,8 @@ struct Key {
     depth: usize,
     /// `None`: the list of projects.
     project: Option<String>,
+    /// Of what another index said; 0: it is ours.
+    stamp: i64,
     form: Form,
 }
 
@@ -167,7 +170,7 @@ impl<'a> Request<'a> {
             let projects = self.parts.store.projects(self.repository.id, self.view.as_of()).await?;
             Ok(Some(render::projects(&projects, self.form)))
         };
-        let page = self.page(None, read).await?;
+        let page = self.page(None, 0, read).await?;
         page.map(|page| page.answer(&self.repository, self.wanted))
             .ok_or_else(|| Failure::not_found("list of projects"))
     }
@@ -177,34 +180,75 @@ impl<'a> Request<'a> {
         if normal != project {
             return Ok(moved(&format!("../{normal}/")));
         }
+        let base = self.parts.settings.external_url.as_ref();
+        let absolute = base.map(|base| format!("{base}/packages/{}", self.repository.name));
+        let links = Links { up: self.up, absolute: absolute.as_deref() };
+        let missing =
+            || Failure::not_found(format_args!("project `{project}` in repository `{}`", self.repository.name));
         let read = async || {
             let found = self.parts.store.project(self.repository.id, &normal, self.view.as_of()).await?;
-            let shown = found.filter(|(project, _)| project.status != "quarantined");
-            let base = self.parts.settings.external_url.as_ref();
-            let absolute = base.map(|base| format!("{base}/packages/{}", self.repository.name));
-            let links = Links { up: self.up, absolute: absolute.as_deref() };
-            Ok(shown.map(|(project, files)| render::project(&project, &files, self.form, &links)))
+            // A name of ours stays ours, even without a file that may be shown.
+            Ok(found.map(|(project, files)| match project.status.as_str() {
+                "quarantined" => String::new(),
+                _ => render::project(&project, &files, self.form, &links),
+            }))
         };
-        let page = self.page(Some(normal.clone()), read).await?;
-        page.map(|page| page.answer(&self.repository, self.wanted)).ok_or_else(|| {
-            Failure::not_found(format_args!("project `{project}` in repository `{}`", self.repository.name))
-        })
+        if let Some(page) = self.page(Some(normal.clone()), 0, read).await? {
+            return if page.plain.is_empty() { Err(missing()) } else { Ok(page.answer(&self.repository, self.wanted)) };
+        }
+        let remotes = &self.parts.remotes;
+        let (_, listed) = remotes.project(self.parts, &self.repository, &normal).await?.ok_or_else(missing)?;
+        let read = async || {
+            let files = listed.files.as_deref().unwrap_or_default();
+            Ok(Some(render::project(&remote_project(&normal), &remote_files(files, self.view), self.form, &links)))
+        };
+        let page = self.page(Some(normal.clone()), listed.stamp, read).await?;
+        page.map(|page| page.answer(&self.repository, self.wanted)).ok_or_else(missing)
     }
 
     /// A page that is known, or is made.
     async fn page(
         &self,
         project: Option<String>,
+        stamp: i64,
         read: impl AsyncFnOnce() -> Result<Option<String>, StoreError>,
     ) -> Result<Option<Arc<Page>>, Failure> {
         let Self { parts, repository, view, up, form, .. } = self;
-        let key = Key { repository: repository.id, as_of: view.as_of(), depth: up.len(), project, form: *form };
+        let key = Key { repository: repository.id, as_of: view.as_of(), depth: up.len(), project, stamp, form: *form };
         let make = async || {
             parts.metrics.indexes.increment();
             Ok(read().await?.map(|text| Arc::new(Page::new(text, *form))))
         };
         parts.pages.0.get(key, repository.generation, make).await
     }
+}
+
+/// A project as another index has it.
+fn remote_project(normal_name: &str) -> Project {
+    Project {
+        id: 0,
+        name: normal_name.to_owned(),
+        normal_name: normal_name.to_owned(),
+        status: "active".to_owned(),
+        status_reason: None,
+    }
+}
+
+/// Its files as of a view: on a day that is over, those of which it is known that they were there.
+fn remote_files(files: &[RemoteFile], view: View) -> Vec<PackageFile> {
+    let seen = files.iter().filter(|file| view == View::NOW || file.uploaded_at.is_some_and(|at| at < view.as_of()));
+    let shown = seen.map(|file| PackageFile {
+        filename: file.filename.clone(),
+        version: file.version.clone(),
+        size: file.size.and_then(|size| i64::try_from(size).ok()),
+        sha256: file.sha256.clone(),
+        requires_python: file.requires_python.clone(),
+        metadata_sha256: file.metadata_sha256.clone(),
+        yanked: file.yanked.clone(),
+        uploaded_at: file.uploaded_at,
+        has_provenance: false,
+    });
+    shown.collect()
 }
 
 /// The URL with a slash at its end, relative to the one without.

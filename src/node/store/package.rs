@@ -77,8 +77,8 @@ pub struct PackageFile {
     pub filename: String,
     /// Of the release it belongs to, as published.
     pub version: String,
-    /// Bytes.
-    pub size: i64,
+    /// Bytes; `None`: another index does not tell.
+    pub size: Option<i64>,
     /// Of its bytes, hexadecimal.
     pub sha256: String,
     /// PEP 345's `Requires-Python`.
@@ -87,8 +87,8 @@ pub struct PackageFile {
     pub metadata_sha256: Option<String>,
     /// PEP 592: `Some`: yanked, for this reason, which may be empty.
     pub yanked: Option<String>,
-    /// Microseconds since 1970.
-    pub uploaded_at: i64,
+    /// Microseconds since 1970; `None`: another index does not tell.
+    pub uploaded_at: Option<i64>,
     /// Its publisher told where it comes from (PEP 740).
     pub has_provenance: bool,
 }

@@ -63,6 +63,19 @@ pub struct Repository {
     pub generation: i64,
     /// Where uploads go: its first local source.
     pub upload_source: Option<i64>,
+    /// Other indexes that are asked for what no local source has, in this order.
+    pub remotes: Vec<Remote>,
+}
+
+/// Another index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Of its source's row.
+    pub id: i64,
+    /// Of the source.
+    pub name: String,
+    /// The simple repository API, or a CRAN-like repository; with a slash at the end.
+    pub url: String,
 }
 
 /// What a repository shows: one source after the other.
@@ -78,6 +91,14 @@ pub struct Source {
     pub kind: String,
     /// What its kind needs, JSON.
     pub settings: String,
+}
+
+impl Source {
+    fn remote(&self) -> Option<Remote> {
+        let settings: serde_json::Value = serde_json::from_str(&self.settings).ok()?;
+        let url = settings["url"].as_str()?.to_owned();
+        Some(Remote { id: self.id, name: self.name.clone(), url })
+    }
 }
 
 /// A repository and the sources it shows.
@@ -192,7 +213,8 @@ impl Store {
                 .map(|(_, id, name, language, kind, settings)| Source { id, name, language, kind, settings })
                 .collect();
             let upload_source = sources.iter().find(|source| source.kind == "local").map(|source| source.id);
-            Some((Repository { id, name, language, anonymous_read, generation, upload_source }, sources))
+            let remotes = sources.iter().filter(|source| source.kind == "remote").filter_map(Source::remote).collect();
+            Some((Repository { id, name, language, anonymous_read, generation, upload_source, remotes }, sources))
         });
         let mut known: Vec<Subscribed> = known.collect();
         // By bytes, whatever order the database's language has.
@@ -250,6 +272,8 @@ impl Store {
             for sql in [
                 "DELETE FROM file WHERE source_id = $1",
                 "DELETE FROM project WHERE source_id = $1",
+                "DELETE FROM remote_page WHERE source_id = $1",
+                "DELETE FROM remote_file WHERE source_id = $1",
                 "DELETE FROM source WHERE id = $1",
             ] {
                 sqlx::query(sql).bind(id).execute(&mut *tx).await?;

@@ -16,12 +16,12 @@ fn files() -> Vec<PackageFile> {
     let wheel = PackageFile {
         filename: "my_pkg-1.10-py3-none-any.whl".into(),
         version: "1.10".into(),
-        size: 10,
+        size: Some(10),
         sha256: "aa".into(),
         requires_python: Some(">=3.8,<4".into()),
         metadata_sha256: Some("bb".into()),
         yanked: Some("broken \"build\"".into()),
-        uploaded_at: 1_700_000_000_123_456,
+        uploaded_at: Some(1_700_000_000_123_456),
         has_provenance: true,
     };
     let sdist = PackageFile {

@@ -129,3 +129,24 @@ CREATE TABLE file (
 );
 CREATE INDEX file_project ON file (project_id);
 CREATE INDEX file_sha256 ON file (sha256);
+
+-- What other indexes said last of a project or folder, and until when that need not be asked again.
+CREATE TABLE remote_page (
+    source_id BIGINT NOT NULL REFERENCES source (id),
+    name TEXT NOT NULL,
+    fetched_at BIGINT NOT NULL,
+    fresh_until BIGINT NOT NULL,
+    etag TEXT,
+    -- A blob; NULL: there is no such project.
+    sha256 TEXT,
+    PRIMARY KEY (source_id, name)
+);
+
+-- Files of other indexes that are kept here.
+CREATE TABLE remote_file (
+    source_id BIGINT NOT NULL REFERENCES source (id),
+    path TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    fetched_at BIGINT NOT NULL,
+    PRIMARY KEY (source_id, path)
+);
