@@ -104,6 +104,13 @@ pub fn index(
     response
 }
 
+/// Names a blob, as [`blob`] does.
+pub fn name(head: &mut HeaderMap, digest: &str) {
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{digest}\"")) {
+        head.insert(ETAG, etag);
+    }
+}
+
 fn control(head: &mut HeaderMap, repository: &Repository, how_long: &str) {
     let visibility = if repository.anonymous_read { "public" } else { "private" };
     if let Ok(value) = HeaderValue::from_str(&format!("{visibility}, {how_long}")) {

@@ -4,7 +4,7 @@ use crate::harness::{Authority, Folder, Node, Postgres, eventually, get, run, sc
 use crate::packages::{Trusting, base, proxy};
 
 /// A package's source tarball in this folder, and its binary on request.
-async fn build(folder: &Folder, name: &str, version: &str, imports: &str, binary: bool) -> Vec<String> {
+pub async fn build(folder: &Folder, name: &str, version: &str, imports: &str, binary: bool) -> Vec<String> {
     let script = script("package.R");
     let root = folder.root().to_str().unwrap();
     let kind = if binary { "binary" } else { "source" };
@@ -12,7 +12,7 @@ async fn build(folder: &Folder, name: &str, version: &str, imports: &str, binary
     done.stdout.lines().map(str::to_owned).collect()
 }
 
-async fn r(client: &Trusting, expression: &str) -> crate::harness::Output {
+pub async fn r(client: &Trusting, expression: &str) -> crate::harness::Output {
     client.runs("Rscript", &["--vanilla", "-e", expression]).await
 }
 

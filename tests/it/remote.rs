@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::cran::{build, r};
 use crate::harness::{Folder, Node, bowline, eventually, get, get_as, within};
 use crate::packages::{Trusting, make};
 
@@ -62,6 +63,72 @@ fn what_another_index_has_is_installed_kept_and_served_while_it_is_away() {
         let unknown = get(&near.address, "/packages/pypi/simple/never-asked/").await;
         assert!(unknown.status == 503 && unknown.text().contains("Source `world`"), "{unknown:?}");
         assert_eq!(get(&near.address, "/packages/pypi/simple/neither/").await.status, 404, "as it said");
+    });
+}
+
+#[test]
+fn r_installs_what_another_repository_has_and_what_its_archive_keeps_while_it_is_away() {
+    within(120, async {
+        let mut far = Node::start("far", "").await;
+        far.command(&["repo", "create", "cran", "--type", "cran"]).await;
+        let (files, old_files, our_files) = (Folder::new(), Folder::new(), Folder::new());
+        let dependency = build(&files, "tinydep", "0.1", "", true).await;
+        let old = build(&old_files, "tinyr", "1.0", "tinydep", false).await;
+        let new = build(&files, "tinyr", "1.1", "tinydep", false).await;
+        let attack = build(&files, "ours", "9.9", "", true).await;
+        let ours = build(&our_files, "ours", "1.0", "", false).await;
+        far.command(&["add", "cran", &dependency[0], &old[0], &new[0], &attack[0]]).await;
+        far.command(&["add", "cran", "--distribution", "bookworm", &dependency[1], &attack[1]]).await;
+        until_there(&far, "/packages/cran/latest/src/contrib/tinyr_1.1.tar.gz").await;
+
+        let near = Node::start("near", "").await;
+        let url = format!("http://{}/packages/cran/latest", far.address);
+        near.command(&["source", "create", "world", "--type", "cran", "--url", &url]).await;
+        near.command(&["source", "create", "own", "--type", "cran"]).await;
+        near.command(&["repo", "create", "cran", "--type", "cran", "--source", "own", "--source", "world"]).await;
+        near.command(&["add", "cran", &ours[0]]).await;
+        let beside = near.beside("beside").await;
+        until_there(&near, "/packages/cran/latest/src/contrib/ours_1.0.tar.gz").await;
+        until_there(&beside, "/packages/cran/latest/src/contrib/ours_1.0.tar.gz").await;
+        let client = Trusting(String::from("/dev/null"));
+        let installs = async |node: &Node, what: &str, url: &str| {
+            let library = Folder::new();
+            let root = library.root().to_str().unwrap();
+            let cran = format!("http://{}/packages/cran/{url}", node.address);
+            let text = format!(
+                ".libPaths('{root}'); options(timeout = 20, HTTPUserAgent = sprintf('R/%s R (%s)', getRversion(), \
+                 paste(getRversion(), R.version$platform, R.version$arch, R.version$os))); \
+                 {what}; cat(tinyr::content(), tinydep::content())"
+            );
+            r(&client, &text.replace("CRAN", &cran)).await
+        };
+        let newest = "install.packages('tinyr', repos = 'CRAN', quiet = TRUE)";
+        let archived = "install.packages('tinydep', repos = 'CRAN', quiet = TRUE); \
+                        install.packages('CRAN/src/contrib/Archive/tinyr/tinyr_1.0.tar.gz', repos = NULL, quiet = TRUE)";
+        assert_eq!(installs(&near, newest, "latest").await.ok().stdout, "tinyr 1.1 tinydep 0.1");
+        assert_eq!(installs(&near, archived, "latest").await.ok().stdout, "tinyr 1.0 tinydep 0.1");
+        let binary = installs(&near, &newest.replace(", quiet = TRUE", ""), "__linux__/bookworm/latest").await.ok();
+        assert!(binary.stderr.contains("installing *binary* package ‘tinydep’"), "{binary:?}");
+
+        // A name of ours is ours alone: as source, in the archive, and as a binary that we have not.
+        let index = get(&near.address, "/packages/cran/latest/src/contrib/PACKAGES").await.text();
+        assert!(index.contains("Package: ours\nVersion: 1.0\n") && index.contains("Package: tinyr"), "{index}");
+        let name = attack[0].rsplit('/').next().unwrap();
+        let theirs = get(&near.address, &format!("/packages/cran/latest/src/contrib/Archive/ours/{name}")).await;
+        assert_eq!(theirs.status, 404);
+        let version = r(&client, "cat(sub('[.][0-9]+$', '', getRversion()))").await.ok().stdout;
+        let folder = format!("/packages/cran/bin/linux/{version}-bookworm/contrib/{version}/PACKAGES");
+        let linux = get(&near.address, &folder).await.text();
+        assert!(linux.contains("Package: tinydep") && !linux.contains("ours"), "{linux}");
+
+        far.signal(rustix::process::Signal::KILL);
+        far.exit().await;
+        for node in [&near, &beside] {
+            assert_eq!(installs(node, newest, "latest").await.ok().stdout, "tinyr 1.1 tinydep 0.1");
+            assert_eq!(installs(node, archived, "latest").await.ok().stdout, "tinyr 1.0 tinydep 0.1");
+        }
+        let unknown = get(&near.address, "/packages/cran/latest/src/contrib/Archive/tinyr/tinyr_0.1.tar.gz").await;
+        assert!(unknown.status == 503 && unknown.text().contains("Source `world`"), "{unknown:?}");
     });
 }
 

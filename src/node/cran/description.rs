@@ -48,6 +48,16 @@ impl Description {
         Ok(Self(fields))
     }
 
+    /// Reads many, separated by blank lines, as PACKAGES has them. What is no record is left out.
+    pub fn parse_all(bytes: &[u8]) -> Vec<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.replace("\r\n", "\n");
+        text.split("\n\n")
+            .filter(|record| !record.trim().is_empty())
+            .filter_map(|r| Self::parse(r.as_bytes()).ok())
+            .collect()
+    }
+
     /// The value of a field, with its lines joined by blanks; `None`: it is not there, or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());

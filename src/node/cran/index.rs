@@ -40,6 +40,13 @@ pub struct Entry {
     pub md5: String,
 }
 
+impl Entry {
+    /// Of the package.
+    pub fn name(&self) -> &str {
+        self.record.get("Package").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
 /// A file with its digest, as it is served.
 #[derive(Clone, Debug)]
 pub struct Served {
@@ -80,7 +87,7 @@ impl Index {
             let mut cells = Vec::with_capacity(fields.len());
             for field in fields {
                 let value = match *field {
-                    "MD5sum" => Some(entry.md5.as_str()),
+                    "MD5sum" => Some(entry.md5.as_str()).filter(|md5| !md5.is_empty()),
                     field => entry.record.get(field).and_then(Value::as_str),
                 };
                 if let Some(value) = value {

@@ -13,7 +13,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::header::{USER_AGENT, VARY};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::agent::RAgent;
 use super::name;
@@ -22,6 +22,7 @@ use super::tree::Tree;
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
+use crate::node::remote::{Promise, RemoteBlob};
 use crate::node::store::{Language, Repository};
 use crate::node::view::View;
 
@@ -73,16 +74,21 @@ pub async fn linux(
     let asked =
         Asked { parts: &parts, repository: &repository, view, wanted: Wanted { method: &method, fields: &fields } };
     let agent = fields.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).and_then(RAgent::parse);
-    let mut binary = None;
+    let mut binary = (None, None);
     if let Some(RAgent { version, arch }) = agent.filter(|_| is_word(&codename))
         && name::split(&path).is_some()
     {
-        let tree = Tree::of(&parts, &repository, &format!("linux/{codename}/{version}/{arch}"), view.as_of()).await?;
-        binary = tree.file(&path);
+        match Tree::of(&parts, &repository, &format!("linux/{codename}/{version}/{arch}"), view.as_of()).await {
+            Ok(tree) => binary = (tree.file(&path), tree.far(&path).cloned()),
+            // Another index is away: its sources, which may be kept here, do as well.
+            Err(_) if !repository.remotes.is_empty() => {}
+            Err(failure) => return Err(failure),
+        }
     }
     let mut response = match binary {
-        Some(digest) => download::blob(&parts.packages, digest, PACKAGE, &repository, asked.wanted).await?,
-        None => asked.answer("", &path).await?,
+        (Some(digest), _) => download::blob(&parts.packages, digest, PACKAGE, &repository, asked.wanted).await?,
+        (None, Some(far)) => parts.remotes.file(&parts, &repository, far, PACKAGE, asked.wanted).await?,
+        (None, None) => asked.answer("", &path).await?,
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("User-Agent"));
     Ok(response)
@@ -194,11 +200,42 @@ impl Asked<'_> {
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
             "Meta/archive.rds" => (&tree.archive, "application/octet-stream"),
             _ => {
-                let digest = tree.file(file).ok_or_else(missing)?;
-                return download::blob(&parts.packages, digest, PACKAGE, repository, *wanted).await;
+                if let Some(digest) = tree.file(file) {
+                    return download::blob(&parts.packages, digest, PACKAGE, repository, *wanted).await;
+                }
+                if let Some(far) = tree.far(file) {
+                    return parts.remotes.file(parts, repository, far.clone(), PACKAGE, *wanted).await;
+                }
+                return self.archived(&tree, location, file).await.unwrap_or_else(|| Err(missing()));
             }
         };
         Ok(download::index(&served.bytes, &served.etag, content_type, repository, *wanted))
+    }
+}
+
+impl Asked<'_> {
+    /// An old version in another index's Archive; `None`: nobody is to be asked.
+    async fn archived(&self, tree: &Tree, location: &str, file: &str) -> Option<Result<Response, Failure>> {
+        let (package, _, _) = name::split(file)?;
+        if !location.is_empty() || self.view != View::NOW || tree.is_ours(package) {
+            return None;
+        }
+        let mut last = None;
+        for remote in &self.repository.remotes {
+            let path = format!("src/contrib/Archive/{package}/{file}");
+            let blob = RemoteBlob {
+                url: format!("{}{path}", remote.url),
+                path,
+                remote: remote.clone(),
+                promise: Promise::Nothing,
+            };
+            let answer = self.parts.remotes.file(self.parts, self.repository, blob, PACKAGE, self.wanted).await;
+            if !answer.as_ref().is_err_and(|failure| failure.status() == StatusCode::NOT_FOUND) {
+                return Some(answer);
+            }
+            last = Some(answer);
+        }
+        last
     }
 }
 

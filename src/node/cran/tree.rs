@@ -1,16 +1,20 @@
 //! One folder of a CRAN tree as it stands at one moment: its index, its Archive, its files. Made once per generation of the
 //! repository, then answered without a query.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::index::{self, Archived, Entry, Index, Served};
 use super::name;
+use crate::node::error::Failure;
 use crate::node::known::Known;
 use crate::node::parts::Parts;
-use crate::node::store::{RFile, Repository, StoreError};
+use crate::node::remote::lists::Listed;
+use crate::node::remote::tree::RemotePackage;
+use crate::node::remote::{Promise, RemoteBlob};
+use crate::node::store::{RFile, Remote, Repository, StoreError};
 use crate::types::Sha256;
 
 /// Trees, bounded in bytes.
@@ -23,6 +27,8 @@ pub struct Key {
     location: String,
     /// See [`crate::node::view::View::as_of`].
     as_of: i64,
+    /// Of what other indexes said.
+    stamps: Vec<i64>,
 }
 
 /// A folder.
@@ -34,12 +40,20 @@ pub struct Tree {
     pub archive: Served,
     /// By filename; those of the Archive too, so that whoever read the index a moment ago finds what it promised.
     files: HashMap<String, Sha256>,
+    /// Those of other indexes, by filename.
+    far: HashMap<String, RemoteBlob>,
+    /// Packages of ours, in whichever folder: nobody else is asked for them.
+    names: HashSet<String>,
 }
 
 /// For that many bytes of trees.
 pub fn trees(bytes_max: u64) -> Trees {
     Known::new(bytes_max, |_, tree: &Arc<Tree>| {
-        let bytes = tree.index.weight() + tree.archive.bytes.len() + tree.files.len() * 160 + 256;
+        let bytes = tree.index.weight()
+            + tree.archive.bytes.len()
+            + (tree.files.len() + tree.names.len()) * 160
+            + tree.far.len() * 512
+            + 256;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     })
 }
@@ -49,14 +63,16 @@ impl Tree {
     /// compiled is in every architecture's.
     ///
     /// # Errors
-    /// See [`StoreError`].
-    pub async fn of(
-        parts: &Parts,
-        repository: &Repository,
-        location: &str,
-        as_of: i64,
-    ) -> Result<Arc<Self>, StoreError> {
-        let key = Key { repository: repository.id, location: location.to_owned(), as_of };
+    /// See [`Failure`]; 503 also where another index is away and what it said is not kept.
+    pub async fn of(parts: &Parts, repository: &Repository, location: &str, as_of: i64) -> Result<Arc<Self>, Failure> {
+        let mut others = Vec::new();
+        // What other indexes had on a day is not known, nor what they would give another machine than ours.
+        let are_asked = as_of == i64::MAX && (!location.starts_with("linux/") || location.ends_with("/x86_64"));
+        for remote in repository.remotes.iter().filter(|_| are_asked) {
+            others.push((remote.clone(), parts.remotes.tree(parts, remote, &folder(location)).await?));
+        }
+        let stamps = others.iter().map(|(_, listed)| listed.stamp).collect();
+        let key = Key { repository: repository.id, location: location.to_owned(), as_of, stamps };
         let read = async || {
             parts.metrics.indexes.increment();
             let any = match location.rsplit_once('/') {
@@ -64,16 +80,22 @@ impl Tree {
                 _ => location.to_owned(),
             };
             let files = parts.store.r_files(repository.id, [location, &any], as_of).await?;
-            let is_source = location.is_empty();
+            let ours = if others.is_empty() { Vec::new() } else { parts.store.r_packages(repository.id).await? };
+            let (location, others) = (location.to_owned(), others.clone());
             // 22,000 packages take a third of a second.
-            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, is_source)));
+            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, &location)));
             made.await.map_err(|e| StoreError::Unavailable(std::io::Error::other(e).into()))
         };
         parts.trees.get(key, repository.generation, read).await
     }
 
-    /// `files`: by package.
-    fn new(files: &[RFile], is_source: bool) -> Self {
+    /// `files`: by package. `ours`: packages that `others` are not asked for; of those the first that has a package decides.
+    fn new(
+        files: &[RFile],
+        ours: Vec<String>,
+        others: &[(Remote, Arc<Listed<RemotePackage>>)],
+        location: &str,
+    ) -> Self {
         let mut newest: HashMap<&str, &RFile> = HashMap::new();
         for file in files.iter().filter(|file| !file.is_archived) {
             let there = newest.entry(&file.package).or_insert(file);
@@ -89,7 +111,23 @@ impl Tree {
             });
             Entry { record: record.unwrap_or_default(), md5: file.md5.clone() }
         };
-        let entries: Vec<Entry> = files.iter().filter(|file| is_newest(file)).map(entry).collect();
+        let mut entries: Vec<Entry> = files.iter().filter(|file| is_newest(file)).map(entry).collect();
+        let ours: HashSet<String> = ours.into_iter().collect();
+        let mut names = ours.clone();
+        let mut far = HashMap::new();
+        for (remote, listed) in others {
+            let packages = listed.files.as_deref().unwrap_or_default();
+            for package in packages.iter().filter(|package| !names.contains(&package.name)) {
+                let filename = format!("{}_{}{}", package.name, package.version, ending(location));
+                let path = format!("{}/{filename}", folder(location));
+                let promise = package.md5.clone().map_or(Promise::Nothing, Promise::Md5);
+                let blob = RemoteBlob { url: format!("{}{path}", remote.url), path, remote: remote.clone(), promise };
+                far.insert(filename, blob);
+                entries.push(Entry { record: package.record.clone(), md5: package.md5.clone().unwrap_or_default() });
+            }
+            names.extend(packages.iter().map(|package| package.name.clone()));
+        }
+        entries.sort_by(|a, b| a.name().cmp(b.name()));
         let mut old: Vec<&RFile> = files.iter().filter(|file| !is_newest(file)).collect();
         old.sort_by(|a, b| a.package.cmp(&b.package).then_with(|| name::compare(&a.version, &b.version)));
         let archived: Vec<Archived> = old
@@ -102,12 +140,48 @@ impl Tree {
             })
             .collect();
         let named = files.iter().filter_map(|file| Some((file.filename.clone(), file.sha256.parse().ok()?)));
-        Self { index: Index::new(&entries, is_source), archive: index::archive(&archived), files: named.collect() }
+        Self {
+            index: Index::new(&entries, location.is_empty()),
+            archive: index::archive(&archived),
+            files: named.collect(),
+            far,
+            names: ours,
+        }
+    }
+
+    /// A file that another index shows in this folder.
+    pub fn far(&self, filename: &str) -> Option<&RemoteBlob> {
+        self.far.get(filename)
+    }
+
+    /// Whether a package is ours, so that nobody else is asked for it.
+    pub fn is_ours(&self, package: &str) -> bool {
+        self.names.contains(package)
     }
 
     /// The digest of a file.
     pub fn file(&self, filename: &str) -> Option<Sha256> {
         self.files.get(filename).copied()
+    }
+}
+
+/// A location as a CRAN tree has it: `windows/4.2` is `bin/windows/contrib/4.2`.
+fn folder(location: &str) -> String {
+    let parts: Vec<&str> = location.split('/').collect();
+    match parts.as_slice() {
+        ["linux", codename, version, _] => format!("bin/linux/{version}-{codename}/contrib/{version}"),
+        [kind, version] => format!("bin/{kind}/contrib/{version}"),
+        [kind, platform, version] => format!("bin/{kind}/{platform}/contrib/{version}"),
+        _ => "src/contrib".to_owned(),
+    }
+}
+
+/// What files end in there.
+fn ending(location: &str) -> &'static str {
+    match location.split('/').next() {
+        Some("windows") => ".zip",
+        Some("macosx") => ".tgz",
+        _ => ".tar.gz",
     }
 }
 
@@ -134,7 +208,9 @@ mod tests {
     fn the_newest_version_is_in_the_index_and_every_file_is_found() {
         let tree = Tree::new(
             &[file("a", "1.9", false), file("a", "1.10", false), file("a", "2.0", true), file("b", "1.0", true)],
-            true,
+            Vec::new(),
+            &[],
+            "",
         );
         let text = String::from_utf8(tree.index.text.bytes.to_vec()).unwrap();
         assert_eq!(text, "Package: a\nVersion: 1.10\nMD5sum: m\n");

@@ -9,7 +9,7 @@ use super::name;
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::remote::RemoteBlob;
+use crate::node::remote::{Promise, RemoteBlob};
 use crate::types::Sha256;
 
 /// `/packages/{repository}/files/{sha256}/{filename}`, with `.metadata` behind it for a wheel's core metadata (PEP 658).
@@ -54,6 +54,6 @@ pub async fn file(
         (true, Some(metadata)) => (format!("{}.metadata", file.url), metadata.parse().map_err(|_| missing())?),
         (true, None) => return Err(missing()),
     };
-    let blob = RemoteBlob { remote, url, path: format!("{digest}/{filename}"), digest };
+    let blob = RemoteBlob { remote, url, path: format!("{digest}/{filename}"), promise: Promise::Sha256(digest) };
     parts.remotes.file(&parts, &repository, blob, content_type, wanted).await
 }

@@ -26,7 +26,22 @@ pub struct Progress {
     /// Bytes in all, when they are known.
     pub size: Option<u64>,
     /// `Some`: it is over; `Err` says why there is nothing.
-    pub ended: Option<Result<(), Arc<str>>>,
+    pub ended: Option<Result<(), Failed>>,
+}
+
+/// Why nothing came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The index has no such file.
+    Absent,
+    /// Anything else.
+    Broken(Arc<str>),
+}
+
+impl Failed {
+    fn off() -> Self {
+        Self::Broken("the fetch broke off".into())
+    }
 }
 
 /// A fetch that is under way, or has just ended.
@@ -46,7 +61,7 @@ pub struct Fetcher {
     pub progress: watch::Sender<Progress>,
 }
 
-/// Fetches by digest.
+/// Fetches, by what names their file.
 #[derive(Clone, Debug, Default)]
 pub struct Fetches(Arc<Mutex<HashMap<Sha256, Fetch>>>);
 
@@ -71,10 +86,10 @@ impl Fetches {
 
 impl Fetch {
     /// Waits until it is known how much comes, or that nothing does.
-    pub async fn size(&self) -> Result<Option<u64>, Arc<str>> {
+    pub async fn size(&self) -> Result<Option<u64>, Failed> {
         let mut progress = self.progress.clone();
         let begun = progress.wait_for(|p| p.size.is_some() || p.bytes > 0 || p.ended.is_some()).await;
-        let begun = begun.map(|p| p.clone()).map_err(|_| Arc::from("the fetch broke off"))?;
+        let begun = begun.map(|p| p.clone()).map_err(|_| Failed::off())?;
         match begun.ended {
             Some(Err(why)) => Err(why),
             Some(Ok(())) => Ok(Some(begun.bytes)),
@@ -83,10 +98,10 @@ impl Fetch {
     }
 
     /// Waits for the end.
-    pub async fn end(&self) -> Result<(), Arc<str>> {
+    pub async fn end(&self) -> Result<(), Failed> {
         let mut progress = self.progress.clone();
         let ended = progress.wait_for(|p| p.ended.is_some()).await;
-        let ended = ended.map(|p| p.ended.clone()).map_err(|_| Arc::<str>::from("the fetch broke off"))?;
+        let ended = ended.map(|p| p.ended.clone()).map_err(|_| Failed::off())?;
         ended.unwrap_or(Ok(()))
     }
 
@@ -98,7 +113,8 @@ impl Fetch {
             let now = progress.wait_for(ready).await.map(|p| p.clone());
             let now = now.map_err(|_| io::Error::other("the fetch broke off"))?;
             let until = match now.ended {
-                Some(Err(why)) => return Err(io::Error::other(why.to_string())),
+                Some(Err(Failed::Broken(why))) => return Err(io::Error::other(why.to_string())),
+                Some(Err(Failed::Absent)) => return Err(io::ErrorKind::NotFound.into()),
                 Some(Ok(())) => now.bytes,
                 None => now.bytes - HELD,
             };

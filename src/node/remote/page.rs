@@ -8,6 +8,10 @@ use serde_json::Value;
 use crate::node::pypi::name;
 use crate::types::Sha256;
 
+/// What we understand, as pip asks for it.
+pub const FORMS: &str =
+    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
+
 /// Files of one project; the largest on PyPI has some 30,000.
 const FILES_MAX: usize = 200_000;
 
@@ -71,10 +75,10 @@ fn json_file(file: &Value, base: &Url) -> Option<RemoteFile> {
         _ => None,
     };
     let mut found =
-        known(file["filename"].as_str()?, &base.join(file["url"].as_str()?).ok()?, text(&file["hashes"]["sha256"])?)?;
+        known(file["filename"].as_str()?, &base.join(file["url"].as_str()?).ok()?, file["hashes"]["sha256"].as_str()?)?;
     found.size = file["size"].as_u64();
     found.requires_python = text(&file["requires-python"]);
-    found.metadata_sha256 = metadata.and_then(|metadata| digest(text(&metadata["sha256"])?));
+    found.metadata_sha256 = metadata.and_then(|metadata| digest(metadata["sha256"].as_str()?));
     found.yanked = yanked;
     found.uploaded_at = file["upload-time"].as_str().and_then(time);
     Some(found)
@@ -99,9 +103,9 @@ fn html(body: &[u8], base: &Url) -> Result<Vec<RemoteFile>, String> {
         let Some(sha256) = url.fragment().and_then(hash) else { continue };
         let Some(filename) = url.path_segments().and_then(|mut all| all.next_back()) else { continue };
         let metadata = attribute(b"data-core-metadata").or_else(|| attribute(b"data-dist-info-metadata"));
-        let Some(mut found) = known(filename, &url, sha256) else { continue };
+        let Some(mut found) = known(filename, &url, &sha256) else { continue };
         found.requires_python = attribute(b"data-requires-python");
-        found.metadata_sha256 = metadata.and_then(|text| digest(hash(&text)?));
+        found.metadata_sha256 = metadata.and_then(|text| digest(&hash(&text)?));
         found.yanked = attribute(b"data-yanked");
         files.push(found);
     }
@@ -109,7 +113,7 @@ fn html(body: &[u8], base: &Url) -> Result<Vec<RemoteFile>, String> {
 }
 
 /// A file whose name and digest are as they should be, behind a link that may be followed.
-fn known(filename: &str, url: &Url, sha256: String) -> Option<RemoteFile> {
+fn known(filename: &str, url: &Url, sha256: &str) -> Option<RemoteFile> {
     let version = name::parse(filename).ok()?.version;
     let sha256 = digest(sha256)?;
     if !matches!(url.scheme(), "https" | "http") {
@@ -130,7 +134,7 @@ fn known(filename: &str, url: &Url, sha256: String) -> Option<RemoteFile> {
     })
 }
 
-fn digest(text: String) -> Option<String> {
+fn digest(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     text.parse::<Sha256>().is_ok().then_some(text)
 }

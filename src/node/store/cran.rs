@@ -57,6 +57,20 @@ impl Store {
         Ok(files)
     }
 
+    /// Every package that a source of this repository ever had, shown or not.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn r_packages(&self, repository: i64) -> Result<Vec<String>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_scalar(
+                "SELECT DISTINCT p.name FROM project p JOIN subscription u ON u.source_id = p.source_id
+                 WHERE u.repository_id = $1",
+            )
+            .bind(repository).fetch_all(pool).await?
+        ))
+    }
+
     /// Every location that has a file, of all repositories.
     ///
     /// # Errors

@@ -1,0 +1,285 @@
+//! Lists of other indexes, kept by their own rules: asked again when they are no longer fresh, asked once for everybody, and
+//! served while their index is away.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, StatusCode};
+use moka::sync::Cache;
+use reqwest::Url;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+
+use super::away;
+use crate::node::error::Failure;
+use crate::node::parts::Parts;
+use crate::node::store::{Remote, RemotePage};
+use crate::runtime::clock;
+use crate::telemetry::Causes;
+use crate::types::Sha256;
+
+/// Bytes of a page.
+const PAGE_MAX: usize = 128 << 20;
+/// How long a page holds whose index does not say.
+const FRESH: Duration = Duration::from_secs(600);
+/// At least so long, because many clients ask for the same within a moment.
+const FRESH_MIN: Duration = Duration::from_secs(2);
+/// At most so long.
+const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long an index that did not answer is left alone.
+const PAUSE: Duration = Duration::from_secs(30);
+/// For a page.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pages in memory, by the number of their files.
+const FILES_MAX: u64 = 500_000;
+
+/// Lists of `T`, by source and name.
+#[derive(Clone)]
+pub struct Lists<T: Send + Sync + 'static> {
+    pages: Cache<(i64, String), Arc<Listed<T>>>,
+    /// Who asks for the same list waits for one answer.
+    turns: Arc<[Mutex<()>; 64]>,
+}
+
+/// What an index said.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The list; `None`: there is no such thing.
+    pub files: Option<Vec<T>>,
+    /// Differs where the list may differ: microseconds since 1970.
+    pub stamp: i64,
+    fresh_until: i64,
+}
+
+/// How a list is asked for.
+pub struct Question<'a> {
+    /// Where.
+    pub url: String,
+    /// Which forms will do.
+    pub accept: &'static str,
+    /// With what.
+    pub client: &'a reqwest::Client,
+}
+
+/// Reads what an index answers: its body, its content type, and its URL after redirects.
+pub type Reader<T> = fn(&[u8], &str, &Url) -> Result<Vec<T>, String>;
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Default for Lists<T> {
+    fn default() -> Self {
+        let weigh = |_: &(i64, String), listed: &Arc<Listed<T>>| {
+            u32::try_from(listed.files.as_ref().map_or(0, Vec::len) + 1).unwrap_or(u32::MAX)
+        };
+        let pages = Cache::builder().weigher(weigh).max_capacity(FILES_MAX).build();
+        Self { pages, turns: Arc::new([const { Mutex::const_new(()) }; 64]) }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
+    /// A list.
+    ///
+    /// # Errors
+    /// 503: its index does not answer, and it is not kept.
+    pub async fn get(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        name: &str,
+        question: &Question<'_>,
+        read: Reader<T>,
+    ) -> Result<Arc<Listed<T>>, Failure> {
+        let key = (remote.id, name.to_owned());
+        if let Some(listed) = self.pages.get(&key).filter(|listed| listed.fresh_until > now()) {
+            return Ok(listed);
+        }
+        let turn = name.bytes().fold(remote.id as usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let _turn = self.turns[turn % self.turns.len()].lock().await;
+        let old = self.pages.get(&key);
+        if let Some(listed) = old.as_ref().filter(|listed| listed.fresh_until > now()) {
+            return Ok(Arc::clone(listed));
+        }
+        let listed = Arc::new(self.look(parts, remote, name, old.as_deref(), question, read).await?);
+        self.pages.insert(key, Arc::clone(&listed));
+        Ok(listed)
+    }
+
+    /// What another node asked a moment ago, or what the index says now, or what it said when it last answered.
+    async fn look(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        name: &str,
+        old: Option<&Listed<T>>,
+        question: &Question<'_>,
+        read: Reader<T>,
+    ) -> Result<Listed<T>, Failure> {
+        let row = match (parts.store.remote_page(remote.id, name).await, old) {
+            (Ok(row), _) => row,
+            // Without a database what is known here goes on.
+            (Err(_), Some(old)) => return Ok(old.for_a_while()),
+            (Err(error), None) => return Err(error.into()),
+        };
+        if let Some(row) = row.as_ref().filter(|row| row.fresh_until > now()) {
+            return kept(parts, row, old).await;
+        }
+        let etag = row.as_ref().and_then(|row| row.etag.as_deref());
+        match (ask(question, etag, read).await, row) {
+            (Ok(Answer::Same { fresh_until }), Some(row)) => {
+                let row = RemotePage { fresh_until, ..row };
+                parts.store.put_remote_page(remote.id, name, &row).await?;
+                kept(parts, &row, old).await
+            }
+            (Ok(Answer::Page { files, etag, fresh_until }), _) => {
+                let text = serde_json::to_vec(&files).map_err(io::Error::other)?;
+                let spooled = parts.spool.whole(&text)?;
+                parts.packages.keep(&spooled).await?;
+                let sha256 = Some(spooled.digest().to_string());
+                let row = RemotePage { fetched_at: now(), fresh_until, etag, sha256 };
+                parts.store.put_remote_page(remote.id, name, &row).await?;
+                Ok(Listed { files: Some(files), stamp: row.fetched_at, fresh_until })
+            }
+            (Ok(Answer::None { fresh_until }), _) => {
+                let row = RemotePage { fetched_at: now(), fresh_until, etag: None, sha256: None };
+                parts.store.put_remote_page(remote.id, name, &row).await?;
+                Ok(Listed { files: None, stamp: row.fetched_at, fresh_until })
+            }
+            (Ok(Answer::Same { .. }), None) => Err(away(remote, "it answered 304 to who had nothing")),
+            (Err(why), Some(row)) => {
+                tracing::warn!(
+                    source = remote.name,
+                    name,
+                    error = why,
+                    "an index does not answer; serving what it said last"
+                );
+                Ok(kept(parts, &row, old).await?.for_a_while())
+            }
+            (Err(why), None) => {
+                tracing::warn!(source = remote.name, name, error = why, "an index does not answer");
+                Err(away(remote, "it does not answer, and what was asked for is not kept here"))
+            }
+        }
+    }
+}
+
+async fn ask<T: Send + 'static>(
+    question: &Question<'_>,
+    etag: Option<&str>,
+    read: Reader<T>,
+) -> Result<Answer<T>, String> {
+    let Question { url, accept, client } = question;
+    let asked = async {
+        let mut request = client.get(url).header(ACCEPT, *accept);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let mut response = request.send().await.map_err(|e| Causes(&e).to_string())?;
+        let fresh_until = now() + micros(freshness(response.headers()));
+        match response.status() {
+            StatusCode::NOT_MODIFIED => return Ok(Answer::Same { fresh_until }),
+            StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(Answer::None { fresh_until }),
+            StatusCode::OK => {}
+            other => return Err(format!("{url}: it answers {other}")),
+        }
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (content_type, etag) = (text(CONTENT_TYPE).unwrap_or_default(), text(ETAG));
+        let base = response.url().clone();
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|e| Causes(&e).to_string())? {
+            body.extend_from_slice(&piece);
+            if body.len() > PAGE_MAX {
+                return Err(format!("{url}: its page is larger than 128 MiB"));
+            }
+        }
+        let done = tokio::task::spawn_blocking(move || read(&body, &content_type, &base)).await;
+        let files = done.map_err(|e| e.to_string())?.map_err(|why| format!("{url}: {why}"))?;
+        Ok(Answer::Page { files, etag, fresh_until })
+    };
+    tokio::time::timeout(PAGE_TIMEOUT, asked).await.unwrap_or_else(|_| Err(format!("{url}: no answer in 30 s")))
+}
+
+/// What an index answers.
+enum Answer<T> {
+    Same { fresh_until: i64 },
+    Page { files: Vec<T>, etag: Option<String>, fresh_until: i64 },
+    None { fresh_until: i64 },
+}
+
+impl<T: Clone> Listed<T> {
+    /// The same, for as long as an index is left alone.
+    fn for_a_while(&self) -> Self {
+        Self { files: self.files.clone(), stamp: self.stamp, fresh_until: now() + micros(PAUSE) }
+    }
+}
+
+/// What a row says, from memory if that is the same, else from its blob.
+async fn kept<T: DeserializeOwned + Clone>(
+    parts: &Parts,
+    row: &RemotePage,
+    old: Option<&Listed<T>>,
+) -> Result<Listed<T>, Failure> {
+    let same = old.filter(|old| old.stamp == row.fetched_at);
+    let files = match (&row.sha256, same) {
+        (None, _) => None,
+        (Some(_), Some(same)) => same.files.clone(),
+        (Some(sha256), None) => {
+            let digest: Sha256 = sha256.parse().map_err(|_| away_from_row())?;
+            let size = parts.packages.size(&digest).await?;
+            let mut stream = parts.packages.read(&digest, 0..size).await?;
+            let mut text = Vec::new();
+            while let Some(piece) = futures_util::StreamExt::next(&mut stream).await {
+                text.extend_from_slice(&piece?);
+            }
+            Some(serde_json::from_slice(&text).map_err(|_| away_from_row())?)
+        }
+    };
+    Ok(Listed { files, stamp: row.fetched_at, fresh_until: row.fresh_until })
+}
+
+fn away_from_row() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "What was kept of another index cannot be read")
+}
+
+/// `max-age`, within bounds; nothing for what must not be kept.
+fn freshness(fields: &HeaderMap) -> Duration {
+    let told = fields.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let words: Vec<String> =
+        told.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
+    if words.iter().any(|word| word == "no-cache" || word == "no-store") {
+        return FRESH_MIN;
+    }
+    let age = words.iter().find_map(|word| word.strip_prefix("max-age=")?.parse().ok().map(Duration::from_secs));
+    age.unwrap_or(FRESH).clamp(FRESH_MIN, FRESH_MAX)
+}
+
+fn now() -> i64 {
+    micros(clock::unix())
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn pages_hold_as_long_as_their_index_says_within_bounds() {
+        for (control, seconds) in [
+            ("max-age=60, public", 60),
+            ("public", 600),
+            ("max-age=0, must-revalidate", 2),
+            ("no-cache", 2),
+            ("max-age=99999999", 86_400),
+            ("max-age=x", 600),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(CACHE_CONTROL, HeaderValue::from_static(control));
+            assert_eq!(freshness(&fields), Duration::from_secs(seconds), "{control}");
+        }
+    }
+}
