@@ -65,6 +65,10 @@ enum Command {
     Archive(cluster::package::ArchiveArgs),
     /// Remove files for good, from snapshots too; their names are never used again
     Remove(cluster::package::RemoveArgs),
+    /// See, begin and cancel what nodes do in the background
+    Job(cluster::job::Args),
+    /// Keep every blob for a while, as during a backup, or no longer
+    Hold(cluster::job::HoldArgs),
     /// Show who changed what, when, from where
     Audit(cluster::audit::Args),
     /// Read configuration files and print every problem
@@ -109,6 +113,8 @@ pub fn run() -> ExitCode {
         Command::Yank(args) => cluster::package::yank(args),
         Command::Archive(args) => cluster::package::archive(args),
         Command::Remove(args) => cluster::package::remove(args),
+        Command::Job(args) => cluster::job::run_job(args),
+        Command::Hold(args) => cluster::job::run_hold(args),
         Command::Audit(args) => cluster::audit::run_audit(args),
         Command::Check(args) => check::run(args, proxy::problems),
         Command::Schema(args) => schema::run(args),

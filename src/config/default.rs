@@ -147,3 +147,18 @@ pub const PACKAGE_BYTES_MAX: ByteSize = ByteSize::kib(4 * 1024 * 1024);
 
 /// Requests are short; a large download may need a minute.
 pub const NODE_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// It is quick, and one is enough.
+pub const COLLECT_JOBS: u64 = 1;
+
+/// It waits for other machines.
+pub const SYNC_JOBS: u64 = 2;
+
+/// A build takes a core.
+pub const BUILD_JOBS: u64 = 1;
+
+/// It reads every name in the storage.
+pub const GARBAGE_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Yesterday's backup may be restored.
+pub const GARBAGE_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);

@@ -80,6 +80,10 @@ impl From<StoreError> for Failure {
             StoreError::NoPrimary => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "The database takes no writes now; try again in a moment")
             }
+            StoreError::BeingDeleted | StoreError::Deleted => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "An old copy of the file is being deleted; try again in a moment",
+            ),
             StoreError::Taken => Self::new(StatusCode::CONFLICT, "There is one of this name already"),
             StoreError::Missing => Self::not_found("such thing"),
             StoreError::InUse => Self::new(StatusCode::CONFLICT, "Something else needs it"),

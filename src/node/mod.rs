@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cran;
 pub mod download;
 pub mod error;
+pub mod jobs;
 pub mod known;
 pub mod manage;
 pub mod metrics;
@@ -160,7 +161,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let told: BTreeMap<_, _> = bound.iter().map(Bound::told).collect();
     let member = Member::join(&parts, told.clone()).await?;
     let deadline = settings.shutdown_deadline;
-    let router = router::router(parts);
+    let router = router::router(parts.clone());
     let (stop, stopping) = watch::channel(false);
     let mut serving = JoinSet::new();
     for bound in bound {
@@ -179,6 +180,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         let stopping = stopping.clone();
         async move { auth.follow(stopping).await }
     });
+    tending.spawn(jobs::schedule(parts.clone(), stopping.clone()));
+    let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();
     tending.spawn(member.follow(stopping, unfit));
     for (listener, address) in &told {
@@ -222,6 +225,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         () = tokio::time::sleep(deadline) => tracing::warn!("left at the deadline"),
         _ = signals.next() => tracing::warn!("left at a second signal"),
     }
+    // Jobs that cannot be given back in time are claimed again when this node is not heard of any more.
+    let _ = tokio::time::timeout(Duration::from_secs(5), working).await;
     let tended = async { while tending.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_secs(5), tended).await;
     let _ = tokio::time::timeout(Duration::from_secs(2), store.close()).await;

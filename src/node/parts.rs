@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::auth::{Auth, Caller};
 use super::blob::{Blobs, Spool};
@@ -52,9 +52,35 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// One line per request; `None`: nobody serves.
     pub access_log: Option<AccessLog>,
+    /// Says that there is a job to do.
+    pub job_added: Arc<Notify>,
     /// Whether this node may go on.
     pub fitness: watch::Receiver<Unfit>,
 }
+
+/// Keeps blobs, then writes the rows that name them: whatever happens in between leaves bytes that nobody names, never a name
+/// without bytes. The rows' writer is told whether the blobs were kept anew, because what there was is garbage by now.
+macro_rules! keep_and_name {
+    ($parts:expr, $blobs:expr, $anew:ident => $write:expr) => {
+        async {
+            let blobs: &[&$crate::node::blob::Spooled] = $blobs;
+            for blob in blobs {
+                $parts.packages.keep(blob).await?;
+            }
+            let $anew = false;
+            let mut written = $write;
+            if matches!(written, Err($crate::node::store::StoreError::Deleted)) {
+                for blob in blobs {
+                    $parts.packages.keep_anew(blob).await?;
+                }
+                let $anew = true;
+                written = $write;
+            }
+            written.map_err($crate::node::error::Failure::from)
+        }
+    };
+}
+pub(super) use keep_and_name;
 
 /// Where a request came from, as far as we believe it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +127,7 @@ impl Parts {
             files: Known::new(FILES_MAX, |_, _| 1),
             metrics: Arc::new(Metrics::new()),
             access_log: None,
+            job_added: Arc::default(),
             fitness,
         };
         Ok((parts, unfit))

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::auth::Caller;
 use super::blob::{Spool, Spooled};
 use super::error::Failure;
-use super::parts::{Origin, Parts};
+use super::parts::{Origin, Parts, keep_and_name};
 use super::store::{Deed, Language, NewFile, Published, Repository, Scope};
 use super::{cran, pypi};
 
@@ -92,13 +92,9 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
     });
     let provenance = provenance.transpose()?.map(|object| parts.spool.whole(&object)).transpose()?;
     let metadata = file.metadata.as_ref().map(|text| parts.spool.whole(text)).transpose()?;
-    // Bytes before rows: whatever happens in between leaves bytes that nobody names, never a name without bytes.
-    parts.packages.keep(&file.spooled).await?;
-    for beside in metadata.iter().chain(&provenance) {
-        parts.packages.keep(beside).await?;
-    }
-    let provenance_sha256 = provenance.map(|p| p.digest().to_string());
-    let (sha256, metadata_sha256) = (file.spooled.digest().to_string(), metadata.map(|m| m.digest().to_string()));
+    let provenance_sha256 = provenance.as_ref().map(|p| p.digest().to_string());
+    let metadata_sha256 = metadata.as_ref().map(|m| m.digest().to_string());
+    let sha256 = file.spooled.digest().to_string();
     let address = target.origin.address.map(|ip| ip.to_string());
     let place = if file.location.is_empty() { String::new() } else { format!("{}/", file.location) };
     let subject = format!("{}/{place}{}", target.repository.name, file.filename);
@@ -127,7 +123,8 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
         record: &record,
     };
     let language = target.repository.language.as_str();
-    match parts.store.publish(&new, &deed).await? {
+    let blobs: Vec<&Spooled> = [&file.spooled].into_iter().chain(&metadata).chain(&provenance).collect();
+    match keep_and_name!(parts, &blobs, anew => parts.store.publish(&new, anew, &deed).await).await? {
         Published::New => {
             parts.metrics.upload(language, "new");
             // Whoever asks this node next sees it. It is published even if this fails; the next look sees it then.

@@ -21,6 +21,7 @@ mod failing;
 mod forwarding;
 mod health;
 mod http2;
+mod jobs;
 mod manage;
 mod operate;
 mod packages;

@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod endpoint;
+pub mod job;
 pub mod key;
 pub mod package;
 pub mod repo;

@@ -9,7 +9,7 @@ use crate::config::reader::Problems;
 use crate::config::value::{DatabaseAddress, PlainText};
 use crate::config::word::StorageType;
 
-use super::{Database, DatabaseUrl, Listener, Packages, Place, S3, Settings, Storage, Where, file};
+use super::{Database, DatabaseUrl, Garbage, Jobs, Listener, Packages, Place, S3, Settings, Storage, Where, file};
 
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Settings> {
     let mut site = Site::new(folder, problems);
@@ -49,6 +49,8 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
                 .and_then(|limits| limits.file_bytes_max.get())
                 .map_or(default::PACKAGE_BYTES_MAX.bytes(), |size| size.0),
         },
+        jobs: jobs(file.jobs.get()),
+        garbage: garbage(file.garbage.get()),
         log: build::log(file.log.get()),
         access_log,
         shutdown_deadline: file
@@ -57,6 +59,22 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
             .and_then(|shutdown| shutdown.deadline.get())
             .map_or(default::NODE_SHUTDOWN_DEADLINE, |deadline| deadline.0),
     })
+}
+
+fn jobs(written: Option<&file::Jobs>) -> Jobs {
+    let number = |count: Option<u64>, default: u64| usize::try_from(count.unwrap_or(default)).unwrap_or(usize::MAX);
+    Jobs {
+        collect: number(written.and_then(|jobs| Some(jobs.collect.get()?.0)), default::COLLECT_JOBS),
+        sync: number(written.and_then(|jobs| Some(jobs.sync.get()?.0)), default::SYNC_JOBS),
+        build: number(written.and_then(|jobs| Some(jobs.build.get()?.0)), default::BUILD_JOBS),
+    }
+}
+
+fn garbage(written: Option<&file::Garbage>) -> Garbage {
+    Garbage {
+        every: written.and_then(|garbage| Some(garbage.every.get()?.0)).unwrap_or(default::GARBAGE_EVERY),
+        grace: written.and_then(|garbage| Some(garbage.grace.get()?.0)).unwrap_or(default::GARBAGE_GRACE),
+    }
 }
 
 fn listeners(file: &file::File, site: &mut Site<'_, '_>) -> Vec<Listener> {

@@ -30,6 +30,8 @@ section! {
         storage: Storage = Table,
         cache: Cache = Table,
         packages: Packages = Table,
+        jobs: Jobs = Table,
+        garbage: Garbage = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
         shutdown: Shutdown = Table,
@@ -100,6 +102,24 @@ section! {
         /// Bytes of one uploaded file.
         file_bytes_max: Size<1024, { 1 << 50 }> = shown(default::PACKAGE_BYTES_MAX),
     }
+
+    /// Work in the background, by kind: how much of it this node does at once. 0: other nodes do it.
+    Jobs("`[jobs]`") {
+        /// Deleting blobs that nothing refers to.
+        collect: Count<0, 1> = shown(default::COLLECT_JOBS),
+        /// Looking for new tags and commits in git repositories.
+        sync: Count<0, 100> = shown(default::SYNC_JOBS),
+        /// Building packages from git repositories.
+        build: Count<0, 100> = shown(default::BUILD_JOBS),
+    }
+
+    /// Blobs that nothing refers to.
+    Garbage("`[garbage]`") {
+        /// How often they are looked for.
+        every: Wait<{ MINUTE }, { 30 * DAY }> = shown(default::GARBAGE_EVERY),
+        /// How long they are kept; longer than the age of a backup of the database that may have to be restored.
+        grace: Wait<1000, { 365 * DAY }> = shown(default::GARBAGE_GRACE),
+    }
 }
 
 impl File {
@@ -111,3 +131,4 @@ impl File {
 
 // Milliseconds.
 const MINUTE: u64 = 60_000;
+const DAY: u64 = 24 * 60 * MINUTE;

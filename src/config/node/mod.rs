@@ -36,6 +36,10 @@ pub struct Settings {
     pub cache_bytes_max: u64,
     /// What may be uploaded.
     pub packages: Packages,
+    /// What is done in the background.
+    pub jobs: Jobs,
+    /// Blobs that nothing refers to.
+    pub garbage: Garbage,
     /// The process log.
     pub log: Log,
     /// One line per request.
@@ -136,6 +140,26 @@ pub struct S3 {
 pub struct Packages {
     /// Bytes of one file.
     pub file_bytes_max: u64,
+}
+
+/// How many jobs of each kind this node does at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jobs {
+    /// Deletes what nothing refers to.
+    pub collect: usize,
+    /// Looks into git repositories.
+    pub sync: usize,
+    /// Builds packages.
+    pub build: usize,
+}
+
+/// What becomes of blobs that nothing refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// Between two looks.
+    pub every: Duration,
+    /// They are kept for so long.
+    pub grace: Duration,
 }
 
 /// Reads and checks a node's configuration. Opens no database and binds nothing.

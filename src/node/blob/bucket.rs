@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::{BlobError, Bytestream, Name, blocking};
 use crate::config::node::S3;
+use crate::types::Sha256;
 
 /// Bytes of one part of a large upload.
 const PART: usize = 16 << 20;
@@ -74,8 +75,8 @@ impl Bucket {
     }
 
     /// One request shows the whole of it, or, of a large one, the last of several.
-    pub(super) async fn keep(&self, name: &Name, spooled: &FilePath) -> Result<(), BlobError> {
-        if self.size(name).await?.is_some() {
+    pub(super) async fn keep(&self, name: &Name, spooled: &FilePath, anew: bool) -> Result<(), BlobError> {
+        if !anew && self.size(name).await?.is_some() {
             return Ok(());
         }
         let (path, spooled) = (self.path(name), spooled.to_owned());
@@ -133,6 +134,22 @@ impl Bucket {
     pub(super) async fn signed(&self, name: &Name) -> Result<String, BlobError> {
         let url = self.store.signed_url(http::Method::GET, &self.path(name), SIGNED).await;
         Ok(url.map_err(unavailable)?.to_string())
+    }
+
+    pub(super) async fn digests(&self) -> Result<Vec<Sha256>, BlobError> {
+        let folder = Path::from(format!("{}sha256", self.prefix));
+        let named = self.store.list(Some(&folder)).map_ok(|found| found.location.filename().and_then(Name::digest_of));
+        named.try_filter_map(|digest| std::future::ready(Ok(digest))).try_collect().await.map_err(unavailable)
+    }
+
+    /// Bytes it took; 0 where there is none.
+    pub(super) async fn delete(&self, name: &Name) -> Result<u64, BlobError> {
+        let Some(size) = self.size(name).await? else { return Ok(0) };
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) => Ok(size),
+            Err(Error::NotFound { .. }) => Ok(0),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     pub(super) async fn mark(&self, mark: &str) -> Result<Vec<String>, BlobError> {

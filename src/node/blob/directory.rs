@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -37,9 +38,9 @@ impl Directory {
     }
 
     /// Copies the file, because a spool is rarely on the same disk; then one rename shows the whole of it.
-    pub(super) fn keep(&self, name: &Name, spooled: &Path) -> Result<(), BlobError> {
+    pub(super) fn keep(&self, name: &Name, spooled: &Path, anew: bool) -> Result<(), BlobError> {
         let target = self.path(name);
-        if target.exists() {
+        if !anew && target.exists() {
             return Ok(());
         }
         let beside = self.root.join(INCOMING).join(format!("{:032x}", dice::unique()));
@@ -60,6 +61,36 @@ impl Directory {
             let _ = fs::remove_file(&beside);
         }
         kept.map_err(BlobError::Unavailable)
+    }
+
+    /// Digests of all blobs. Copies that were never finished go after a day.
+    pub(super) fn digests(&self) -> io::Result<Vec<Sha256>> {
+        for entry in fs::read_dir(self.root.join(INCOMING))? {
+            let entry = entry?;
+            let age = entry.metadata().and_then(|of| of.modified()).ok().and_then(|at| at.elapsed().ok());
+            if age.is_some_and(|age| age > LEFT) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let mut all = Vec::new();
+        for first in entries(&self.root.join(KEPT))? {
+            for second in entries(&first)? {
+                let blobs =
+                    entries(&second)?.into_iter().filter_map(|path| Name::digest_of(path.file_name()?.to_str()?));
+                all.extend(blobs);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Bytes it took; 0 where there is none.
+    pub(super) fn delete(&self, name: &Name) -> io::Result<u64> {
+        let path = self.path(name);
+        let gone = fs::metadata(&path).and_then(|found| fs::remove_file(&path).map(|()| found.len()));
+        match gone {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            other => other,
+        }
     }
 
     pub(super) fn mark(&self, mark: &str) -> io::Result<Vec<String>> {
@@ -117,6 +148,15 @@ pub(super) async fn stream<T: Send + 'static>(
     Ok(Box::pin(futures_util::stream::poll_fn(move |cx| taken.poll_recv(cx))))
 }
 
+/// What is in a folder; nothing where it is none.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 fn missing_or(error: io::Error, digest: Sha256) -> BlobError {
     match error.kind() {
         io::ErrorKind::NotFound => BlobError::Missing(digest),
@@ -152,6 +192,8 @@ fn pump(mut file: File, length: u64, pieces: &mpsc::Sender<io::Result<Bytes>>) {
     }
 }
 
+/// No copy takes so long.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
 const INCOMING: &str = "incoming";
 const KEPT: &str = "sha256";
 const MARKS: &str = "nodes";

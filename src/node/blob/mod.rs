@@ -63,6 +63,13 @@ impl fmt::Display for Name {
     }
 }
 
+impl Name {
+    /// The digest in a name; `None`: it is no blob's.
+    fn digest_of(name: &str) -> Option<Sha256> {
+        name.strip_suffix(".sealed").unwrap_or(name).parse().ok()
+    }
+}
+
 /// How a blob is kept.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
@@ -120,9 +127,22 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`]; nothing is left behind under the name.
     pub async fn keep(&self, spooled: &Spooled) -> Result<(), BlobError> {
+        self.keep_if(spooled, false).await
+    }
+
+    /// As [`Self::keep`], but writes it even if it seems to be there.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub async fn keep_anew(&self, spooled: &Spooled) -> Result<(), BlobError> {
+        self.known.invalidate(&spooled.digest());
+        self.keep_if(spooled, true).await
+    }
+
+    async fn keep_if(&self, spooled: &Spooled, anew: bool) -> Result<(), BlobError> {
         let name = Name { digest: spooled.digest(), is_sealed: self.seals };
         if !self.seals {
-            return self.put(name, spooled).await;
+            return self.put(name, spooled, anew).await;
         }
         let (seal, spool, digest) = (self.seal.clone(), self.spool.clone(), spooled.digest());
         let (plain, size) = (spooled.path().to_owned(), spooled.size());
@@ -135,18 +155,55 @@ impl Blobs {
             sealed.map_err(BlobError::Unavailable)
         })
         .await?;
-        self.put(name, &sealed).await
+        self.put(name, &sealed, anew).await
     }
 
-    async fn put(&self, name: Name, spooled: &Spooled) -> Result<(), BlobError> {
+    async fn put(&self, name: Name, spooled: &Spooled, anew: bool) -> Result<(), BlobError> {
         let path = spooled.path().to_owned();
         match &self.at {
             At::Directory(directory) => {
                 let directory = directory.clone();
-                blocking(move || directory.keep(&name, &path)).await
+                blocking(move || directory.keep(&name, &path, anew)).await
             }
-            At::Bucket(bucket) => bucket.keep(&name, &path).await,
+            At::Bucket(bucket) => bucket.keep(&name, &path, anew).await,
         }
+    }
+
+    /// Every blob there is, and takes away what writers that died left long ago.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn digests(&self) -> Result<Vec<Sha256>, BlobError> {
+        let mut all: Vec<Sha256> = match &self.at {
+            At::Directory(directory) => {
+                let directory = directory.clone();
+                blocking(move || directory.digests().map_err(BlobError::Unavailable)).await?
+            }
+            At::Bucket(bucket) => bucket.digests().await?,
+        };
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Deletes a blob, if there is one; what it took, bytes.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn delete(&self, digest: &Sha256) -> Result<u64, BlobError> {
+        let mut freed = 0;
+        for is_sealed in [false, true] {
+            let name = Name { digest: *digest, is_sealed };
+            freed += match &self.at {
+                At::Directory(directory) => {
+                    let directory = directory.clone();
+                    blocking(move || directory.delete(&name).map_err(BlobError::Unavailable)).await?
+                }
+                At::Bucket(bucket) => bucket.delete(&name).await?,
+            };
+        }
+        self.known.invalidate(digest);
+        Ok(freed)
     }
 
     /// Leaves a mark that every node on the same storage sees, and returns all marks there are: those of nodes that share it.

@@ -67,7 +67,7 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
         parts.catalog.refresh().await?;
         parts.catalog.find(repository)?;
     }
-    let expires_at = expires_in.map(|text| expiry(&text)).transpose()?;
+    let expires_at = expires_in.map(|text| from_now(&text)).transpose()?;
     let key = auth::new_key();
     let hash = auth::hash(key.expose());
     let new = NewKey { name: &name, hash: &hash, scope, repository: repository.as_deref(), expires_at };
@@ -82,12 +82,13 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
     })))
 }
 
-fn expiry(text: &str) -> Result<i64, Failure> {
+/// So long from now, `30d`, in microseconds since 1970.
+pub(super) fn from_now(text: &str) -> Result<i64, Failure> {
     let after: HumanDuration =
         text.parse().map_err(|_| Failure::bad(format!("`{text}` is no duration, such as `30d`")))?;
     let at = clock::unix().checked_add(after.get()).filter(|_| after.get() > Duration::ZERO);
     let at = at.and_then(|at| i64::try_from(at.as_micros()).ok());
-    at.ok_or_else(|| Failure::bad(format!("`{text}` is no time a key could hold for")))
+    at.ok_or_else(|| Failure::bad(format!("`{text}` is no time anything could hold for")))
 }
 
 pub(super) async fn revoke(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {

@@ -2,6 +2,7 @@
 //! on a node's own machine without (see [`crate::node::operator`]).
 
 mod audit;
+mod jobs;
 mod keys;
 mod packages;
 mod repos;
@@ -38,6 +39,10 @@ pub fn router() -> Router<Parts> {
         .route("/sources/{source}", delete(sources::remove))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
+        .route("/jobs", get(jobs::list).post(jobs::create))
+        .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/jobs/{id}/log", get(jobs::log))
+        .route("/hold", get(jobs::hold).put(jobs::set_hold))
         .route("/audit", get(audit::list))
 }
 

@@ -12,6 +12,9 @@ pub struct Metrics {
     routes: Box<[RouteMetrics]>,
     in_flight: AtomicU64,
     uploads: Named<(&'static str, &'static str), 8>,
+    jobs: Named<(&'static str, &'static str), 16>,
+    blobs_deleted: Counter,
+    bytes_freed: Counter,
     /// Indexes made.
     pub indexes: Counter,
     is_database_up: AtomicBool,
@@ -75,6 +78,9 @@ impl Metrics {
             routes: (0..ROUTES.len() + 2).map(route).collect(),
             in_flight: AtomicU64::new(0),
             uploads: Named::new(),
+            jobs: Named::new(),
+            blobs_deleted: Counter::new(),
+            bytes_freed: Counter::new(),
             indexes: Counter::new(),
             is_database_up: AtomicBool::new(true),
         }
@@ -99,6 +105,17 @@ impl Metrics {
     /// An upload ended.
     pub fn upload(&self, language: &'static str, outcome: &'static str) {
         self.uploads.counter((language, outcome)).increment();
+    }
+
+    /// A job ended.
+    pub fn job(&self, kind: &'static str, state: &'static str) {
+        self.jobs.counter((kind, state)).increment();
+    }
+
+    /// Blobs were deleted, which had so many bytes.
+    pub fn collected(&self, blobs: u64, bytes: u64) {
+        self.blobs_deleted.add(blobs);
+        self.bytes_freed.add(bytes);
     }
 
     /// Whether the database answers.
@@ -131,6 +148,13 @@ impl Metrics {
             let (language, outcome) = name.unwrap_or(("other", "other"));
             uploads.sample(&[("language", language), ("outcome", outcome)], count);
         }
+        let mut jobs = text.family(&names::JOBS);
+        for (name, count) in self.jobs.values() {
+            let (kind, state) = name.unwrap_or(("other", "other"));
+            jobs.sample(&[("kind", kind), ("state", state)], count);
+        }
+        text.family(&names::BLOBS_DELETED).sample(&[], self.blobs_deleted.value());
+        text.family(&names::BYTES_FREED).sample(&[], self.bytes_freed.value());
         text.family(&names::DATABASE_UP).sample(&[], u8::from(self.is_database_up.load(Ordering::Relaxed)));
         text.family(&names::INDEXES_MADE).sample(&[], self.indexes.value());
         text.finish()

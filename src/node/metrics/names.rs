@@ -19,6 +19,12 @@ families! {
     SENT = Counter "bowline_node_sent_bytes_total";
     /// Uploads that ended. {language, outcome = new, same, conflict}
     UPLOADS = Counter "bowline_node_uploads_total";
+    /// Jobs that ended on this node. {kind, state = done, failed, cancelled}
+    JOBS = Counter "bowline_node_jobs_total";
+    /// Blobs deleted because nothing referred to them.
+    BLOBS_DELETED = Counter "bowline_node_blobs_deleted_total";
+    /// What they took.
+    BYTES_FREED = Counter "bowline_node_blob_bytes_freed_total";
     /// Whether the database answered when it was last asked.
     DATABASE_UP = Gauge "bowline_node_database_up";
     /// Indexes made anew because a repository had changed.

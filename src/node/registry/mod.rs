@@ -148,6 +148,11 @@ impl Member {
         &self.name
     }
 
+    /// Of this process.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Beats until told to stop, or until the schema does not tolerate this program any more, which `unfit` then tells.
     pub async fn follow(mut self, mut stop: watch::Receiver<bool>, unfit: watch::Sender<Unfit>) {
         let mut is_silent = false;

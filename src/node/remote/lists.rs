@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
 use super::away;
+use crate::node::blob::BlobError;
 use crate::node::error::Failure;
-use crate::node::parts::Parts;
+use crate::node::parts::{Parts, keep_and_name};
 use crate::node::store::{Remote, RemotePage};
 use crate::runtime::clock;
 use crate::telemetry::Causes;
@@ -116,7 +117,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
         read: Reader<T>,
     ) -> Result<Listed<T>, Failure> {
         let row = match (parts.store.remote_page(remote.id, name).await, old) {
-            (Ok(row), _) => row,
+            (Ok(row), _) => is_here(parts, row).await?,
             // Without a database what is known here goes on.
             (Err(_), Some(old)) => return Ok(old.for_a_while()),
             (Err(error), None) => return Err(error.into()),
@@ -128,21 +129,23 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
         match (ask(question, etag, read).await, row) {
             (Ok(Answer::Same { fresh_until }), Some(row)) => {
                 let row = RemotePage { fresh_until, ..row };
-                parts.store.put_remote_page(remote.id, name, &row).await?;
+                parts.store.put_remote_page(remote.id, name, &row, false).await?;
                 kept(parts, &row, old).await
             }
             (Ok(Answer::Page { files, etag, fresh_until }), _) => {
                 let text = serde_json::to_vec(&files).map_err(io::Error::other)?;
                 let spooled = parts.spool.whole(&text)?;
-                parts.packages.keep(&spooled).await?;
                 let sha256 = Some(spooled.digest().to_string());
                 let row = RemotePage { fetched_at: now(), fresh_until, etag, sha256 };
-                parts.store.put_remote_page(remote.id, name, &row).await?;
+                keep_and_name!(parts, &[&spooled], anew => {
+                    parts.store.put_remote_page(remote.id, name, &row, anew).await
+                })
+                .await?;
                 Ok(Listed { files: Some(files), stamp: row.fetched_at, fresh_until })
             }
             (Ok(Answer::None { fresh_until }), _) => {
                 let row = RemotePage { fetched_at: now(), fresh_until, etag: None, sha256: None };
-                parts.store.put_remote_page(remote.id, name, &row).await?;
+                parts.store.put_remote_page(remote.id, name, &row, false).await?;
                 Ok(Listed { files: None, stamp: row.fetched_at, fresh_until })
             }
             (Ok(Answer::Same { .. }), None) => Err(away(remote, "it answered 304 to who had nothing")),
@@ -235,6 +238,16 @@ async fn kept<T: DeserializeOwned + Clone>(
         }
     };
     Ok(Listed { files, stamp: row.fetched_at, fresh_until: row.fresh_until })
+}
+
+/// A row whose list is here; one whose list is lost is none.
+async fn is_here(parts: &Parts, row: Option<RemotePage>) -> Result<Option<RemotePage>, Failure> {
+    let Some(digest) = row.as_ref().and_then(|row| row.sha256.as_ref()?.parse().ok()) else { return Ok(row) };
+    match parts.packages.size(&digest).await {
+        Ok(_) => Ok(row),
+        Err(BlobError::Missing(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn away_from_row() -> Failure {

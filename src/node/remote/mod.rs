@@ -22,7 +22,7 @@ use self::tree::RemotePackage;
 use super::blob::BlobError;
 use super::download::{self, Wanted};
 use super::error::Failure;
-use super::parts::Parts;
+use super::parts::{Parts, keep_and_name};
 use super::store::{Remote, Repository};
 use crate::telemetry::Causes;
 use crate::types::Sha256;
@@ -201,9 +201,11 @@ impl Remotes {
         if !is_kept {
             return Err(Failed::Broken("the index gave other bytes than it promised".into()));
         }
-        parts.packages.keep(&spooled).await.map_err(|e| told(&e))?;
         let digest = spooled.digest().to_string();
-        parts.store.put_remote_file(file.remote.id, &file.path, &digest).await.map_err(|e| told(&e))
+        let named = keep_and_name!(parts, &[&spooled], anew => {
+            parts.store.put_remote_file(file.remote.id, &file.path, &digest, anew).await
+        });
+        named.await.map_err(|failure: Failure| Failed::Broken(failure.message().into()))
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod audit;
 mod cran;
+pub mod garbage;
+mod job;
 mod key;
 mod package;
 mod registry;
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 pub use self::audit::AuditRow;
 pub use self::audit::Deed;
 pub use self::cran::RFile;
+pub use self::job::{Attendance, Claimed, JobLine, JobRow, Jobs, NewJob};
 pub use self::key::{ApiKey, KeyRow, NewKey, Scope};
 pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Told, Which};
 pub use self::registry::{Beat, NodeRow};
@@ -127,6 +130,12 @@ pub enum StoreError {
     /// What is referred to is not there.
     #[error("it is not there")]
     Missing,
+    /// A blob that was to be named was deleted before that; it must be kept anew.
+    #[error("a blob was deleted before it was named")]
+    Deleted,
+    /// As [`Self::Deleted`], but its deletion may still be under way.
+    #[error("a blob is being deleted")]
+    BeingDeleted,
     /// Something else needs it.
     #[error("something else needs it")]
     InUse,
@@ -254,6 +263,10 @@ fn new_id() -> i64 {
 /// Now, in microseconds since 1970, as rows have it.
 fn now() -> i64 {
     i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX)
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Projects and their files.
 
 use super::audit::{Deed, record};
+use super::garbage::spare;
 use super::{Store, StoreError, new_id, now, with, within};
 
 /// What a source's repositories show has changed.
@@ -211,13 +212,16 @@ impl Store {
         ))
     }
 
-    /// Publishes a file whose blobs are stored, all in one transaction. Idempotent.
+    /// Publishes a file whose blobs are stored, all in one transaction. Idempotent. `anew`: they were stored again, after
+    /// [`StoreError::Deleted`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn publish(&self, file: &NewFile<'_>, by: &Deed<'_>) -> Result<Published, StoreError> {
+    pub async fn publish(&self, file: &NewFile<'_>, anew: bool, by: &Deed<'_>) -> Result<Published, StoreError> {
         let at = now();
-        within!(self, tx => {
+        let blobs = [Some(file.sha256), file.metadata_sha256, file.provenance_sha256];
+        within!(self, tx => async {
+            spare!(self, tx, &blobs, anew);
             sqlx::query(
                 "INSERT INTO project (id, source_id, normal_name, name, status, created_at)
                  VALUES ($1, $2, $3, $4, 'active', $5) ON CONFLICT (source_id, normal_name) DO NOTHING",
@@ -255,7 +259,7 @@ impl Store {
                 let is_same = there.0 == file.sha256 && there.1.is_none();
                 Ok(if is_same { Published::Same } else { Published::Conflict })
             }
-        })
+        }.await)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Db, Store, StoreError, now, with};
+use super::{Db, Store, StoreError, micros, now, with};
 
 /// What a node says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -104,10 +104,6 @@ impl Store {
             .bind(now() - offset - micros(within)).fetch_all(pool).await?
         ))
     }
-}
-
-fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);

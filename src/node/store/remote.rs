@@ -1,6 +1,7 @@
 //! What is known of other indexes.
 
-use super::{Store, StoreError, now, with};
+use super::garbage::spare;
+use super::{Store, StoreError, now, with, within};
 
 /// What an index said last of a project or folder.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -29,12 +30,19 @@ impl Store {
         ))
     }
 
-    /// Writes down what a source said.
+    /// Writes down what a source said. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn put_remote_page(&self, source: i64, name: &str, page: &RemotePage) -> Result<(), StoreError> {
-        with!(self, pool => {
+    pub async fn put_remote_page(
+        &self,
+        source: i64,
+        name: &str,
+        page: &RemotePage,
+        anew: bool,
+    ) -> Result<(), StoreError> {
+        within!(self, tx => async {
+            spare!(self, tx, &[page.sha256.as_deref(), None, None], anew);
             sqlx::query(
                 "INSERT INTO remote_page (source_id, name, fetched_at, fresh_until, etag, sha256)
                  VALUES ($1, $2, $3, $4, $5, $6)
@@ -42,9 +50,9 @@ impl Store {
                      fresh_until = excluded.fresh_until, etag = excluded.etag, sha256 = excluded.sha256",
             )
             .bind(source).bind(name).bind(page.fetched_at).bind(page.fresh_until).bind(page.etag.as_deref())
-            .bind(page.sha256.as_deref()).execute(pool).await?;
-            Ok(())
-        })
+            .bind(page.sha256.as_deref()).execute(&mut *tx).await?;
+            Ok::<_, StoreError>(())
+        }.await)
     }
 
     /// The blob of a file of another index, if it is kept here.
@@ -58,18 +66,19 @@ impl Store {
         ))
     }
 
-    /// Writes down that a file is kept here.
+    /// Writes down that a file is kept here. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn put_remote_file(&self, source: i64, path: &str, sha256: &str) -> Result<(), StoreError> {
-        with!(self, pool => {
+    pub async fn put_remote_file(&self, source: i64, path: &str, sha256: &str, anew: bool) -> Result<(), StoreError> {
+        within!(self, tx => async {
+            spare!(self, tx, &[Some(sha256), None, None], anew);
             sqlx::query(
                 "INSERT INTO remote_file (source_id, path, sha256, fetched_at) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256, fetched_at = excluded.fetched_at",
             )
-            .bind(source).bind(path).bind(sha256).bind(now()).execute(pool).await?;
-            Ok(())
-        })
+            .bind(source).bind(path).bind(sha256).bind(now()).execute(&mut *tx).await?;
+            Ok::<_, StoreError>(())
+        }.await)
     }
 }

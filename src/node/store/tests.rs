@@ -4,6 +4,8 @@ use crate::types::Secret;
 const BOUNDS: Bounds = Bounds { connections: 4, timeout: Duration::from_secs(10) };
 const DEED: Deed<'_> = Deed { who: "t", address: None, action: "test", subject: "s", detail: "" };
 
+mod jobs;
+
 #[path = "../../../tests/it/harness/postgres.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole program")]
 mod postgres;
@@ -50,9 +52,18 @@ async fn what_is_published_is_shown_once_and_its_name_is_never_given_to_other_by
         ));
         let before = store.repositories().await.unwrap().remove(0).0;
         let source = before.upload_source.unwrap();
-        assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap(), Published::New);
-        assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap(), Published::Same);
-        assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "bb"), &DEED).await.unwrap(), Published::Conflict);
+        assert_eq!(
+            store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap(),
+            Published::New
+        );
+        assert_eq!(
+            store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap(),
+            Published::Same
+        );
+        assert_eq!(
+            store.publish(&file(source, "my_pkg-1.0.tar.gz", "bb"), false, &DEED).await.unwrap(),
+            Published::Conflict
+        );
         let after = store.repositories().await.unwrap().remove(0).0;
         assert_eq!(after.generation, before.generation + 1, "only what changes something counts");
         let (project, files) = store.project(after.id, "my-pkg", i64::MAX).await.unwrap().unwrap();
@@ -73,7 +84,9 @@ async fn the_same_upload_many_times_at_once_is_published_once() {
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..20 {
             let store = store.clone();
-            all.spawn(async move { store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap() });
+            all.spawn(
+                async move { store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap() },
+            );
         }
         let ends = all.join_all().await;
         assert_eq!(ends.iter().filter(|end| **end == Published::New).count(), 1);
@@ -178,7 +191,7 @@ async fn what_is_managed_is_changed_and_written_down() {
         let source = repository.upload_source.unwrap();
         assert_eq!(source, sources[0].id);
 
-        store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), &DEED).await.unwrap();
+        store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap();
         let which = |version, filename| Which { source, normal_name: "my-pkg", version, filename };
         assert_eq!(store.yank(which(Some("2.0"), None), "", &DEED).await.unwrap(), 0);
         assert_eq!(store.yank(which(Some("1.0"), None), "broken", &DEED).await.unwrap(), 1);
@@ -188,7 +201,7 @@ async fn what_is_managed_is_changed_and_written_down() {
         assert_eq!(store.unyank(which(None, Some("my_pkg-1.0.tar.gz")), &DEED).await.unwrap(), 1);
         assert!(store.set_status(source, "my-pkg", "archived", Some("old"), &DEED).await.unwrap());
         assert!(!store.set_status(source, "other", "archived", None, &DEED).await.unwrap());
-        let closed = store.publish(&file(source, "my_pkg-2.0.tar.gz", "bb"), &DEED).await.unwrap();
+        let closed = store.publish(&file(source, "my_pkg-2.0.tar.gz", "bb"), false, &DEED).await.unwrap();
         assert_eq!(closed, Published::Closed("archived".into()));
         assert_eq!(store.archive(which(None, None), &DEED).await.unwrap(), 1);
         assert_eq!(store.unarchive(which(None, None), &DEED).await.unwrap(), 1);

@@ -129,6 +129,8 @@ CREATE TABLE file (
 );
 CREATE INDEX file_project ON file (project_id);
 CREATE INDEX file_sha256 ON file (sha256);
+CREATE INDEX file_metadata ON file (metadata_sha256);
+CREATE INDEX file_provenance ON file (provenance_sha256);
 
 -- What other indexes said last of a project or folder, and until when that need not be asked again.
 CREATE TABLE remote_page (
@@ -141,6 +143,7 @@ CREATE TABLE remote_page (
     sha256 TEXT,
     PRIMARY KEY (source_id, name)
 );
+CREATE INDEX remote_page_sha256 ON remote_page (sha256);
 
 -- Files of other indexes that are kept here.
 CREATE TABLE remote_file (
@@ -149,4 +152,52 @@ CREATE TABLE remote_file (
     sha256 TEXT NOT NULL,
     fetched_at BIGINT NOT NULL,
     PRIMARY KEY (source_id, path)
+);
+CREATE INDEX remote_file_sha256 ON remote_file (sha256);
+
+-- Work that some node does: once, and again where a node died over it.
+CREATE TABLE job (
+    id BIGINT PRIMARY KEY,
+    -- collect, sync, build.
+    kind TEXT NOT NULL,
+    -- What it is about, for people.
+    subject TEXT NOT NULL,
+    -- What it needs, JSON.
+    input TEXT NOT NULL,
+    -- Until it has ended nothing else has the same; NULL: it has ended.
+    slot TEXT UNIQUE,
+    -- waiting, running, done, failed, cancelled.
+    state TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    -- How often it was claimed: who claimed it before has no say any more.
+    attempt BIGINT NOT NULL,
+    -- How often its node died over it.
+    deaths BIGINT NOT NULL,
+    -- The process that has it.
+    node TEXT,
+    started_at BIGINT,
+    ended_at BIGINT,
+    -- What came of it, in a sentence.
+    result TEXT,
+    is_cancelled BOOLEAN NOT NULL
+);
+CREATE INDEX job_state ON job (state, kind, created_at);
+CREATE INDEX job_created ON job (created_at);
+
+CREATE TABLE job_line (
+    job_id BIGINT NOT NULL REFERENCES job (id),
+    number BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (job_id, number)
+);
+
+-- Blobs that no row names. They are deleted when they have been here for long enough.
+CREATE TABLE garbage (
+    sha256 TEXT PRIMARY KEY,
+    since BIGINT NOT NULL,
+    -- NULL: not yet; else it is being deleted, or was. Who publishes the same bytes then keeps them anew.
+    condemned_at BIGINT,
+    is_deleted BOOLEAN NOT NULL
 );

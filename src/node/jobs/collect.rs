@@ -1,0 +1,53 @@
+//! The end of blobs that nothing refers to: seen once and remembered, deleted when they still are it after the grace period.
+
+use super::schedule::ago;
+use super::{Ended, Log};
+use crate::node::error::Failure;
+use crate::node::parts::Parts;
+use crate::node::store::garbage::SENTENCE;
+use crate::runtime::clock;
+use crate::types::Sha256;
+
+/// Blobs condemned at once: few enough to be deleted in time.
+const FEW: usize = 50;
+
+pub(super) async fn collect(parts: &Parts, log: &Log) -> Ended {
+    collected(parts, log).await.map_err(|failure| failure.message().to_owned())
+}
+
+async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
+    // Bytes before rows: what is named by the time the rows are read was there, or came later.
+    let there = parts.packages.digests().await?;
+    let named = parts.store.named().await?;
+    let unnamed: Vec<String> = there.iter().map(ToString::to_string).filter(|digest| !named.contains(digest)).collect();
+    log.say(&format!("{} blobs, of which nothing refers to {}", there.len(), unnamed.len()));
+    for few in unnamed.chunks(FEW) {
+        parts.store.suspect(few).await?;
+    }
+    parts.store.acquit().await?;
+    let ripe = parts.store.suspects(ago(parts.settings.garbage.grace)).await?;
+    let (mut deleted, mut freed) = (0, 0);
+    for few in ripe.chunks(FEW) {
+        if parts.store.hold().await? > ago(std::time::Duration::ZERO) {
+            log.say("there is a hold: nothing is deleted");
+            break;
+        }
+        let since = clock::now();
+        let condemned = parts.store.condemn(few).await?;
+        let mut gone = Vec::new();
+        for sha256 in condemned {
+            // Afterwards somebody may keep it anew.
+            if since.elapsed() > SENTENCE / 2 {
+                break;
+            }
+            let Ok(digest) = sha256.parse::<Sha256>() else { continue };
+            freed += parts.packages.delete(&digest).await?;
+            log.say(&format!("deleted {sha256}"));
+            gone.push(sha256);
+        }
+        deleted += gone.len();
+        parts.store.executed(&gone).await?;
+    }
+    parts.metrics.collected(deleted as u64, freed);
+    Ok(format!("{deleted} of {} blobs deleted, {freed} bytes; nothing refers to {}", there.len(), unnamed.len()))
+}

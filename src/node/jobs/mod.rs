@@ -1,0 +1,181 @@
+//! Work in the background: claimed from the database by whichever node has room, done, and written down with what it said.
+//! Where a node dies over it, another one begins it again.
+
+mod collect;
+mod log;
+mod schedule;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use self::log::Log;
+pub use self::schedule::{STORAGE, follow as schedule};
+use super::parts::Parts;
+use super::registry;
+use super::store::{Attendance, Claimed};
+use crate::config::node::Jobs;
+use crate::telemetry::Causes;
+
+/// Between two looks into the queue, where nobody says that there is something new.
+const POLL: Duration = Duration::from_secs(5);
+/// Between two looks at a job that runs, and between two writings of its log.
+const ATTEND: Duration = Duration::from_secs(1);
+/// A job that killed so many nodes is not begun again.
+const DEATHS_MAX: i64 = 3;
+
+/// What there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Delete blobs that nothing refers to.
+    Collect,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Collect];
+
+    /// As rows have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Collect => "collect",
+        }
+    }
+
+    fn limit(self, jobs: &Jobs) -> usize {
+        match self {
+            Self::Collect => jobs.collect,
+        }
+    }
+}
+
+/// How a job ended, in a sentence: what came of it, or why not.
+pub type Ended = Result<String, String>;
+
+async fn work(kind: Kind, parts: &Parts, log: &Log, _input: &str) -> Ended {
+    match kind {
+        Kind::Collect => collect::collect(parts, log).await,
+    }
+}
+
+/// Does jobs until told to stop, then gives back what is not done. `node`: id of this process in the registry.
+pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>) {
+    let mut running: JoinSet<Kind> = JoinSet::new();
+    let mut busy: HashMap<Kind, usize> = HashMap::new();
+    loop {
+        for kind in Kind::ALL {
+            while busy.get(&kind).copied().unwrap_or(0) < kind.limit(&parts.settings.jobs) {
+                let Some(job) = claim(&parts, kind, &node).await else { break };
+                *busy.entry(kind).or_default() += 1;
+                let (parts, stop) = (parts.clone(), stop.clone());
+                running.spawn(async move {
+                    run(parts, kind, job, stop).await;
+                    kind
+                });
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(ended) = running.join_next() => {
+                if let Some(count) = ended.ok().and_then(|kind| busy.get_mut(&kind)) {
+                    *count -= 1;
+                }
+            }
+            () = parts.job_added.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn claim(parts: &Parts, kind: Kind, node: &str) -> Option<Claimed> {
+    let claimed = async {
+        let offset = parts.store.clock_offset().await?;
+        parts.store.claim(kind.as_str(), node, registry::ALIVE, offset).await
+    };
+    match claimed.await {
+        Ok(job) => job,
+        Err(error) => {
+            // The heartbeat tells it.
+            tracing::debug!(error = %Causes(&error), "the queue of jobs cannot be looked into");
+            None
+        }
+    }
+}
+
+/// One job, from its claim to its end.
+async fn run(parts: Parts, kind: Kind, job: Claimed, mut stop: watch::Receiver<bool>) {
+    let Ok(log) = Log::open(parts.store.clone(), job.clone()).await else {
+        return drop(parts.store.release(&job).await);
+    };
+    tracing::info!(kind = kind.as_str(), job = job.id, subject = job.subject, attempt = job.attempt, "a job begins");
+    if job.attempt > 1 {
+        log.say(&format!("attempt {}: the node that had it before left or died", job.attempt));
+    }
+    // In a task of its own, so that its panic is this job's failure only. Dropped, it ends.
+    let mut working = JoinSet::new();
+    if job.deaths < DEATHS_MAX {
+        let (parts, log, input) = (parts.clone(), log.clone(), job.input.clone());
+        working.spawn(async move { work(kind, &parts, &log, &input).await });
+    }
+    let (state, result) = loop {
+        tokio::select! {
+            biased;
+            ended = working.join_next() => break match ended {
+                Some(Ok(Ok(done))) => ("done", done),
+                Some(Ok(Err(why))) => ("failed", why),
+                Some(Err(error)) => ("failed", format!("the node failed over it: {error}")),
+                None => ("failed", format!("{DEATHS_MAX} nodes died over it")),
+            },
+            () = told(&mut stop) => {
+                working.shutdown().await;
+                log.say("the node leaves; another one begins again");
+                log.flush().await;
+                let _ = parts.store.release(&job).await;
+                return;
+            }
+            () = tokio::time::sleep(ATTEND) => {}
+        }
+        log.flush().await;
+        match parts.store.attend(&job).await {
+            Ok(Attendance::Ours) => {}
+            Ok(Attendance::Cancelled) => {
+                working.shutdown().await;
+                break ("cancelled", "somebody cancelled it".to_owned());
+            }
+            Ok(Attendance::Lost) => {
+                working.shutdown().await;
+                tracing::warn!(job = job.id, "another node has taken a job over; leaving it");
+                return;
+            }
+            Err(error) => tracing::debug!(error = %Causes(&error), "a job cannot be attended"),
+        }
+    };
+    match state {
+        "failed" => {
+            tracing::warn!(kind = kind.as_str(), job = job.id, subject = job.subject, why = result, "a job failed")
+        }
+        _ => tracing::info!(kind = kind.as_str(), job = job.id, subject = job.subject, state, result, "a job ended"),
+    }
+    parts.metrics.job(kind.as_str(), state);
+    // Without a database nobody else takes it over, so there is time.
+    loop {
+        log.flush().await;
+        match parts.store.end(&job, state, &result).await {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(error = %Causes(&error), "a job's end cannot be written"),
+        }
+        tokio::select! {
+            () = told(&mut stop) => return,
+            () = tokio::time::sleep(ATTEND) => {}
+        }
+    }
+}
+
+/// Returns when it is time to stop.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

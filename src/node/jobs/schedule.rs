@@ -1,0 +1,55 @@
+//! Jobs that nobody asks for: what is due is put into the queue, by whichever node sees it first.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Kind;
+use crate::node::parts::Parts;
+use crate::node::store::{NewJob, StoreError};
+use crate::runtime::{clock, dice};
+use crate::telemetry::Causes;
+
+/// Between two looks, more or less.
+const LOOK: Duration = Duration::from_secs(20);
+/// How long jobs that ended are remembered.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Of whole storages.
+pub const STORAGE: &str = "storage";
+
+/// Looks what is due until told to stop.
+pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
+    loop {
+        let pause = LOOK + Duration::from_millis(u64::from(dice::secret::<1>()[0]) * 20);
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if let Err(error) = look(&parts).await {
+            tracing::debug!(error = %Causes(&error), "what is due cannot be looked up");
+        }
+    }
+}
+
+async fn look(parts: &Parts) -> Result<(), StoreError> {
+    let collect = NewJob { kind: Kind::Collect.as_str(), subject: STORAGE, input: "{}", slot: Kind::Collect.as_str() };
+    want(parts, collect, parts.settings.garbage.every).await?;
+    parts.store.forget_jobs(ago(REMEMBERED)).await?;
+    Ok(())
+}
+
+/// Puts a job into the queue whose like was not wanted for so long.
+async fn want(parts: &Parts, job: NewJob<'_>, every: Duration) -> Result<(), StoreError> {
+    let last = parts.store.last_wanted(job.kind, job.subject).await?;
+    if last.is_none_or(|last| last < ago(every)) && parts.store.enqueue(job, None).await?.is_some() {
+        parts.job_added.notify_one();
+    }
+    Ok(())
+}
+
+/// So long before now, in microseconds since 1970.
+pub(super) fn ago(time: Duration) -> i64 {
+    i64::try_from(clock::unix().saturating_sub(time).as_micros()).unwrap_or(i64::MAX)
+}

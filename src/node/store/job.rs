@@ -1,0 +1,324 @@
+//! Work that some node does, and the lines it writes meanwhile.
+
+use std::time::Duration;
+
+use super::audit::{Deed, record};
+use super::{Db, Store, StoreError, micros, new_id, now, with, within};
+
+/// A job as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct JobRow {
+    /// Of its row.
+    pub id: i64,
+    /// `collect`, `sync`, `build`.
+    pub kind: String,
+    /// What it is about, for people.
+    pub subject: String,
+    /// What it needs, JSON.
+    pub input: String,
+    /// `waiting`, `running`, `done`, `failed`, `cancelled`.
+    pub state: String,
+    /// Microseconds since 1970.
+    pub created_at: i64,
+    /// Name of the API key, `host`, or `schedule`.
+    pub created_by: String,
+    /// How often it was claimed.
+    pub attempt: i64,
+    /// See [`Self::created_at`].
+    pub started_at: Option<i64>,
+    /// See [`Self::created_at`].
+    pub ended_at: Option<i64>,
+    /// What came of it, in a sentence.
+    pub result: Option<String>,
+    /// Name of the node that has or had it, while that is known.
+    pub node: Option<String>,
+}
+
+/// A job that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct NewJob<'a> {
+    /// See [`JobRow::kind`].
+    pub kind: &'a str,
+    /// See [`JobRow::subject`].
+    pub subject: &'a str,
+    /// See [`JobRow::input`].
+    pub input: &'a str,
+    /// Only one job that has not ended has this.
+    pub slot: &'a str,
+}
+
+/// A job that a node has claimed.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Claimed {
+    /// See [`JobRow::id`].
+    pub id: i64,
+    /// See [`JobRow::subject`].
+    pub subject: String,
+    /// See [`JobRow::input`].
+    pub input: String,
+    /// See [`JobRow::attempt`].
+    pub attempt: i64,
+    /// How often its node died over it.
+    pub deaths: i64,
+    /// See [`JobRow::created_by`].
+    pub created_by: String,
+}
+
+/// What is to become of a job that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attendance {
+    /// Go on.
+    Ours,
+    /// Somebody wants it to end.
+    Cancelled,
+    /// Another node has it.
+    Lost,
+}
+
+/// Which jobs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Jobs<'a> {
+    /// Of this kind.
+    pub kind: Option<&'a str>,
+    /// In this state.
+    pub state: Option<&'a str>,
+    /// Created before, microseconds since 1970.
+    pub before: Option<i64>,
+}
+
+/// A line of a job's log.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct JobLine {
+    /// From 1.
+    pub number: i64,
+    /// Microseconds since 1970.
+    pub at: i64,
+    /// What it says.
+    pub text: String,
+}
+
+const COLUMNS: &str = "j.id, j.kind, j.subject, j.input, j.state, j.created_at, j.created_by, j.attempt, j.started_at, \
+                       j.ended_at, j.result, (SELECT n.name FROM node n WHERE n.id = j.node) AS node";
+
+impl Store {
+    /// Puts a job in the queue; `None`: one with its slot has not ended. `by`: `None` where the schedule wants it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn enqueue(&self, job: NewJob<'_>, by: Option<&Deed<'_>>) -> Result<Option<i64>, StoreError> {
+        let id = new_id();
+        within!(self, tx => async {
+            let made = sqlx::query(
+                "INSERT INTO job (id, kind, subject, input, slot, state, created_at, created_by, attempt, deaths, is_cancelled)
+                 VALUES ($1, $2, $3, $4, $5, 'waiting', $6, $7, 0, 0, $8) ON CONFLICT (slot) DO NOTHING",
+            )
+            .bind(id).bind(job.kind).bind(job.subject).bind(job.input).bind(job.slot).bind(now())
+            .bind(by.map_or("schedule", |deed| deed.who)).bind(false).execute(&mut *tx).await?;
+            if made.rows_affected() == 0 {
+                return Ok(None);
+            }
+            if let Some(by) = by {
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(Some(id))
+        }.await)
+    }
+
+    /// Takes the oldest job of a kind that waits, or whose node has not been heard of for so long; nobody else gets it.
+    /// `offset`: see [`Self::clock_offset`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn claim(
+        &self,
+        kind: &str,
+        node: &str,
+        alive: Duration,
+        offset: i64,
+    ) -> Result<Option<Claimed>, StoreError> {
+        const FREE: &str = "SELECT j.id FROM job j
+             WHERE j.kind = $1 AND (j.state = 'waiting' OR (j.state = 'running' AND NOT EXISTS
+                   (SELECT 1 FROM node n WHERE n.id = j.node AND n.seen_at >= $4)))
+             ORDER BY j.created_at, j.id LIMIT 1";
+        const TAKE: &str = "UPDATE job SET deaths = deaths + CASE state WHEN 'running' THEN 1 ELSE 0 END,
+             state = 'running', node = $2, attempt = attempt + 1, started_at = $3";
+        // Nodes that look at once pass over what another one is about to take.
+        let skip = match &self.db {
+            Db::Sqlite(_) => "",
+            Db::Postgres(_) => "FOR UPDATE SKIP LOCKED",
+        };
+        let sql =
+            format!("{TAKE} WHERE id = ({FREE} {skip}) RETURNING id, subject, input, attempt, deaths, created_by");
+        let heard = now() - offset - micros(alive);
+        within!(self, tx => Ok::<_, StoreError>(
+            sqlx::query_as(sqlx::AssertSqlSafe(&*sql)).bind(kind).bind(node).bind(now()).bind(heard)
+                .fetch_optional(&mut *tx).await?
+        ))
+    }
+
+    /// Gives a job back: somebody else begins it again.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn release(&self, job: &Claimed) -> Result<(), StoreError> {
+        with!(self, pool => {
+            sqlx::query(
+                "UPDATE job SET state = 'waiting', node = NULL, started_at = NULL
+                 WHERE id = $1 AND attempt = $2 AND state = 'running'",
+            )
+            .bind(job.id).bind(job.attempt).execute(pool).await?;
+            Ok(())
+        })
+    }
+
+    /// What is to become of a job that runs.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn attend(&self, job: &Claimed) -> Result<Attendance, StoreError> {
+        let found: Option<bool> = with!(self, pool => Ok(
+            sqlx::query_scalar("SELECT is_cancelled FROM job WHERE id = $1 AND attempt = $2 AND state = 'running'")
+                .bind(job.id).bind(job.attempt).fetch_optional(pool).await?
+        ))?;
+        Ok(match found {
+            Some(false) => Attendance::Ours,
+            Some(true) => Attendance::Cancelled,
+            None => Attendance::Lost,
+        })
+    }
+
+    /// Writes down how a job ended; whether it was still ours.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn end(&self, job: &Claimed, state: &str, result: &str) -> Result<bool, StoreError> {
+        with!(self, pool => {
+            let ended = sqlx::query(
+                "UPDATE job SET state = $3, result = $4, ended_at = $5, slot = NULL
+                 WHERE id = $1 AND attempt = $2 AND state = 'running'",
+            )
+            .bind(job.id).bind(job.attempt).bind(state).bind(result).bind(now()).execute(pool).await?;
+            Ok(ended.rows_affected() == 1)
+        })
+    }
+
+    /// Lets a job end: at once where it waits, else when its node sees it. Whether it had not ended.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn cancel(&self, id: i64, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let waited = sqlx::query(
+                "UPDATE job SET state = 'cancelled', ended_at = $2, slot = NULL WHERE id = $1 AND state = 'waiting'",
+            )
+            .bind(id).bind(now()).execute(&mut *tx).await?.rows_affected();
+            let ran = sqlx::query("UPDATE job SET is_cancelled = $2 WHERE id = $1 AND state = 'running'")
+                .bind(id).bind(true).execute(&mut *tx).await?.rows_affected();
+            if waited + ran > 0 {
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(waited + ran > 0)
+        }.await)
+    }
+
+    /// Writes lines of a job; `first`: the number of the first of them. Whether it was still ours.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn write_lines(&self, job: &Claimed, first: i64, lines: &[String]) -> Result<bool, StoreError> {
+        let at = now();
+        within!(self, tx => async {
+            let ours: Option<i64> = sqlx::query_scalar(
+                "SELECT attempt FROM job WHERE id = $1 AND attempt = $2 AND state = 'running'",
+            )
+            .bind(job.id).bind(job.attempt).fetch_optional(&mut *tx).await?;
+            if ours.is_none() {
+                return Ok(false);
+            }
+            for (number, line) in (first..).zip(lines) {
+                sqlx::query(
+                    "INSERT INTO job_line (job_id, number, at, text) VALUES ($1, $2, $3, $4)
+                     ON CONFLICT (job_id, number) DO NOTHING",
+                )
+                .bind(job.id).bind(number).bind(at).bind(line).execute(&mut *tx).await?;
+            }
+            Ok::<_, StoreError>(true)
+        }.await)
+    }
+
+    /// Number of a job's last line.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn last_line(&self, job: i64) -> Result<i64, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_scalar("SELECT COALESCE(MAX(number), 0) FROM job_line WHERE job_id = $1")
+                .bind(job).fetch_one(pool).await?
+        ))
+    }
+
+    /// Lines of a job after this one, at most so many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn lines(&self, job: i64, after: i64, limit: i64) -> Result<Vec<JobLine>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT number, at, text FROM job_line WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT $3",
+            )
+            .bind(job).bind(after).bind(limit).fetch_all(pool).await?
+        ))
+    }
+
+    /// A job.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn job(&self, id: i64) -> Result<Option<JobRow>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM job j WHERE j.id = $1");
+        with!(self, pool => Ok(sqlx::query_as(sqlx::AssertSqlSafe(&*sql)).bind(id).fetch_optional(pool).await?))
+    }
+
+    /// Jobs, latest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn jobs(&self, which: Jobs<'_>, limit: i64) -> Result<Vec<JobRow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM job j WHERE ($1 IS NULL OR j.kind = $1) AND ($2 IS NULL OR j.state = $2)
+             AND j.created_at < $3 ORDER BY j.created_at DESC, j.id DESC LIMIT $4"
+        );
+        with!(self, pool => Ok(
+            sqlx::query_as(sqlx::AssertSqlSafe(&*sql))
+                .bind(which.kind).bind(which.state).bind(which.before.unwrap_or(i64::MAX)).bind(limit)
+                .fetch_all(pool).await?
+        ))
+    }
+
+    /// When a job with this subject was last wanted, microseconds since 1970.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn last_wanted(&self, kind: &str, subject: &str) -> Result<Option<i64>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_scalar("SELECT MAX(created_at) FROM job WHERE kind = $1 AND subject = $2")
+                .bind(kind).bind(subject).fetch_one(pool).await?
+        ))
+    }
+
+    /// Forgets jobs that ended before this time, with their lines; but of each subject the last. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_jobs(&self, before: i64) -> Result<u64, StoreError> {
+        const OLD: &str = "SELECT j.id FROM job j WHERE j.ended_at < $1 AND EXISTS (SELECT 1 FROM job later
+             WHERE later.kind = j.kind AND later.subject = j.subject AND later.created_at > j.created_at)";
+        let lines = format!("DELETE FROM job_line WHERE job_id IN ({OLD})");
+        let jobs = format!("DELETE FROM job WHERE id IN ({OLD})");
+        within!(self, tx => async {
+            sqlx::query(sqlx::AssertSqlSafe(&*lines)).bind(before).execute(&mut *tx).await?;
+            let gone = sqlx::query(sqlx::AssertSqlSafe(&*jobs)).bind(before).execute(&mut *tx).await?;
+            Ok::<_, StoreError>(gone.rows_affected())
+        }.await)
+    }
+}

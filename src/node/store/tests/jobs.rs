@@ -1,0 +1,115 @@
+//! Jobs and garbage, on both databases.
+
+use super::*;
+
+const ALIVE: Duration = Duration::from_secs(20);
+
+fn job(slot: &str) -> NewJob<'_> {
+    NewJob { kind: "build", subject: "s", input: "{}", slot }
+}
+
+async fn beats(store: &Store, id: &str) {
+    let beat = Beat { id, name: id, machine: "m", started_at: 1, report: "{}" };
+    store.beat(&beat, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_is_claimed_once_and_again_when_its_node_is_dead() {
+    each(async |store| {
+        beats(&store, "a").await;
+        let id = store.enqueue(job("x"), None).await.unwrap().unwrap();
+        assert_eq!(store.enqueue(job("x"), Some(&DEED)).await.unwrap(), None, "its slot is taken");
+        let claim = async |node: &str| store.claim("build", node, ALIVE, 0).await.unwrap();
+        assert_eq!(store.claim("collect", "a", ALIVE, 0).await.unwrap(), None, "of another kind");
+        let first = claim("a").await.unwrap();
+        assert_eq!((first.id, first.attempt, first.deaths), (id, 1, 0));
+        assert_eq!(claim("b").await, None, "its node lives");
+        assert!(store.write_lines(&first, 1, &["one".into(), "two".into()]).await.unwrap());
+
+        store.leave("a").await.unwrap();
+        let second = claim("b").await.unwrap();
+        assert_eq!((second.id, second.attempt, second.deaths), (id, 2, 1));
+        assert_eq!(store.attend(&first).await.unwrap(), Attendance::Lost);
+        assert!(!store.write_lines(&first, 3, &["late".into()]).await.unwrap());
+        assert!(!store.end(&first, "done", "late").await.unwrap(), "who lost it has no say");
+        assert_eq!(store.last_line(id).await.unwrap(), 2);
+
+        store.release(&second).await.unwrap();
+        beats(&store, "b").await;
+        let third = claim("b").await.unwrap();
+        assert_eq!((third.attempt, third.deaths), (3, 1), "to give it back is not to die over it");
+        assert!(store.cancel(id, &DEED).await.unwrap());
+        assert_eq!(store.attend(&third).await.unwrap(), Attendance::Cancelled);
+        assert!(store.end(&third, "cancelled", "why").await.unwrap());
+        assert!(!store.cancel(id, &DEED).await.unwrap(), "it has ended");
+        let told = store.job(id).await.unwrap().unwrap();
+        assert_eq!(
+            (told.state.as_str(), told.node.as_deref(), told.result.as_deref()),
+            ("cancelled", Some("b"), Some("why"))
+        );
+        assert!(store.enqueue(job("x"), None).await.unwrap().is_some(), "its slot is free");
+        assert_eq!(store.forget_jobs(i64::MAX).await.unwrap(), 1, "of each subject the last is remembered");
+        assert_eq!(store.jobs(Jobs { state: Some("waiting"), ..Jobs::default() }, 10).await.unwrap().len(), 1);
+        assert!(store.lines(id, 0, 10).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hundred_jobs_go_to_ten_claimants_once_each() {
+    each(async |store| {
+        beats(&store, "a").await;
+        for n in 0..100 {
+            store.enqueue(job(&format!("{n}")), None).await.unwrap().unwrap();
+        }
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let store = store.clone();
+            all.spawn(async move {
+                let mut ids = Vec::new();
+                while let Some(job) = store.claim("build", "a", ALIVE, 0).await.unwrap() {
+                    ids.push(job.id);
+                }
+                ids
+            });
+        }
+        let mut ids: Vec<i64> = all.join_all().await.into_iter().flatten().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 100);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_blob_is_condemned_only_while_nothing_names_it_and_named_only_when_it_is_surely_there() {
+    each(async |store| {
+        store.create_repository("pypi", Language::Python, true, &[], &DEED).await.unwrap();
+        let source = store.repositories().await.unwrap()[0].0.upload_source.unwrap();
+        let [aa, bb] = ["aa", "bb"].map(|text| [text.to_owned()]);
+        let both = [aa.clone(), bb.clone()].concat();
+        store.publish(&file(source, "a-1.0.tar.gz", "aa"), false, &DEED).await.unwrap();
+        assert_eq!(store.named().await.unwrap(), aa.clone().into());
+        store.suspect(&both).await.unwrap();
+        store.acquit().await.unwrap();
+        assert_eq!(store.suspects(i64::MAX).await.unwrap(), bb);
+        assert!(store.suspects(0).await.unwrap().is_empty(), "not for so long");
+
+        store.set_hold(i64::MAX, &DEED).await.unwrap();
+        assert!(store.condemn(&bb).await.unwrap().is_empty(), "there is a hold");
+        store.set_hold(0, &DEED).await.unwrap();
+        store.suspect(&aa).await.unwrap();
+        assert_eq!(store.condemn(&both).await.unwrap(), bb, "one is named");
+
+        let publish = async |anew| store.publish(&file(source, "b-1.0.tar.gz", "bb"), anew, &DEED).await;
+        for anew in [false, true] {
+            assert!(matches!(publish(anew).await, Err(StoreError::BeingDeleted)));
+        }
+        store.executed(&bb).await.unwrap();
+        assert_eq!(store.suspects(i64::MAX).await.unwrap(), aa);
+        assert!(matches!(publish(false).await, Err(StoreError::Deleted)), "whoever kept it may have seen the old one");
+        assert_eq!(publish(true).await.unwrap(), Published::New);
+        assert_eq!(store.named().await.unwrap().len(), 2);
+    })
+    .await;
+}
