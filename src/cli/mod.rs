@@ -14,6 +14,7 @@ pub mod node;
 mod on_host;
 pub mod proxy;
 pub mod reload;
+mod sandbox_relay;
 pub mod schema;
 pub mod sessions;
 pub mod status;
@@ -39,6 +40,9 @@ enum Command {
     /// What a demo runs its programs by: they die with it
     #[command(hide = true)]
     DemoChild(demo::child::Args),
+    /// What programs in a sandbox reach the one index by
+    #[command(hide = true)]
+    SandboxRelay(sandbox_relay::Args),
     /// Everything on this machine in one command: two Shiny backends behind a TLS proxy
     Demo(demo::Args),
     /// Run a load balancer
@@ -57,6 +61,8 @@ enum Command {
     Repo(cluster::repo::Args),
     /// Make and list sources: what repositories show
     Source(cluster::source::Args),
+    /// Look what another index or a git repository has now
+    Sync(cluster::source::SyncArgs),
     /// Publish files: wheels and source distributions, R source and binary packages
     Add(cluster::package::AddArgs),
     /// Keep installers from choosing a version that is not asked for by number (PEP 592)
@@ -101,6 +107,7 @@ pub fn run() -> ExitCode {
     match line.command {
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child::run(args),
+        Command::SandboxRelay(args) => sandbox_relay::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Node(args) => node::run(args),
         Command::Keygen(args) => keygen::run(args),
@@ -109,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Key(args) => cluster::key::run_key(args),
         Command::Repo(args) => cluster::repo::run_repo(args),
         Command::Source(args) => cluster::source::run_source(args),
+        Command::Sync(args) => cluster::source::run_sync(args),
         Command::Add(args) => cluster::package::add(args),
         Command::Yank(args) => cluster::package::yank(args),
         Command::Archive(args) => cluster::package::archive(args),

@@ -162,3 +162,24 @@ pub const GARBAGE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Yesterday's backup may be restored.
 pub const GARBAGE_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);
+
+/// Somebody who pushed a tag waits for it.
+pub const SYNC_EVERY: Duration = Duration::from_secs(300);
+
+/// What the machine has.
+pub const BUILDER_PYTHON: &str = "python3";
+
+/// What the machine has.
+pub const BUILDER_R: &str = "R";
+
+/// `nobody`.
+pub const BUILDER_UID: u64 = 65_534;
+
+/// Large packages with C++ in them take half of it.
+pub const BUILDER_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// A compiler needs a few.
+pub const BUILDER_MEMORY_MAX: ByteSize = ByteSize::kib(8 * 1024 * 1024);
+
+/// Source, what it requires, and what is made of it.
+pub const BUILDER_DISK_MAX: ByteSize = ByteSize::kib(2 * 1024 * 1024);

@@ -67,6 +67,12 @@ impl Catalog {
         }
     }
 
+    /// The first repository that shows this source.
+    pub fn showing(&self, source: i64) -> Option<String> {
+        let now = self.now.load();
+        now.iter().find(|repository| repository.own_sources.contains(&source)).map(|repository| repository.name.clone())
+    }
+
     /// The repository of this name.
     ///
     /// # Errors

@@ -1,7 +1,5 @@
 //! From an upload to a row, for every language: who may, bytes before rows, one transaction.
 
-use std::sync::Arc;
-
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -14,16 +12,22 @@ use super::auth::Caller;
 use super::blob::{Spool, Spooled};
 use super::error::Failure;
 use super::parts::{Origin, Parts, keep_and_name};
-use super::store::{Deed, Language, NewFile, Published, Repository, Scope};
+use super::store::{Deed, Language, NewFile, Published, Scope};
 use super::{cran, pypi};
 
 /// Where an upload goes, and whose it is.
+#[derive(Clone, Debug)]
 pub struct Target {
-    /// It is shown here.
-    pub repository: Arc<Repository>,
-    source: i64,
-    caller: Caller,
-    origin: Origin,
+    /// What people call it: a repository, a source.
+    pub place: String,
+    /// Whose packages it takes.
+    pub language: Language,
+    /// Id of the source's row.
+    pub source: i64,
+    /// Who publishes, for people.
+    pub who: String,
+    /// From where.
+    pub address: Option<String>,
 }
 
 /// A file that was found good.
@@ -79,7 +83,13 @@ pub async fn target(parts: &Parts, repository: &str, fields: &HeaderMap, origin:
     let repository = parts.catalog.find(repository)?;
     let missing = || Failure::bad(format!("Repository `{}` has no local source and takes no uploads", repository.name));
     let source = repository.upload_source.ok_or_else(missing)?;
-    Ok(Target { repository, source, caller, origin })
+    Ok(Target {
+        place: repository.name.clone(),
+        language: repository.language,
+        source,
+        who: caller.name().to_owned(),
+        address: origin.address.map(|ip| ip.to_string()),
+    })
 }
 
 /// Keeps the bytes, then publishes.
@@ -88,19 +98,18 @@ pub async fn target(parts: &Parts, repository: &str, fields: &HeaderMap, origin:
 /// 403 where the project is closed, 503 without storage or database.
 pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<Ended, Failure> {
     let provenance = file.attestations.as_ref().map(|attestations| {
-        pypi::provenance::object(attestations, &file.filename, &file.spooled.digest(), target.caller.name())
+        pypi::provenance::object(attestations, &file.filename, &file.spooled.digest(), &target.who)
     });
     let provenance = provenance.transpose()?.map(|object| parts.spool.whole(&object)).transpose()?;
     let metadata = file.metadata.as_ref().map(|text| parts.spool.whole(text)).transpose()?;
     let provenance_sha256 = provenance.as_ref().map(|p| p.digest().to_string());
     let metadata_sha256 = metadata.as_ref().map(|m| m.digest().to_string());
     let sha256 = file.spooled.digest().to_string();
-    let address = target.origin.address.map(|ip| ip.to_string());
     let place = if file.location.is_empty() { String::new() } else { format!("{}/", file.location) };
-    let subject = format!("{}/{place}{}", target.repository.name, file.filename);
+    let subject = format!("{}/{place}{}", target.place, file.filename);
     let deed = Deed {
-        who: target.caller.name(),
-        address: address.as_deref(),
+        who: &target.who,
+        address: target.address.as_deref(),
         action: "publish",
         subject: &subject,
         detail: &sha256,
@@ -122,7 +131,7 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
         provenance_sha256: provenance_sha256.as_deref(),
         record: &record,
     };
-    let language = target.repository.language.as_str();
+    let language = target.language.as_str();
     let blobs: Vec<&Spooled> = [&file.spooled].into_iter().chain(&metadata).chain(&provenance).collect();
     match keep_and_name!(parts, &blobs, anew => parts.store.publish(&new, anew, &deed).await).await? {
         Published::New => {
@@ -166,7 +175,7 @@ pub async fn put(
 ) -> Result<Response, Failure> {
     let target = target(&parts, &repository, &fields, origin).await?;
     let spooled = spooled(&parts.spool, body, parts.settings.packages.file_bytes_max).await?;
-    let prepared = match target.repository.language {
+    let prepared = match target.language {
         Language::Python => pypi::alone(&filename, spooled).await?,
         Language::R => cran::prepare(&filename, spooled, asked.distribution).await?,
     };

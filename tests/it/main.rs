@@ -10,6 +10,7 @@ mod harness;
 
 mod browser;
 mod bucket;
+mod builder;
 mod check;
 mod clients;
 mod cluster;

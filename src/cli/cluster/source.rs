@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::endpoint::escaped;
 use super::repo::Type;
@@ -18,12 +18,21 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
-    /// Make a source: one that takes uploads, or with --url one that shows what another index has
+    /// Make a source: one that takes uploads, with --url one that shows what another index has, with --git one that builds
     Create {
         name: String,
         /// The other index: `https://pypi.org/simple/`
-        #[arg(long)]
+        #[arg(long, conflicts_with = "git")]
         url: Option<String>,
+        /// A git repository of which packages are built, one for each tag
+        #[arg(long, value_name = "URL")]
+        git: Option<String>,
+        /// With --git: one for each commit of this branch that has a new version, instead
+        #[arg(long, requires = "git")]
+        branch: Option<String>,
+        /// With --git: where in the repository the package is
+        #[arg(long, requires = "git")]
+        folder: Option<String>,
         /// Whose packages
         #[arg(long, value_enum, default_value = "pypi")]
         r#type: Type,
@@ -43,12 +52,57 @@ enum Verb {
     },
 }
 
+/// Look what another index or a git repository has now
+#[derive(clap::Args, Debug)]
+pub struct SyncArgs {
+    source: String,
+    /// Of a git repository: build again what failed
+    #[arg(long)]
+    retry: bool,
+    /// Of a git repository: print what it says, until it has looked
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    on: On,
+}
+
+/// Does it.
+pub fn run_sync(args: SyncArgs) -> ExitCode {
+    let SyncArgs { source, retry, follow, on } = args;
+    let is_json = on.json;
+    run(
+        &on,
+        async |to| {
+            let path = format!("/sources/{}/sync", escaped(&source));
+            let begun = to.call(Method::POST, &path, Some(json!({ "retry": retry }))).await?;
+            match begun["job"].as_str() {
+                Some(job) if follow => super::job::told(to, job, true, is_json).await,
+                _ => Ok(begun),
+            }
+        },
+        |begun| match begun["job"].as_str() {
+            Some(job) => format!("job {job}\n"),
+            None if follow => String::new(),
+            None => format!("{source} is asked again by whoever wants something of it\n"),
+        },
+    )
+}
+
 /// Does it.
 pub fn run_source(args: Args) -> ExitCode {
     match args.verb {
-        Verb::Create { name, url, r#type, on } => {
-            let kind = if url.is_some() { "remote" } else { "local" };
-            let body = json!({ "name": name, "type": r#type.as_str(), "kind": kind, "url": url });
+        Verb::Create { name, url, git, branch, folder, r#type, on } => {
+            let kind = match (&url, &git) {
+                (_, Some(_)) => "git",
+                (Some(_), None) => "remote",
+                (None, None) => "local",
+            };
+            let url = git.or(url);
+            let (language, settings) = (r#type.as_str(), json!({ "branch": branch, "folder": folder }));
+            let mut body = json!({ "name": name, "type": language, "kind": kind, "url": url });
+            if let (Value::Object(body), Value::Object(settings)) = (&mut body, settings) {
+                body.extend(settings);
+            }
             run(&on, async |to| to.call(Method::POST, "/sources", Some(body)).await, |_| format!("made: {name}\n"))
         }
         Verb::List { on } => run(

@@ -9,7 +9,9 @@ use crate::config::reader::Problems;
 use crate::config::value::{DatabaseAddress, PlainText};
 use crate::config::word::StorageType;
 
-use super::{Database, DatabaseUrl, Garbage, Jobs, Listener, Packages, Place, S3, Settings, Storage, Where, file};
+use super::{
+    Builder, Database, DatabaseUrl, Garbage, Jobs, Listener, Packages, Place, S3, Settings, Storage, Where, file,
+};
 
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Settings> {
     let mut site = Site::new(folder, problems);
@@ -30,6 +32,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         Some(path) => site.path(&path.get_ref().0, path.span()),
         None => site.path(Path::new(default::CACHE_PATH), 0..0),
     };
+    let builder = builder(file.builder.get(), &mut site);
     Some(Settings {
         name: file.name.get().map(|name| name.0.clone()),
         threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),
@@ -50,6 +53,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
                 .map_or(default::PACKAGE_BYTES_MAX.bytes(), |size| size.0),
         },
         jobs: jobs(file.jobs.get()),
+        builder,
         garbage: garbage(file.garbage.get()),
         log: build::log(file.log.get()),
         access_log,
@@ -67,6 +71,28 @@ fn jobs(written: Option<&file::Jobs>) -> Jobs {
         collect: number(written.and_then(|jobs| Some(jobs.collect.get()?.0)), default::COLLECT_JOBS),
         sync: number(written.and_then(|jobs| Some(jobs.sync.get()?.0)), default::SYNC_JOBS),
         build: number(written.and_then(|jobs| Some(jobs.build.get()?.0)), default::BUILD_JOBS),
+    }
+}
+
+fn builder(written: Option<&file::Builder>, site: &mut Site<'_, '_>) -> Builder {
+    let text = |key: Option<&PlainText>| key.map(|text| text.0.clone());
+    let paths = written.map(|builder| builder.readable.elements()).unwrap_or_default();
+    let uid = written.and_then(|builder| Some(builder.uid.get()?.0)).unwrap_or(default::BUILDER_UID);
+    Builder {
+        every: written.and_then(|builder| Some(builder.every.get()?.0)).unwrap_or(default::SYNC_EVERY),
+        pypi: written.and_then(|builder| text(builder.pypi.get())),
+        cran: written.and_then(|builder| text(builder.cran.get())),
+        python: written.and_then(|b| text(b.python.get())).unwrap_or_else(|| default::BUILDER_PYTHON.to_owned()),
+        r: written.and_then(|b| text(b.r.get())).unwrap_or_else(|| default::BUILDER_R.to_owned()),
+        readable: paths.iter().map(|path| site.path(&path.get_ref().0, path.span())).collect(),
+        uid: u32::try_from(uid).unwrap_or(u32::MAX),
+        timeout: written.and_then(|b| Some(b.timeout.get()?.0)).unwrap_or(default::BUILDER_TIMEOUT),
+        memory_max: written
+            .and_then(|builder| Some(builder.memory_max.get()?.0))
+            .unwrap_or(default::BUILDER_MEMORY_MAX.bytes()),
+        disk_max: written
+            .and_then(|builder| Some(builder.disk_max.get()?.0))
+            .unwrap_or(default::BUILDER_DISK_MAX.bytes()),
     }
 }
 

@@ -31,6 +31,7 @@ section! {
         cache: Cache = Table,
         packages: Packages = Table,
         jobs: Jobs = Table,
+        builder: Builder = Table,
         garbage: Garbage = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
@@ -111,6 +112,32 @@ section! {
         sync: Count<0, 100> = shown(default::SYNC_JOBS),
         /// Building packages from git repositories.
         build: Count<0, 100> = shown(default::BUILD_JOBS),
+    }
+
+    /// How packages are made from git repositories, in a sandbox. It needs `git`, `bwrap` (bubblewrap), and R, or Python
+    /// with its `build` package, on each node whose `jobs.build` is not 0.
+    Builder("`[builder]`") {
+        /// Between two looks into a git repository.
+        every: Wait<1000, { 30 * DAY }> = shown(default::SYNC_EVERY),
+        /// The repository that Python builds take what they require from, and nothing else. Default: the first that shows
+        /// the source.
+        pypi: PlainText = Optional("\"pypi\""),
+        /// The same for R.
+        cran: PlainText = Optional("\"cran\""),
+        /// The Python interpreter.
+        python: PlainText = shown(default::BUILDER_PYTHON),
+        /// R.
+        r: PlainText = shown(default::BUILDER_R),
+        /// What builds see of this machine, read-only, beside /usr: where those two are.
+        readable: Vec<Spanned<FilePath>> = Optional("[\"/opt/R\", \"/opt/python\"]"),
+        /// Who builds run as, where the node runs as root; else as the node.
+        uid: Count<1, { u32::MAX as u64 - 1 }> = shown(default::BUILDER_UID),
+        /// For one build.
+        timeout: Wait<1000, { DAY }> = shown(default::BUILDER_TIMEOUT),
+        /// Bytes of memory of one process of a build.
+        memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::BUILDER_MEMORY_MAX),
+        /// Bytes of files of a build, which are kept in memory.
+        disk_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::BUILDER_DISK_MAX),
     }
 
     /// Blobs that nothing refers to.

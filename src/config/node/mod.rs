@@ -38,6 +38,8 @@ pub struct Settings {
     pub packages: Packages,
     /// What is done in the background.
     pub jobs: Jobs,
+    /// How packages are made from git repositories.
+    pub builder: Builder,
     /// Blobs that nothing refers to.
     pub garbage: Garbage,
     /// The process log.
@@ -151,6 +153,31 @@ pub struct Jobs {
     pub sync: usize,
     /// Builds packages.
     pub build: usize,
+}
+
+/// How packages are made from git repositories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Builder {
+    /// Between two looks into one.
+    pub every: Duration,
+    /// Name of the repository Python builds may read; `None`: the first that shows the source.
+    pub pypi: Option<String>,
+    /// The same for R.
+    pub cran: Option<String>,
+    /// The Python interpreter.
+    pub python: String,
+    /// R.
+    pub r: String,
+    /// What builds see of this machine beside `/usr`.
+    pub readable: Vec<PathBuf>,
+    /// Who they run as where this program is root.
+    pub uid: u32,
+    /// For one build.
+    pub timeout: Duration,
+    /// Bytes of memory of one process.
+    pub memory_max: u64,
+    /// Bytes of all files.
+    pub disk_max: u64,
 }
 
 /// What becomes of blobs that nothing refers to.

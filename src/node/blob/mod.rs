@@ -21,7 +21,7 @@ use self::bucket::Bucket;
 use self::directory::Directory;
 use self::disk::Disk;
 use self::seal::Seal;
-pub use self::spool::{Spool, Spooled, Spooling};
+pub use self::spool::{Scratch, Spool, Spooled, Spooling};
 use crate::config::node::{Place, Where};
 use crate::types::{Secret, Sha256};
 

@@ -31,6 +31,26 @@ impl Drop for Own {
     }
 }
 
+/// A folder that goes when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _own: Arc<Own>,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
 /// A file that is being written.
 #[derive(Debug)]
 pub struct Spooling {
@@ -93,6 +113,16 @@ impl Spool {
     /// The folder that is our own.
     pub(super) fn folder(&self) -> &Path {
         &self.own.folder
+    }
+
+    /// A folder for whatever it takes, which goes with everything in it when dropped.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self) -> io::Result<Scratch> {
+        let path = self.own.folder.join(format!("{:032x}.scratch", dice::unique()));
+        fs::create_dir(&path)?;
+        Ok(Scratch { path, _own: Arc::clone(&self.own) })
     }
 
     /// Begins a file.

@@ -39,11 +39,6 @@ impl Log {
         Ok(Self { store, job: Arc::new(job), pending, turn: Arc::default() })
     }
 
-    /// Who wanted the job.
-    pub fn wanted_by(&self) -> &str {
-        &self.job.created_by
-    }
-
     /// Adds a line, or the lines of a text; control characters are left out.
     pub fn say(&self, text: &str) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);

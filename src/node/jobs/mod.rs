@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::log::Log;
-pub use self::schedule::{STORAGE, follow as schedule};
+pub use self::schedule::{STORAGE, follow as schedule, sync};
 use super::parts::Parts;
-use super::registry;
 use super::store::{Attendance, Claimed};
+use super::{git, registry};
 use crate::config::node::Jobs;
 use crate::telemetry::Causes;
 
@@ -31,22 +31,30 @@ const DEATHS_MAX: i64 = 3;
 pub enum Kind {
     /// Delete blobs that nothing refers to.
     Collect,
+    /// Look what is new in a git repository.
+    Sync,
+    /// Make packages of a commit.
+    Build,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Collect];
+    pub const ALL: [Self; 3] = [Self::Collect, Self::Sync, Self::Build];
 
     /// As rows have it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Collect => "collect",
+            Self::Sync => "sync",
+            Self::Build => "build",
         }
     }
 
     fn limit(self, jobs: &Jobs) -> usize {
         match self {
             Self::Collect => jobs.collect,
+            Self::Sync => jobs.sync,
+            Self::Build => jobs.build,
         }
     }
 }
@@ -54,9 +62,11 @@ impl Kind {
 /// How a job ended, in a sentence: what came of it, or why not.
 pub type Ended = Result<String, String>;
 
-async fn work(kind: Kind, parts: &Parts, log: &Log, _input: &str) -> Ended {
+async fn work(kind: Kind, parts: &Parts, log: &Log, input: &str) -> Ended {
     match kind {
         Kind::Collect => collect::collect(parts, log).await,
+        Kind::Sync => git::sync(parts, log, input).await,
+        Kind::Build => git::build(parts, log, input).await,
     }
 }
 

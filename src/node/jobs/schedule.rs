@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::Kind;
 use crate::node::parts::Parts;
-use crate::node::store::{NewJob, StoreError};
+use crate::node::store::{Deed, NewJob, Source, StoreError};
 use crate::runtime::{clock, dice};
 use crate::telemetry::Causes;
 
@@ -36,8 +36,26 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
 async fn look(parts: &Parts) -> Result<(), StoreError> {
     let collect = NewJob { kind: Kind::Collect.as_str(), subject: STORAGE, input: "{}", slot: Kind::Collect.as_str() };
     want(parts, collect, parts.settings.garbage.every).await?;
+    for source in parts.store.sources().await?.iter().filter(|source| source.kind == "git") {
+        let last = parts.store.last_wanted(Kind::Sync.as_str(), &source.name).await?;
+        if last.is_none_or(|last| last < ago(parts.settings.builder.every)) {
+            sync(parts, source, None).await?;
+        }
+    }
     parts.store.forget_jobs(ago(REMEMBERED)).await?;
     Ok(())
+}
+
+/// Lets a node look into a source's git repository; `None`: one is about to.
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn sync(parts: &Parts, source: &Source, by: Option<&Deed<'_>>) -> Result<Option<i64>, StoreError> {
+    let (input, slot) = (format!("{{\"source\": {}}}", source.id), format!("sync/{}", source.id));
+    let job = NewJob { kind: Kind::Sync.as_str(), subject: &source.name, input: &input, slot: &slot };
+    let id = parts.store.enqueue(job, by).await?;
+    parts.job_added.notify_one();
+    Ok(id)
 }
 
 /// Puts a job into the queue whose like was not wanted for so long.

@@ -37,6 +37,7 @@ pub fn router() -> Router<Parts> {
         .route("/repos/{repo}/packages/{package}/archive", post(packages::archive))
         .route("/sources", get(sources::list).post(sources::create))
         .route("/sources/{source}", delete(sources::remove))
+        .route("/sources/{source}/sync", post(sources::sync))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
         .route("/jobs", get(jobs::list).post(jobs::create))

@@ -11,30 +11,37 @@ use super::{Answer, Body, Manager, Query, read, time};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::pypi;
-use crate::node::store::{Language, Repository, Scope, Which};
+use crate::node::store::{Language, ProjectRow, Repository, Scope, Which};
 
-/// A repository with the source that packages are published to.
+/// A package, or what would be one.
 struct Place {
     repository: Arc<Repository>,
+    /// The first source of the repository that has it, else where it would be uploaded.
     source: i64,
+    /// As it is looked up.
+    normal: String,
 }
 
 impl Place {
-    async fn of(parts: &Parts, name: &str) -> Result<Self, Failure> {
-        // Another node may have made it a moment ago.
-        parts.catalog.refresh().await?;
-        let repository = parts.catalog.find(name)?;
-        let missing = || Failure::bad(format!("Repository `{name}` has no local source: nothing is published there"));
-        let source = repository.upload_source.ok_or_else(missing)?;
-        Ok(Self { repository, source })
-    }
-
-    fn normal(&self, package: &str) -> String {
-        match self.repository.language {
+    async fn of(parts: &Parts, name: &str, package: &str) -> Result<Self, Failure> {
+        let repository = found(parts, name).await?;
+        let normal = match repository.language {
             Language::Python => pypi::name::normal(package),
             Language::R => package.to_owned(),
+        };
+        for source in &repository.own_sources {
+            if parts.store.project_of(*source, &normal).await?.is_some() {
+                return Ok(Self { source: *source, repository, normal });
+            }
         }
+        Err(missing(package, name))
     }
+}
+
+async fn found(parts: &Parts, name: &str) -> Result<Arc<Repository>, Failure> {
+    // Another node may have made it a moment ago.
+    parts.catalog.refresh().await?;
+    parts.catalog.find(name)
 }
 
 fn missing(package: &str, repository: &str) -> Failure {
@@ -43,8 +50,17 @@ fn missing(package: &str, repository: &str) -> Failure {
 
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager, Path(repo): Path<String>) -> Answer {
     manager.may(Scope::Read, &repo)?;
-    let place = Place::of(&parts, &repo).await?;
-    let all = parts.store.projects_of(place.source).await?;
+    let repository = found(&parts, &repo).await?;
+    let mut all = Vec::new();
+    for source in &repository.own_sources {
+        // The first source that has a package decides.
+        for project in parts.store.projects_of(*source).await? {
+            if !all.iter().any(|known: &ProjectRow| known.name == project.name) {
+                all.push(project);
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     let told = all.into_iter().map(|project| {
         json!({
             "name": project.name,
@@ -62,8 +78,8 @@ pub(super) async fn show(
     Path((repo, package)): Path<(String, String)>,
 ) -> Answer {
     manager.may(Scope::Read, &repo)?;
-    let place = Place::of(&parts, &repo).await?;
-    let found = parts.store.project_of(place.source, &place.normal(&package)).await?;
+    let place = Place::of(&parts, &repo, &package).await?;
+    let found = parts.store.project_of(place.source, &place.normal).await?;
     let (project, files) = found.ok_or_else(|| missing(&package, &repo))?;
     let files = files.into_iter().map(|file| {
         json!({
@@ -106,12 +122,11 @@ pub(super) async fn status(
         let told = format!("`{status}` is no status: `active`, `archived`, `deprecated` or `quarantined`");
         return Err(Failure::bad(told).into());
     }
-    let place = Place::of(&parts, &repo).await?;
+    let place = Place::of(&parts, &repo, &package).await?;
     let subject = format!("{repo}/{package}");
     let detail = format!("{status} {}", reason.as_deref().unwrap_or_default());
     let deed = manager.deed("set_status", &subject, &detail);
-    let changed =
-        parts.store.set_status(place.source, &place.normal(&package), &status, reason.as_deref(), &deed).await?;
+    let changed = parts.store.set_status(place.source, &place.normal, &status, reason.as_deref(), &deed).await?;
     if !changed {
         return Err(missing(&package, &repo).into());
     }
@@ -130,8 +145,13 @@ pub(super) struct Files {
 }
 
 impl Files {
-    fn which<'a>(&'a self, place: &Place, normal_name: &'a str) -> Which<'a> {
-        Which { source: place.source, normal_name, version: self.version.as_deref(), filename: self.file.as_deref() }
+    fn which<'a>(&'a self, place: &'a Place) -> Which<'a> {
+        Which {
+            source: place.source,
+            normal_name: &place.normal,
+            version: self.version.as_deref(),
+            filename: self.file.as_deref(),
+        }
     }
 
     fn told(&self) -> String {
@@ -160,12 +180,12 @@ pub(super) async fn yank(
 ) -> Answer {
     manager.may(Scope::Publish, &repo)?;
     let files = read(body)?.0;
-    let place = Place::of(&parts, &repo).await?;
+    let place = Place::of(&parts, &repo, &package).await?;
     if place.repository.language == Language::R {
         return Err(Failure::bad("R knows no yanked packages: `archive` moves a version into the Archive").into());
     }
-    let (normal, subject, detail) = (place.normal(&package), format!("{repo}/{package}"), files.told());
-    let which = files.which(&place, &normal);
+    let (subject, detail) = (format!("{repo}/{package}"), files.told());
+    let which = files.which(&place);
     let (done, what) = if files.undo {
         (parts.store.unyank(which, &manager.deed("unyank", &subject, &detail)).await?, "unyanked")
     } else {
@@ -183,8 +203,8 @@ pub(super) async fn archive(
 ) -> Answer {
     manager.may(Scope::Publish, &repo)?;
     let files = read(body)?.0;
-    let place = Place::of(&parts, &repo).await?;
-    let (normal, subject, detail) = (place.normal(&package), format!("{repo}/{package}"), files.told());
+    let place = Place::of(&parts, &repo, &package).await?;
+    let (subject, detail) = (format!("{repo}/{package}"), files.told());
     if place.repository.language == Language::Python {
         // PEP 792: a whole project is archived.
         if files.version.is_some() || files.file.is_some() {
@@ -192,13 +212,13 @@ pub(super) async fn archive(
         }
         let status = if files.undo { "active" } else { "archived" };
         let deed = manager.deed("set_status", &subject, status);
-        if !parts.store.set_status(place.source, &normal, status, files.reason.as_deref(), &deed).await? {
+        if !parts.store.set_status(place.source, &place.normal, status, files.reason.as_deref(), &deed).await? {
             return Err(missing(&package, &repo).into());
         }
         parts.catalog.refresh().await?;
         return Ok(Json(json!({ "package": package, "done": status })));
     }
-    let which = files.which(&place, &normal);
+    let which = files.which(&place);
     let (done, what) = if files.undo {
         (parts.store.unarchive(which, &manager.deed("unarchive", &subject, &detail)).await?, "restored")
     } else {
@@ -224,8 +244,8 @@ pub(super) async fn remove(
     manager.may(Scope::Admin, &repo)?;
     let Removed { version, file } = read(asked)?.0;
     let files = Files { version, file, ..Files::default() };
-    let place = Place::of(&parts, &repo).await?;
-    let (normal, subject, detail) = (place.normal(&package), format!("{repo}/{package}"), files.told());
-    let done = parts.store.remove(files.which(&place, &normal), &manager.deed("remove", &subject, &detail)).await?;
+    let place = Place::of(&parts, &repo, &package).await?;
+    let (subject, detail) = (format!("{repo}/{package}"), files.told());
+    let done = parts.store.remove(files.which(&place), &manager.deed("remove", &subject, &detail)).await?;
     changed(&parts, done, "removed", &package, &repo).await
 }

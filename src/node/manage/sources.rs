@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::repos::language_of;
 use super::{Answer, Body, Manager, check_name, read};
 use crate::node::error::Failure;
+use crate::node::git::{self, GitSettings};
+use crate::node::jobs;
 use crate::node::parts::Parts;
 use crate::node::store::{Scope, StoreError};
 
@@ -30,13 +32,20 @@ pub(super) struct Create {
     #[serde(rename = "type")]
     language: String,
     kind: String,
-    /// `remote`: the simple repository API of another index, or a CRAN-like repository.
+    /// `remote`: the simple repository API of another index, or a CRAN-like repository. `git`: as git takes it.
     url: Option<String>,
+    /// `git`: build each commit of this branch; absent: each tag.
+    branch: Option<String>,
+    /// `git`: where the package is in the repository.
+    folder: Option<String>,
 }
 
 pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
-    let Json(Create { name, language, kind, url }) = read(body)?;
+    let Json(Create { name, language, kind, url, branch, folder }) = read(body)?;
+    if kind != "git" && (branch.is_some() || folder.is_some()) {
+        return Err(Failure::bad("Only a git source has a branch and a folder").into());
+    }
     check_name(&name, "source")?;
     let language = language_of(&language)?;
     let settings = match (kind.as_str(), url) {
@@ -44,7 +53,13 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
         ("local", Some(_)) => return Err(Failure::bad("A local source has no URL: what it has is uploaded").into()),
         ("remote", Some(url)) => json!({ "url": index_url(&url)? }),
         ("remote", None) => return Err(Failure::bad("A remote source needs the URL of another index").into()),
-        _ => return Err(Failure::bad(format!("`{kind}` is no kind of source: `local` or `remote`")).into()),
+        ("git", Some(url)) => {
+            let settings = GitSettings { url, branch, folder };
+            settings.check().map_err(Failure::bad)?;
+            json!(settings)
+        }
+        ("git", None) => return Err(Failure::bad("A git source needs the URL of a repository").into()),
+        _ => return Err(Failure::bad(format!("`{kind}` is no kind of source: `local`, `remote` or `git`")).into()),
     };
     let deed = manager.deed("create_source", &name, &kind);
     parts.store.create_source(&name, language, &kind, &settings.to_string(), &deed).await.map_err(
@@ -54,6 +69,42 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
         },
     )?;
     Ok(Json(json!({ "name": name, "type": language.as_str(), "kind": kind, "settings": settings })))
+}
+
+/// How to look.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Sync {
+    /// `git`: build again what failed.
+    retry: bool,
+}
+
+pub(super) async fn sync(
+    State(parts): State<Parts>,
+    manager: Manager,
+    Path(name): Path<String>,
+    body: Body<Sync>,
+) -> Answer {
+    manager.may_everywhere(Scope::Publish)?;
+    let Json(Sync { retry }) = read(body)?;
+    let all = parts.store.sources().await?;
+    let found = all.into_iter().find(|source| source.name == name);
+    let source = found.ok_or_else(|| Failure::not_found(format_args!("source `{name}`")))?;
+    let deed = manager.deed("sync_source", &name, &source.kind);
+    match source.kind.as_str() {
+        "git" => {
+            let again = if retry { git::retry(&parts, &source).await? } else { 0 };
+            let busy = || Failure::new(StatusCode::CONFLICT, format!("A node is about to look into source `{name}`"));
+            let id = jobs::sync(&parts, &source, Some(&deed)).await?.ok_or_else(busy)?;
+            Ok(Json(json!({ "source": name, "job": id.to_string(), "again": again })))
+        }
+        "remote" => {
+            parts.store.sync_remote(&name, &deed).await?;
+            parts.catalog.refresh().await?;
+            Ok(Json(json!({ "source": name })))
+        }
+        _ => Err(Failure::bad(format!("Source `{name}` takes uploads: there is nothing to look at")).into()),
+    }
 }
 
 pub(super) async fn remove(State(parts): State<Parts>, manager: Manager, Path(name): Path<String>) -> Answer {

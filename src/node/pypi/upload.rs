@@ -27,7 +27,7 @@ pub async fn upload(
     body: Body,
 ) -> Result<Response, Failure> {
     let target = publish::target(&parts, &repository, &fields, origin).await?;
-    if target.repository.language != Language::Python {
+    if target.language != Language::Python {
         return Err(Failure::bad(format!("Repository `{repository}` takes no Python packages")));
     }
     let form = Form::read(&fields, body, &parts.spool, parts.settings.packages.file_bytes_max).await?;

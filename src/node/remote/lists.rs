@@ -52,6 +52,7 @@ pub struct Listed<T> {
     pub files: Option<Vec<T>>,
     /// Differs where the list may differ: microseconds since 1970.
     pub stamp: i64,
+    asked_at: i64,
     fresh_until: i64,
 }
 
@@ -92,13 +93,13 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
         read: Reader<T>,
     ) -> Result<Arc<Listed<T>>, Failure> {
         let key = (remote.id, name.to_owned());
-        if let Some(listed) = self.pages.get(&key).filter(|listed| listed.fresh_until > now()) {
+        if let Some(listed) = self.pages.get(&key).filter(|listed| listed.is_fresh(remote)) {
             return Ok(listed);
         }
         let turn = name.bytes().fold(remote.id as usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let _turn = self.turns[turn % self.turns.len()].lock().await;
         let old = self.pages.get(&key);
-        if let Some(listed) = old.as_ref().filter(|listed| listed.fresh_until > now()) {
+        if let Some(listed) = old.as_ref().filter(|listed| listed.is_fresh(remote)) {
             return Ok(Arc::clone(listed));
         }
         let listed = Arc::new(self.look(parts, remote, name, old.as_deref(), question, read).await?);
@@ -122,13 +123,13 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
             (Err(_), Some(old)) => return Ok(old.for_a_while()),
             (Err(error), None) => return Err(error.into()),
         };
-        if let Some(row) = row.as_ref().filter(|row| row.fresh_until > now()) {
+        if let Some(row) = row.as_ref().filter(|row| row.fresh_until > now() && row.asked_at >= remote.synced_at) {
             return kept(parts, row, old).await;
         }
         let etag = row.as_ref().and_then(|row| row.etag.as_deref());
         match (ask(question, etag, read).await, row) {
             (Ok(Answer::Same { fresh_until }), Some(row)) => {
-                let row = RemotePage { fresh_until, ..row };
+                let row = RemotePage { fresh_until, asked_at: now(), ..row };
                 parts.store.put_remote_page(remote.id, name, &row, false).await?;
                 kept(parts, &row, old).await
             }
@@ -136,17 +137,19 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
                 let text = serde_json::to_vec(&files).map_err(io::Error::other)?;
                 let spooled = parts.spool.whole(&text)?;
                 let sha256 = Some(spooled.digest().to_string());
-                let row = RemotePage { fetched_at: now(), fresh_until, etag, sha256 };
+                let at = now();
+                let row = RemotePage { fetched_at: at, asked_at: at, fresh_until, etag, sha256 };
                 keep_and_name!(parts, &[&spooled], anew => {
                     parts.store.put_remote_page(remote.id, name, &row, anew).await
                 })
                 .await?;
-                Ok(Listed { files: Some(files), stamp: row.fetched_at, fresh_until })
+                Ok(Listed { files: Some(files), stamp: row.fetched_at, asked_at: row.asked_at, fresh_until })
             }
             (Ok(Answer::None { fresh_until }), _) => {
-                let row = RemotePage { fetched_at: now(), fresh_until, etag: None, sha256: None };
+                let at = now();
+                let row = RemotePage { fetched_at: at, asked_at: at, fresh_until, etag: None, sha256: None };
                 parts.store.put_remote_page(remote.id, name, &row, false).await?;
-                Ok(Listed { files: None, stamp: row.fetched_at, fresh_until })
+                Ok(Listed { files: None, stamp: row.fetched_at, asked_at: row.asked_at, fresh_until })
             }
             (Ok(Answer::Same { .. }), None) => Err(away(remote, "it answered 304 to who had nothing")),
             (Err(why), Some(row)) => {
@@ -212,7 +215,12 @@ enum Answer<T> {
 impl<T: Clone> Listed<T> {
     /// The same, for as long as an index is left alone.
     fn for_a_while(&self) -> Self {
-        Self { files: self.files.clone(), stamp: self.stamp, fresh_until: now() + micros(PAUSE) }
+        let (asked_at, fresh_until) = (now(), now() + micros(PAUSE));
+        Self { files: self.files.clone(), stamp: self.stamp, asked_at, fresh_until }
+    }
+
+    fn is_fresh(&self, remote: &Remote) -> bool {
+        self.fresh_until > now() && self.asked_at >= remote.synced_at
     }
 }
 
@@ -237,7 +245,7 @@ async fn kept<T: DeserializeOwned + Clone>(
             Some(serde_json::from_slice(&text).map_err(|_| away_from_row())?)
         }
     };
-    Ok(Listed { files, stamp: row.fetched_at, fresh_until: row.fresh_until })
+    Ok(Listed { files, stamp: row.fetched_at, asked_at: row.asked_at, fresh_until: row.fresh_until })
 }
 
 /// A row whose list is here; one whose list is lost is none.

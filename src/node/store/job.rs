@@ -295,6 +295,19 @@ impl Store {
         ))
     }
 
+    /// Subjects of a kind that begin so, each once.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn subjects(&self, kind: &str, beginning: &str) -> Result<Vec<String>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_scalar(
+                "SELECT DISTINCT subject FROM job WHERE kind = $1 AND SUBSTR(subject, 1, LENGTH($2)) = $2",
+            )
+            .bind(kind).bind(beginning).fetch_all(pool).await?
+        ))
+    }
+
     /// When a job with this subject was last wanted, microseconds since 1970.
     ///
     /// # Errors

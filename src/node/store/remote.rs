@@ -8,6 +8,8 @@ use super::{Store, StoreError, now, with, within};
 pub struct RemotePage {
     /// Microseconds since 1970.
     pub fetched_at: i64,
+    /// Microseconds since 1970; not before `fetched_at`.
+    pub asked_at: i64,
     /// Until then it need not be asked again.
     pub fresh_until: i64,
     /// As the index sent it.
@@ -24,7 +26,7 @@ impl Store {
     pub async fn remote_page(&self, source: i64, name: &str) -> Result<Option<RemotePage>, StoreError> {
         with!(self, pool => Ok(
             sqlx::query_as(
-                "SELECT fetched_at, fresh_until, etag, sha256 FROM remote_page WHERE source_id = $1 AND name = $2",
+                "SELECT fetched_at, asked_at, fresh_until, etag, sha256 FROM remote_page WHERE source_id = $1 AND name = $2",
             )
             .bind(source).bind(name).fetch_optional(pool).await?
         ))
@@ -44,13 +46,13 @@ impl Store {
         within!(self, tx => async {
             spare!(self, tx, &[page.sha256.as_deref(), None, None], anew);
             sqlx::query(
-                "INSERT INTO remote_page (source_id, name, fetched_at, fresh_until, etag, sha256)
-                 VALUES ($1, $2, $3, $4, $5, $6)
+                "INSERT INTO remote_page (source_id, name, fetched_at, fresh_until, etag, sha256, asked_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)
                  ON CONFLICT (source_id, name) DO UPDATE SET fetched_at = excluded.fetched_at,
-                     fresh_until = excluded.fresh_until, etag = excluded.etag, sha256 = excluded.sha256",
+                     fresh_until = excluded.fresh_until, etag = excluded.etag, sha256 = excluded.sha256, asked_at = excluded.asked_at",
             )
             .bind(source).bind(name).bind(page.fetched_at).bind(page.fresh_until).bind(page.etag.as_deref())
-            .bind(page.sha256.as_deref()).execute(&mut *tx).await?;
+            .bind(page.sha256.as_deref()).bind(page.asked_at).execute(&mut *tx).await?;
             Ok::<_, StoreError>(())
         }.await)
     }

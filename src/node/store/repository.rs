@@ -63,6 +63,8 @@ pub struct Repository {
     pub generation: i64,
     /// Where uploads go: its first local source.
     pub upload_source: Option<i64>,
+    /// Sources whose packages are kept here, local and git, in their order.
+    pub own_sources: Vec<i64>,
     /// Other indexes that are asked for what no local source has, in this order.
     pub remotes: Vec<Remote>,
 }
@@ -76,6 +78,8 @@ pub struct Remote {
     pub name: String,
     /// The simple repository API, or a CRAN-like repository; with a slash at the end.
     pub url: String,
+    /// What it said before this moment, microseconds since 1970, is asked again.
+    pub synced_at: i64,
 }
 
 /// What a repository shows: one source after the other.
@@ -97,7 +101,8 @@ impl Source {
     fn remote(&self) -> Option<Remote> {
         let settings: serde_json::Value = serde_json::from_str(&self.settings).ok()?;
         let url = settings["url"].as_str()?.to_owned();
-        Some(Remote { id: self.id, name: self.name.clone(), url })
+        let synced_at = settings["synced_at"].as_i64().unwrap_or(0);
+        Some(Remote { id: self.id, name: self.name.clone(), url, synced_at })
     }
 }
 
@@ -213,8 +218,13 @@ impl Store {
                 .map(|(_, id, name, language, kind, settings)| Source { id, name, language, kind, settings })
                 .collect();
             let upload_source = sources.iter().find(|source| source.kind == "local").map(|source| source.id);
+            let own = sources.iter().filter(|source| source.kind != "remote");
+            let own_sources = own.map(|source| source.id).collect();
             let remotes = sources.iter().filter(|source| source.kind == "remote").filter_map(Source::remote).collect();
-            Some((Repository { id, name, language, anonymous_read, generation, upload_source, remotes }, sources))
+            Some((
+                Repository { id, name, language, anonymous_read, generation, upload_source, own_sources, remotes },
+                sources,
+            ))
         });
         let mut known: Vec<Subscribed> = known.collect();
         // By bytes, whatever order the database's language has.
@@ -252,6 +262,25 @@ impl Store {
             .execute(&mut *tx).await?;
             record!(&mut *tx, by)?;
             Ok::<_, StoreError>(())
+        }.await)
+    }
+
+    /// Lets everything another index said be asked again. Whether there is such a source.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn sync_remote(&self, name: &str, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let settings: Option<String> =
+                sqlx::query_scalar("SELECT settings FROM source WHERE name = $1 AND kind = 'remote'")
+                    .bind(name).fetch_optional(&mut *tx).await?;
+            let Some(settings) = settings else { return Ok(false) };
+            let mut settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
+            settings["synced_at"] = now().into();
+            sqlx::query("UPDATE source SET settings = $2 WHERE name = $1")
+                .bind(name).bind(settings.to_string()).execute(&mut *tx).await?;
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(true)
         }.await)
     }
 

@@ -12,6 +12,7 @@ fn pages_are_known_again_by_their_etag_in_each_encoding() {
         anonymous_read: false,
         generation: 1,
         upload_source: None,
+        own_sources: Vec::new(),
         remotes: Vec::new(),
     };
     let ask = |fields: &[(http::HeaderName, &str)]| {

@@ -137,6 +137,8 @@ CREATE TABLE remote_page (
     source_id BIGINT NOT NULL REFERENCES source (id),
     name TEXT NOT NULL,
     fetched_at BIGINT NOT NULL,
+    -- When it last said so, with or without a change.
+    asked_at BIGINT NOT NULL,
     fresh_until BIGINT NOT NULL,
     etag TEXT,
     -- A blob; NULL: there is no such project.
