@@ -39,11 +39,18 @@ impl Node {
     }
 
     pub async fn start_in(name: &str, folder: Arc<Folder>, more: &str) -> Self {
-        let config = format!(
-            "role = \"node\"\nname = \"{name}\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
-             trusted = [\"127.0.0.1\"]\n{more}"
-        );
-        Self::launch(name, folder, config, more).await
+        Self::launch(name, folder, config(name, more), more).await
+    }
+
+    /// Starts it anew at the address it had, after its end.
+    pub async fn again(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "it has not ended");
+        let file = format!("{}.toml", self.name);
+        let config = self.folder.read(&file).replace("127.0.0.1:0", &self.address);
+        self.folder.remove(&format!("{}.ports", self.name));
+        let (folder, more) = (Arc::clone(&self.folder), self.more.clone());
+        let name = self.name.clone();
+        *self = Self::launch(&name, folder, config, &more).await;
     }
 
     async fn launch(name: &str, folder: Arc<Folder>, config: String, more: &str) -> Self {
@@ -77,6 +84,16 @@ impl Node {
         bowline(&all).await.ok().stdout.trim_end().to_owned()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a crash does.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+    }
+
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -84,6 +101,13 @@ impl Node {
     pub async fn exit(&mut self) -> ExitStatus {
         eventually("the node's end", async || self.child.try_wait().unwrap()).await
     }
+}
+
+fn config(name: &str, more: &str) -> String {
+    format!(
+        "role = \"node\"\nname = \"{name}\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
+         trusted = [\"127.0.0.1\"]\n{more}"
+    )
 }
 
 impl Drop for Node {
