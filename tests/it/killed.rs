@@ -15,16 +15,16 @@ use crate::matrix::{Pair, publish_r};
 use crate::packages::{FORM, form, make};
 
 /// An upload of a wheel of its own, and the request for it.
-struct Upload {
-    filename: String,
+pub struct Upload {
+    pub filename: String,
     /// Of the wheel.
     size: u64,
     head: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Upload {
-    async fn new(pair: &Pair, files: &Folder, name: &str, content: &str) -> Self {
+    pub async fn new(pair: &Pair, files: &Folder, name: &str, content: &str) -> Self {
         let [wheel, _] = make(files, name, "1.0", content).await;
         let bytes = std::fs::read(&wheel).unwrap();
         let filename = wheel.rsplit('/').next().unwrap().to_owned();
@@ -41,8 +41,14 @@ impl Upload {
         Self { filename, size: bytes.len() as u64, head, body }
     }
 
+    /// Leaves out what follows so many bytes of the body, as if there had been no more.
+    pub fn cut(&mut self, end: usize) {
+        self.head = self.head.replace(&format!("Length: {}", self.body.len()), &format!("Length: {end}"));
+        self.body.truncate(end);
+    }
+
     /// Sends the head to a node; returns when it wants the body.
-    async fn begin(&self, node: &Node) -> Client {
+    pub async fn begin(&self, node: &Node) -> Client {
         let mut client = Client::tcp(&node.address).await;
         client.send(&self.head).await;
         client.until(b"HTTP/1.1 100 Continue\r\n\r\n").await.expect("the node wants the body");
@@ -50,7 +56,7 @@ impl Upload {
     }
 
     /// Sends all of it and waits for the answer's status; `None`: the node died before it answered.
-    async fn whole(&self, node: &Node) -> Option<u16> {
+    pub async fn whole(&self, node: &Node) -> Option<u16> {
         let mut client = Client::tcp(&node.address).await;
         client.try_send(self.head.as_bytes()).await.ok()?;
         client.until(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -59,13 +65,13 @@ impl Upload {
     }
 
     /// How many rows it has.
-    fn rows(&self, pair: &Pair) -> String {
+    pub fn rows(&self, pair: &Pair) -> String {
         pair.database.sql(&format!("SELECT COUNT(*) FROM file WHERE filename = '{}'", self.filename))
     }
 }
 
 /// Sizes of the files in all spools of a node's folder, largest first, without their locks.
-fn spooled(node: &Node) -> Vec<u64> {
+pub fn spooled(node: &Node) -> Vec<u64> {
     let below = |path: std::path::PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
     let files = below(node.folder.path("data/cache/spool")).flat_map(|own| below(own.path()));
     let mut sizes: Vec<u64> = files

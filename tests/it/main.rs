@@ -18,6 +18,7 @@ mod cran;
 mod demo;
 mod drain;
 mod failing;
+mod faults;
 mod forwarding;
 mod health;
 mod http2;

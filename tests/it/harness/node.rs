@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
 
-use super::proxy::{bowline, spawn};
+use super::proxy::{bowline, spawn, spawn_by};
 use super::{Folder, eventually, get};
 
 /// Killed when dropped.
@@ -35,11 +35,17 @@ impl Node {
     /// With this configuration and nothing added to it; its one listener is named `http`, its key `node.key`.
     pub async fn start_exactly(folder: Folder, config: &str) -> Self {
         bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
-        Self::launch("node", Arc::new(folder), config.to_owned(), "").await
+        Self::launch("node", Arc::new(folder), config.to_owned(), "", None).await
+    }
+
+    /// As [`Self::start`], run by way of a shell's script that ends in `exec "$0" "$@"`.
+    pub async fn start_by(script: &str, name: &str, folder: Arc<Folder>, more: &str) -> Self {
+        bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
+        Self::launch(name, folder, config(name, more), more, Some(script)).await
     }
 
     pub async fn start_in(name: &str, folder: Arc<Folder>, more: &str) -> Self {
-        Self::launch(name, folder, config(name, more), more).await
+        Self::launch(name, folder, config(name, more), more, None).await
     }
 
     /// Starts it anew at the address it had, after its end.
@@ -50,15 +56,18 @@ impl Node {
         self.folder.remove(&format!("{}.ports", self.name));
         let (folder, more) = (Arc::clone(&self.folder), self.more.clone());
         let name = self.name.clone();
-        *self = Self::launch(&name, folder, config, &more).await;
+        *self = Self::launch(&name, folder, config, &more, None).await;
     }
 
-    async fn launch(name: &str, folder: Arc<Folder>, config: String, more: &str) -> Self {
+    async fn launch(name: &str, folder: Arc<Folder>, config: String, more: &str, script: Option<&str>) -> Self {
         let file = folder.write(&format!("{name}.toml"), config);
         let ports = folder.path(&format!("{name}.ports"));
         let (out, err) = (folder.path(&format!("{name}.out")), folder.path(&format!("{name}.err")));
         let arguments = ["node", "-c", file.to_str().unwrap(), "--ports-file", ports.to_str().unwrap()];
-        let mut child = spawn(&arguments, &out, &err);
+        let mut child = match script {
+            Some(script) => spawn_by(script, &arguments, &out, &err),
+            None => spawn(&arguments, &out, &err),
+        };
         let text = eventually("the node's ports file", async || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the node ended at once: {status}\n{}", std::fs::read_to_string(&err).unwrap());

@@ -112,7 +112,7 @@ impl Postgres {
     }
 
     /// Lets nobody write a table until the lock is dropped.
-    pub fn lock(&self, table: &str) -> Locked<'_> {
+    pub fn lock(&self, table: &str) -> Locked {
         let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep(600)");
         let child = self.client(&sql).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let held = format!(
@@ -122,7 +122,7 @@ impl Postgres {
         while pid.is_empty() {
             pid = self.sql(&held);
         }
-        Locked { cluster: self, child, pid }
+        Locked { child, release: self.client(&format!("SELECT pg_terminate_backend({pid})")) }
     }
 
     /// How many statements that begin so wait for a lock.
@@ -163,16 +163,15 @@ impl Drop for Postgres {
 }
 
 /// A table nobody can write.
-pub struct Locked<'a> {
-    cluster: &'a Postgres,
+pub struct Locked {
     child: Child,
-    pid: String,
+    release: Command,
 }
 
-impl Drop for Locked<'_> {
+impl Drop for Locked {
     fn drop(&mut self) {
-        // Nobody holds it where the server is away.
-        let _ = self.cluster.psql(&format!("SELECT pg_terminate_backend({})", self.pid));
+        // Nobody holds it any more where the server is away.
+        let _ = self.release.output();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
