@@ -46,6 +46,6 @@ bench: ## measure against nginx and HAProxy; results go to bench/runs/
 fmt: ## format the source
 	cargo fmt
 
-clean: ## remove what was built, .venv and node_modules
+clean: ## remove what was built, .venv, .venv-clients and node_modules
 	cargo clean
-	rm -rf .venv node_modules .cache
+	rm -rf .venv .venv-clients node_modules .cache

@@ -2,6 +2,8 @@
 //!
 //! twine shows the reason phrase and nothing else, so over HTTP/1 the text is the reason phrase too.
 
+use std::io::ErrorKind;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -98,10 +100,7 @@ impl From<StoreError> for Failure {
 impl From<BlobError> for Failure {
     fn from(error: BlobError) -> Self {
         match error {
-            BlobError::Unavailable(source) => {
-                tracing::warn!(error = %source, "the storage does not answer");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "The storage does not answer; try again in a moment")
-            }
+            BlobError::Unavailable(source) => unavailable("storage", &source),
             // A row names it, so it must be there: losing it is the worst there is.
             BlobError::Missing(digest) => {
                 tracing::error!(%digest, "a blob that a row names is not there");
@@ -113,8 +112,21 @@ impl From<BlobError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        BlobError::Unavailable(error).into()
+        unavailable("cache's disk", &error)
     }
+}
+
+/// 503 for what may work again later.
+fn unavailable(what: &str, source: &std::io::Error) -> Failure {
+    tracing::warn!(error = %source, "the {what} does not take or give bytes");
+    let message = match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "The server has no space left; try again when its administrator has made some"
+        }
+        ErrorKind::ReadOnlyFilesystem => "The server's storage is read-only now; try again later",
+        _ => "The storage does not answer; try again in a moment",
+    };
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 impl IntoResponse for Failure {

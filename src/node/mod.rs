@@ -19,6 +19,7 @@ pub mod publish;
 pub mod pypi;
 pub mod registry;
 pub mod remote;
+pub mod rest;
 pub mod router;
 pub mod sandbox;
 pub mod secret;

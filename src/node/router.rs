@@ -11,13 +11,22 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use super::error::Failure;
 use super::observe::observe;
 use super::parts::{Origin, Parts};
-use super::{cran, manage, publish, pypi};
+use super::{cran, manage, publish, pypi, rest};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Exposition;
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
+    // What bounds a body is in the handler, piece by piece.
+    let uploads = Router::new()
+        // twine, uv publish, poetry publish.
+        .route("/packages/{repository}/legacy/", post(pypi::upload))
+        // curl, `bowline add`.
+        .route("/packages/{repository}/upload/{filename}", put(publish::put))
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(rest::hear_out));
     Router::new()
+        .merge(uploads)
         // Load balancers and operators.
         .route("/__ping__", get(async || "pong\n"))
         .route("/metrics", get(metrics))
@@ -40,10 +49,6 @@ pub fn router(parts: Parts) -> Router {
         .route("/packages/{repository}/integrity/{project}/{version}/{filename}/provenance", get(pypi::provenance))
         .route("/packages/{repository}/pypi/{project}/json", get(pypi::project_json))
         .route("/packages/{repository}/pypi/{project}/{version}/json", get(pypi::release_json))
-        // twine, uv publish, poetry publish. What bounds the body is in the handler, piece by piece.
-        .route("/packages/{repository}/legacy/", post(pypi::upload).layer(DefaultBodyLimit::disable()))
-        // curl, `bowline add`.
-        .route("/packages/{repository}/upload/{filename}", put(publish::put).layer(DefaultBodyLimit::disable()))
         // R.
         .route("/packages/{repository}/src/contrib/{*path}", get(cran::serve::source))
         .route("/packages/{repository}/{view}/src/contrib/{*path}", get(cran::serve::source_of))

@@ -1,17 +1,22 @@
 """Makes a wheel and a source distribution of a package with one module, as small as the rules allow.
 
 usage: packages.py FOLDER NAME VERSION [CONTENT]
+
+CONTENT `noise:N`: N letters that compress to about half.
 """
 
 import base64
 import hashlib
 import io
+import random
 import sys
 import tarfile
 import zipfile
 
 folder, name, version = sys.argv[1:4]
 content = sys.argv[4] if len(sys.argv) > 4 else "1"
+if content.startswith("noise:"):
+    content = random.Random(name).randbytes(int(content[6:]) // 2).hex()
 module = name.lower().replace("-", "_").replace(".", "_")
 metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.8\nSummary: small\n"
 info = f"{module}-{version}.dist-info"

@@ -43,7 +43,7 @@ impl Repository {
 const BACKEND: &str = r#"
 import io, os, tarfile, zipfile
 import buildtool
-assert buildtool.content == "a tool", buildtool.content
+assert buildtool.CONTENT == "a tool", buildtool.CONTENT
 NAME = "frompy"
 VERSION = os.environ.get("SETUPTOOLS_SCM_PRETEND_VERSION") or open("version").read().strip()
 METADATA = f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n"

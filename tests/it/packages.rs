@@ -1,5 +1,6 @@
 //! Package repositories: what real clients publish is what real clients install, through the TLS proxy, from any node.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -107,13 +108,19 @@ pub struct Trusting(pub String);
 
 impl Trusting {
     pub async fn runs(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut all =
-            vec!["PIP_CONFIG_FILE=/dev/null".to_owned(), "UV_NO_CONFIG=1".to_owned(), "NO_PROXY=localhost".to_owned()];
+        self.runs_at(&tool(program), arguments).await
+    }
+
+    /// The program at this path.
+    pub async fn runs_at(&self, program: &Path, arguments: &[&str]) -> Output {
+        let mut all = ["PIP_CONFIG_FILE=/dev/null", "PIP_FIND_LINKS=", "UV_NO_CONFIG=1", "NO_PROXY=localhost"]
+            .map(String::from)
+            .to_vec();
         all.extend(
             ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"]
                 .map(|name| format!("{name}={}", self.0)),
         );
-        all.push(tool(program).to_str().unwrap().to_owned());
+        all.push(program.to_str().unwrap().to_owned());
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         run(&tool("env"), &all.iter().map(String::as_str).collect::<Vec<_>>(), "").await
     }
@@ -129,6 +136,16 @@ async fn imports(client: &Trusting, folder: &str) {
 
 /// An upload as a form, with these fields and a file.
 pub async fn post(node: &Node, key: &str, fields: &[(&str, &str)], file: Option<(&str, &[u8])>) -> Response {
+    let authorization = format!("Bearer {key}");
+    let head = [FORM, ("Authorization", &authorization)];
+    Client::tcp(&node.address).await.request("POST", "/packages/pypi/legacy/", &head, &form(fields, file)).await
+}
+
+/// What [`form`] makes.
+pub const FORM: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=bnd");
+
+/// The body of an upload.
+pub fn form(fields: &[(&str, &str)], file: Option<(&str, &[u8])>) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, value) in fields {
         body.extend(format!("--bnd\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
@@ -141,9 +158,7 @@ pub async fn post(node: &Node, key: &str, fields: &[(&str, &str)], file: Option<
         body.extend(b"\r\n");
     }
     body.extend(b"--bnd--\r\n");
-    let authorization = format!("Bearer {key}");
-    let head = [("Content-Type", "multipart/form-data; boundary=bnd"), ("Authorization", &authorization)];
-    Client::tcp(&node.address).await.request("POST", "/packages/pypi/legacy/", &head, &body).await
+    body
 }
 
 #[test]
@@ -359,7 +374,7 @@ fn a_day_that_is_over_is_seen_as_it_was_and_a_project_tells_all_of_itself() {
         let client = Trusting(String::from("/dev/null"));
         let told = ["-m", "pip", "install", "-q", "--no-cache-dir", "--index-url", &index, "--target", &then, "alpha"];
         client.runs("python3", &told).await.ok();
-        assert!(std::path::Path::new(&then).join("alpha-1.0.dist-info").exists());
+        assert!(Path::new(&then).join("alpha-1.0.dist-info").exists());
 
         let told: serde_json::Value =
             serde_json::from_str(&get(&node.address, "/packages/pypi/pypi/alpha/json").await.text()).unwrap();

@@ -114,9 +114,8 @@ fn in_json(project: &Project, file: &PackageFile, links: &Links<'_>) -> Value {
         out["requires-python"] = json!(needs);
     }
     if let Some(digest) = &file.metadata_sha256 {
-        // PEP 714: the new key, and the one that clients before it read.
+        // Not under its older name too: pip 22.3 to 23.0 expects no object there and fails (PEP 714).
         out["core-metadata"] = json!({ "sha256": digest });
-        out["dist-info-metadata"] = json!({ "sha256": digest });
     }
     if let Some(url) = links.provenance(project, file) {
         out["provenance"] = json!(url);

@@ -15,6 +15,7 @@ mod postgres;
 mod proxy;
 mod s3;
 mod site;
+mod strace;
 mod tests;
 pub mod tools;
 pub mod websocket;
@@ -36,6 +37,7 @@ pub use self::postgres::Postgres;
 pub use self::proxy::{Output, Proxy, bowline};
 pub use self::s3::S3;
 pub use self::site::Site;
+pub use self::strace::Strace;
 pub use self::tools::{run, script, tool};
 pub use self::websocket::{Frame, Socket};
 
@@ -57,9 +59,14 @@ pub fn within<F: Future>(seconds: u64, test: F) -> F::Output {
 
 /// Waits for something others do, up to [`PATIENCE`].
 pub async fn patiently<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
+    patiently_for(PATIENCE, what, future).await
+}
+
+/// As [`patiently`], up to this.
+pub async fn patiently_for<F: Future>(time: Duration, what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(time, future).await {
         Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+        Err(_) => panic!("waited {time:?} in vain for {what}"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
 
-use super::proxy::{bowline, spawn};
+use super::proxy::{bowline, spawn, spawn_by};
 use super::{Folder, eventually, get};
 
 /// Killed when dropped.
@@ -35,23 +35,39 @@ impl Node {
     /// With this configuration and nothing added to it; its one listener is named `http`, its key `node.key`.
     pub async fn start_exactly(folder: Folder, config: &str) -> Self {
         bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
-        Self::launch("node", Arc::new(folder), config.to_owned(), "").await
+        Self::launch("node", Arc::new(folder), config.to_owned(), "", None).await
+    }
+
+    /// As [`Self::start`], run by way of a shell's script that ends in `exec "$0" "$@"`.
+    pub async fn start_by(script: &str, name: &str, folder: Arc<Folder>, more: &str) -> Self {
+        bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
+        Self::launch(name, folder, config(name, more), more, Some(script)).await
     }
 
     pub async fn start_in(name: &str, folder: Arc<Folder>, more: &str) -> Self {
-        let config = format!(
-            "role = \"node\"\nname = \"{name}\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
-             trusted = [\"127.0.0.1\"]\n{more}"
-        );
-        Self::launch(name, folder, config, more).await
+        Self::launch(name, folder, config(name, more), more, None).await
     }
 
-    async fn launch(name: &str, folder: Arc<Folder>, config: String, more: &str) -> Self {
+    /// Starts it anew at the address it had, after its end.
+    pub async fn again(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "it has not ended");
+        let file = format!("{}.toml", self.name);
+        let config = self.folder.read(&file).replace("127.0.0.1:0", &self.address);
+        self.folder.remove(&format!("{}.ports", self.name));
+        let (folder, more) = (Arc::clone(&self.folder), self.more.clone());
+        let name = self.name.clone();
+        *self = Self::launch(&name, folder, config, &more, None).await;
+    }
+
+    async fn launch(name: &str, folder: Arc<Folder>, config: String, more: &str, script: Option<&str>) -> Self {
         let file = folder.write(&format!("{name}.toml"), config);
         let ports = folder.path(&format!("{name}.ports"));
         let (out, err) = (folder.path(&format!("{name}.out")), folder.path(&format!("{name}.err")));
         let arguments = ["node", "-c", file.to_str().unwrap(), "--ports-file", ports.to_str().unwrap()];
-        let mut child = spawn(&arguments, &out, &err);
+        let mut child = match script {
+            Some(script) => spawn_by(script, &arguments, &out, &err),
+            None => spawn(&arguments, &out, &err),
+        };
         let text = eventually("the node's ports file", async || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the node ended at once: {status}\n{}", std::fs::read_to_string(&err).unwrap());
@@ -77,6 +93,16 @@ impl Node {
         bowline(&all).await.ok().stdout.trim_end().to_owned()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a crash does.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+    }
+
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -84,6 +110,13 @@ impl Node {
     pub async fn exit(&mut self) -> ExitStatus {
         eventually("the node's end", async || self.child.try_wait().unwrap()).await
     }
+}
+
+fn config(name: &str, more: &str) -> String {
+    format!(
+        "role = \"node\"\nname = \"{name}\"\nkey_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n\
+         trusted = [\"127.0.0.1\"]\n{more}"
+    )
 }
 
 impl Drop for Node {

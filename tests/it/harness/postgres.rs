@@ -111,18 +111,44 @@ impl Postgres {
         String::from_utf8(done.stdout).unwrap().trim_end().to_owned()
     }
 
+    /// Lets nobody write a table until the lock is dropped.
+    pub fn lock(&self, table: &str) -> Locked {
+        let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep(600)");
+        let child = self.client(&sql).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = format!(
+            "SELECT pid FROM pg_locks WHERE relation = '{table}'::regclass AND mode = 'ExclusiveLock' AND granted"
+        );
+        let mut pid = String::new();
+        while pid.is_empty() {
+            pid = self.sql(&held);
+        }
+        Locked { child, release: self.client(&format!("SELECT pg_terminate_backend({pid})")) }
+    }
+
+    /// How many statements that begin so wait for a lock.
+    pub fn waiting(&self, statement: &str) -> usize {
+        let sql = format!(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '{statement}%'"
+        );
+        self.sql(&sql).parse().unwrap()
+    }
+
     fn answers(&self) -> bool {
         self.psql("SELECT 1").status.success()
     }
 
     fn psql(&self, sql: &str) -> Output {
-        Command::new(program("psql"))
+        self.client(sql).output().unwrap()
+    }
+
+    fn client(&self, sql: &str) -> Command {
+        let mut command = Command::new(program("psql"));
+        command
             .args(["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--username=bowline", "--host=127.0.0.1"])
             .args(["--port", &self.port.to_string(), "--dbname=postgres", "--command", sql])
             .env("PGCONNECT_TIMEOUT", "5")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
     }
 
     fn data(&self) -> PathBuf {
@@ -133,6 +159,21 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.down();
+    }
+}
+
+/// A table nobody can write.
+pub struct Locked {
+    child: Child,
+    release: Command,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Nobody holds it any more where the server is away.
+        let _ = self.release.output();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -64,8 +64,16 @@ pub async fn bowline(arguments: &[&str]) -> Output {
 
 /// A child of the product's binary with its output in files, not yet ready.
 pub fn spawn(arguments: &[&str], stdout: &Path, stderr: &Path) -> Child {
-    Command::new(BINARY)
-        .args(arguments)
+    start(Command::new(BINARY).args(arguments), stdout, stderr)
+}
+
+/// The same by way of a shell's script that ends in `exec "$0" "$@"`.
+pub fn spawn_by(script: &str, arguments: &[&str], stdout: &Path, stderr: &Path) -> Child {
+    start(Command::new("sh").args(["-c", script, BINARY]).args(arguments), stdout, stderr)
+}
+
+fn start(command: &mut Command, stdout: &Path, stderr: &Path) -> Child {
+    command
         .stdin(Stdio::null())
         .stdout(File::create(stdout).unwrap())
         .stderr(File::create(stderr).unwrap())

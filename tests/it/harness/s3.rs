@@ -66,6 +66,11 @@ impl S3 {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
     }
 
+    /// Answers again, what it was asked meanwhile too.
+    pub fn go_on(&self) {
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Ends it, with all it has.
     pub fn down(&mut self) {
         let _ = self.child.kill();

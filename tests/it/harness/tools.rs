@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use super::{Output, patiently};
+use super::{Output, patiently_for};
+
+/// Longest run of a program: interpreters and installers take their time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The checkout.
 pub fn top() -> &'static Path {
@@ -23,6 +27,13 @@ pub fn tool(name: &str) -> PathBuf {
     found.unwrap_or_else(|| {
         panic!("this test needs `{name}`, which is not installed: run `make test`, which installs what tests need")
     })
+}
+
+/// Of a client that has a virtual environment of its own, see `.ci/setup`.
+pub fn client(environment: &str, name: &str) -> PathBuf {
+    let path = top().join(".venv-clients").join(environment).join("bin").join(name);
+    assert!(path.is_file(), "this test needs `{}`: run `make test`, which installs what tests need", path.display());
+    path
 }
 
 /// Node.js, with what it imports.
@@ -49,7 +60,7 @@ pub async fn run(program: &Path, arguments: &[&str], input: &str) -> Output {
         // Who does not read its input closes it; then it ends in an answer of its own.
         let _ = stdin.write_all(input.as_bytes()).await;
     });
-    let output = patiently(&what, child.wait_with_output()).await.unwrap();
+    let output = patiently_for(PATIENCE, &what, child.wait_with_output()).await.unwrap();
     Output {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -1,0 +1,81 @@
+//! What a client still sends of an upload that has failed: taken and thrown away, because most read no answer before they
+//! have sent all, and show a broken connection in place of our words if we hang up.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::EXPECT;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::oneshot;
+
+/// For the next piece of it.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of it.
+const BYTES_MAX: u64 = 4 << 30;
+
+/// Hears a client out before a failure is answered.
+pub async fn hear_out(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let (give_back, mut back) = oneshot::channel();
+    // A client that asks first sends nothing unasked.
+    let is_asked_for = head.headers.contains_key(EXPECT);
+    let lent = Lent { body, was_read: !is_asked_for, give_back: Some(give_back) };
+    let response = next.run(Request::from_parts(head, Body::new(lent))).await;
+    if let (true, Ok(body)) = (response.status().as_u16() >= 400, back.try_recv()) {
+        discard(body).await;
+    }
+    response
+}
+
+async fn discard(body: Body) {
+    let mut pieces = body.into_data_stream();
+    let mut left = BYTES_MAX;
+    while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE, pieces.next()).await {
+        left = left.saturating_sub(piece.len() as u64);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// A body that comes back when its reader has had enough of it.
+struct Lent {
+    body: Body,
+    /// The client sends it, whether we want it or not.
+    was_read: bool,
+    give_back: Option<oneshot::Sender<Body>>,
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.was_read = true;
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.give_back.take().filter(|_| self.was_read) {
+            let _ = give_back.send(std::mem::take(&mut self.body));
+        }
+    }
+}

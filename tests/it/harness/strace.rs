@@ -1,0 +1,53 @@
+//! strace at a running node: ends it, holds it or fails it within the calls it makes to the system.
+
+use std::process::{Child, Command, Stdio};
+
+use super::{Folder, eventually, tool};
+
+/// Lets go of the node when dropped.
+pub struct Strace {
+    child: Child,
+    _folder: Folder,
+}
+
+impl Strace {
+    /// At each of these calls, of every thread, something is injected: `fsync:signal=KILL:when=2`. `None` where this machine
+    /// does not let one process look into another: then nothing was looked at.
+    pub async fn attach(pid: u32, calls: &str, inject: &str) -> Option<Self> {
+        let folder = Folder::new();
+        let said = std::fs::File::create(folder.path("said")).unwrap();
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(tool("strace"))
+            .args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
+            .args(["-p", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            .spawn()
+            .unwrap();
+        let is_attached = eventually("strace", async || {
+            let has_ended = child.try_wait().unwrap().is_some();
+            let said = folder.read("said");
+            if said.contains(" attached") {
+                return Some(true);
+            }
+            if has_ended {
+                assert!(said.contains("not permitted"), "{said}");
+                eprintln!("strace may not look into a node here; nothing was looked at: {said}");
+            }
+            has_ended.then_some(false)
+        })
+        .await;
+        is_attached.then_some(Self { child, _folder: folder })
+    }
+}
+
+impl Drop for Strace {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // On SIGKILL the node would be left as it is held.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,299 @@
+//! Nodes that are killed: at every step of a publish, and again and again while people install.
+//!
+//! At each step a node is held first, so that it is known where it was: by a body that does not go on, by a storage that
+//! does not answer, by a table that is locked.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::Signal;
+
+use crate::cran::r;
+use crate::harness::{Client, Folder, Node, S3, Strace, bowline, eventually, tools, within};
+use crate::matrix::{Pair, publish_r};
+use crate::packages::{FORM, form, make};
+
+/// An upload of a wheel of its own, and the request for it.
+pub struct Upload {
+    pub filename: String,
+    /// Of the wheel.
+    size: u64,
+    head: String,
+    pub body: Vec<u8>,
+}
+
+impl Upload {
+    pub async fn new(pair: &Pair, files: &Folder, name: &str, content: &str) -> Self {
+        let [wheel, _] = make(files, name, "1.0", content).await;
+        let bytes = std::fs::read(&wheel).unwrap();
+        let filename = wheel.rsplit('/').next().unwrap().to_owned();
+        let fields = [(":action", "file_upload"), ("name", name), ("version", "1.0"), ("filetype", "bdist_wheel")];
+        let body = form(&fields, Some((&filename, &bytes)));
+        let head = format!(
+            "POST /packages/pypi/legacy/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n{}: {}\r\n\
+             Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            pair.key,
+            FORM.0,
+            FORM.1,
+            body.len()
+        );
+        Self { filename, size: bytes.len() as u64, head, body }
+    }
+
+    /// Leaves out what follows so many bytes of the body, as if there had been no more.
+    pub fn cut(&mut self, end: usize) {
+        self.head = self.head.replace(&format!("Length: {}", self.body.len()), &format!("Length: {end}"));
+        self.body.truncate(end);
+    }
+
+    /// Sends the head to a node; returns when it wants the body.
+    pub async fn begin(&self, node: &Node) -> Client {
+        let mut client = Client::tcp(&node.address).await;
+        client.send(&self.head).await;
+        client.until(b"HTTP/1.1 100 Continue\r\n\r\n").await.expect("the node wants the body");
+        client
+    }
+
+    /// Sends all of it and waits for the answer's status; `None`: the node died before it answered.
+    pub async fn whole(&self, node: &Node) -> Option<u16> {
+        let mut client = Client::tcp(&node.address).await;
+        client.try_send(self.head.as_bytes()).await.ok()?;
+        client.until(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        client.try_send(&self.body).await.ok()?;
+        Some(client.try_response("POST").await?.status)
+    }
+
+    /// How many rows it has.
+    pub fn rows(&self, pair: &Pair) -> String {
+        pair.database.sql(&format!("SELECT COUNT(*) FROM file WHERE filename = '{}'", self.filename))
+    }
+}
+
+/// Sizes of the files in all spools of a node's folder, largest first, without their locks.
+pub fn spooled(node: &Node) -> Vec<u64> {
+    let below = |path: std::path::PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let files = below(node.folder.path("data/cache/spool")).flat_map(|own| below(own.path()));
+    let mut sizes: Vec<u64> = files
+        .filter(|file| file.file_name() != "lock")
+        .filter_map(|file| file.metadata().ok().map(|about| about.len()))
+        .collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes
+}
+
+/// A step of a publish, and how a node is brought there and held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    /// It has read the head.
+    Head,
+    /// It has half of the file.
+    Half,
+    /// It has the whole body, and the storage does not take it.
+    Body,
+    /// The storage has the bytes, and the table takes no row.
+    Kept,
+    /// The row is there, and nobody has read the answer.
+    Committed,
+}
+
+/// Kills a node at a step, starts it again, and checks what must be true then.
+async fn kill_at(step: Step, pair: &mut Pair, files: &Folder, s3: Option<&S3>) {
+    let name = format!("{step:?}").to_lowercase();
+    let upload = Upload::new(pair, files, &name, "noise:300000").await;
+    let rows_before = pair.check_blobs().await;
+    let lock = (step == Step::Kept).then(|| pair.database.lock("file"));
+    if let Some(s3) = s3.filter(|_| step == Step::Body) {
+        s3.hang();
+    }
+    let node = &pair.nodes[0];
+    let mut client = upload.begin(node).await;
+    match step {
+        Step::Head => {}
+        Step::Half => {
+            client.send(&upload.body[..upload.body.len() / 2]).await;
+            eventually("half of the file in the spool", async || {
+                spooled(node).first().filter(|size| (100_000..upload.size).contains(size)).copied()
+            })
+            .await;
+        }
+        Step::Body => {
+            client.send(&upload.body).await;
+            // Its core metadata is laid beside the file when all of it was found good.
+            eventually("both in the spool", async || (spooled(node).len() == 2).then_some(())).await;
+            assert_eq!(spooled(node)[0], upload.size);
+        }
+        Step::Kept => {
+            client.send(&upload.body).await;
+            eventually("the row to wait", async || (pair.database.waiting("INSERT INTO file") == 1).then_some(()))
+                .await;
+        }
+        Step::Committed => {
+            client.send(&upload.body).await;
+            eventually("the row", async || (upload.rows(pair) == "1").then_some(())).await;
+        }
+    }
+    pair.nodes[0].kill().await;
+    drop((client, lock));
+    if let Some(s3) = s3 {
+        s3.go_on();
+    }
+    pair.nodes[0].again().await;
+    assert_eq!(spooled(&pair.nodes[0]), [0; 0], "{step:?}: a start sweeps what the dead left");
+    let is_there = step == Step::Committed;
+    assert_eq!(pair.check_blobs().await, rows_before + usize::from(is_there), "{step:?}");
+    for node in &pair.nodes {
+        assert_eq!(upload.whole(node).await, Some(200), "{step:?}: what was not answered is sent again");
+    }
+    assert_eq!((upload.rows(pair).as_str(), pair.check_blobs().await), ("1", rows_before + 1), "{step:?}");
+}
+
+const PATIENT: &str = "timeout = \"20s\"\n";
+
+#[test]
+fn a_node_killed_at_any_step_of_a_publish_leaves_no_row_without_its_blob() {
+    within(120, async {
+        let mut pair = Pair::start(PATIENT).await;
+        let files = Folder::new();
+        for step in [Step::Head, Step::Half, Step::Kept, Step::Committed] {
+            kill_at(step, &mut pair, &files, None).await;
+        }
+    });
+}
+
+#[test]
+fn nor_does_one_whose_storage_is_a_bucket() {
+    within(120, async {
+        let s3 = S3::start().await;
+        let folder = Arc::new(Folder::new());
+        let secret = folder.write("s3.secret", "test\n");
+        std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
+        let mut pair = Pair::start_in(folder, &format!("{PATIENT}{}", s3.config(""))).await;
+        let files = Folder::new();
+        for step in [Step::Body, Step::Kept, Step::Committed] {
+            kill_at(step, &mut pair, &files, Some(&s3)).await;
+        }
+    });
+}
+
+/// Calls by which a node keeps an upload, and talks to the database.
+const CALLS: &[&str] = &["openat", "write", "copy_file_range", "fsync", "mkdir", "rename", "unlink", "sendto"];
+
+/// Kills a node at its first call of a kind during an upload, then at its second, and so on, until it lives to answer.
+async fn kill_at_calls(calls: &[&str], pair: &mut Pair, files: &Folder) {
+    for call in calls {
+        for n in 1..100 {
+            let upload = Upload::new(pair, files, &format!("{}{n}", call.replace('_', "")), "noise:300000").await;
+            let node = &mut pair.nodes[0];
+            let inject = format!("{call}:signal=KILL:when={n}");
+            let Some(strace) = Strace::attach(node.pid(), call, &inject).await else { return };
+            let answered = upload.whole(node).await;
+            if answered.is_some() {
+                drop(strace);
+                node.signal(Signal::KILL);
+            }
+            node.exit().await;
+            node.again().await;
+            assert_eq!(spooled(node), [0; 0], "{call} {n}: a start sweeps what the dead left");
+            pair.check_blobs().await;
+            assert_eq!(upload.whole(&pair.nodes[1]).await, Some(200), "{call} {n}");
+            assert_eq!(upload.rows(pair), "1", "{call} {n}");
+            if answered.is_some() {
+                eprintln!("killed at {} calls of {call}", n - 1);
+                assert_eq!(answered, Some(200), "{call} {n}");
+                assert!(n > 1, "no upload without {call}");
+                break;
+            }
+        }
+    }
+    let rows = pair.check_blobs().await;
+    assert!(rows > calls.len(), "{rows} rows");
+}
+
+#[test]
+fn nor_does_one_that_is_killed_within_a_call() {
+    within(120, async {
+        let mut pair = Pair::start(PATIENT).await;
+        kill_at_calls(&["fsync", "rename"], &mut pair, &Folder::new()).await;
+    });
+}
+
+#[test]
+#[ignore = "long: a death at every call of an upload"]
+fn nor_does_one_that_is_killed_within_any_call() {
+    within(900, async {
+        let mut pair = Pair::start(PATIENT).await;
+        kill_at_calls(CALLS, &mut pair, &Folder::new()).await;
+    });
+}
+
+/// Kills one node after the other, each when the proxy has judged the last one up again, while clients install all the
+/// time. No install may fail: whatever a dying node leaves without an answer, proxy or client may ask another one.
+async fn install_while_nodes_die(deaths: usize) {
+    let pair = Pair::start("").await;
+    let files = Folder::new();
+    pair.twine(&make(&files, "alpha", "1.0", "alive").await).await.ok();
+    publish_r(&pair, &files).await;
+    pair.until("/packages/pypi/simple/alpha/", "alpha-1.0.tar.gz").await;
+    let (index, cran) = (format!("{}/pypi/simple/", pair.packages()), format!("{}/cran/latest", pair.packages()));
+    let Pair { mut nodes, proxy, client, .. } = pair;
+    let is_over = AtomicBool::new(false);
+    let pip = async || {
+        let to = Folder::new();
+        let told =
+            ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-cache-dir", "--index-url", &index];
+        let python = tools::client("pip", "python");
+        let root = to.root().to_str().unwrap();
+        client.runs_at(&python, &[&told[..], &["--target", root, "alpha"]].concat()).await.ok();
+    };
+    let uv = async || {
+        let to = Folder::new();
+        let told = ["pip", "install", "-q", "--native-tls", "--no-cache", "--index-url", &index];
+        let root = to.root().to_str().unwrap();
+        client.runs("uv", &[&told[..], &["--target", root, "alpha"]].concat()).await.ok();
+    };
+    let r = async || {
+        let library = Folder::new();
+        let root = library.root().to_str().unwrap();
+        let text = format!(
+            ".libPaths('{root}'); install.packages('tinyr', repos = '{cran}', quiet = TRUE); \
+             stopifnot(require(tinyr, lib.loc = '{root}'))"
+        );
+        r(&client, &text).await.ok();
+    };
+    let die = async {
+        for n in 0..deaths {
+            let (node, key) = (&mut nodes[n % 2], format!("n{}", n % 2));
+            node.kill().await;
+            proxy.until_health(&key, "down").await;
+            node.again().await;
+            proxy.until_health(&key, "up").await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let (_, by_pip, by_uv, by_r) = tokio::join!(die, repeat(&is_over, pip), repeat(&is_over, uv), repeat(&is_over, r));
+    eprintln!("{deaths} deaths, installs by pip {by_pip}, uv {by_uv}, R {by_r}");
+    assert!(by_pip > 0 && by_uv > 0 && by_r > 0);
+}
+
+/// Does it until all is over; how often.
+async fn repeat(is_over: &AtomicBool, work: impl AsyncFn()) -> usize {
+    let mut times = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        work().await;
+        times += 1;
+    }
+    times
+}
+
+#[test]
+fn no_install_fails_while_nodes_die_one_after_the_other() {
+    within(180, install_while_nodes_die(16));
+}
+
+#[test]
+#[ignore = "long: a hundred deaths"]
+fn no_install_fails_through_a_hundred_deaths() {
+    within(1200, install_while_nodes_die(100));
+}
