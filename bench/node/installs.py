@@ -10,10 +10,11 @@ import random
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import content
-from measure import cpu_ns, free_port, wrk
-from servers import PIP, Servers, fetch
+from measure import cpu_by_thread, cpu_since, free_port, wrk
+from servers import PIP, fetch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 UV = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
@@ -32,15 +33,17 @@ def postgres(servers):
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     subprocess.run([*as_nobody, f"{programs}/initdb", "--username=bowline", "--auth=trust", "--encoding=UTF8", "--locale=C",
                     "--pgdata", data], check=True, capture_output=True, cwd="/")
-    log = open(f"{servers.run}/postgres.log", "wb")
-    servers.processes["postgres"] = subprocess.Popen(
-        [*as_nobody, f"{programs}/postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
-         "-c", "unix_socket_directories="], stdout=log, stderr=subprocess.STDOUT, cwd="/")
+    log = Path(f"{servers.run}/postgres.log")
+    with log.open("wb") as out:
+        servers.processes["postgres"] = subprocess.Popen(
+            [*as_nobody, f"{programs}/postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
+             "-c", "unix_socket_directories="], stdout=out, stderr=subprocess.STDOUT, cwd="/")
+    is_ready = [f"{programs}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
     for _ in range(200):
-        if subprocess.run([f"{programs}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0:
+        if subprocess.run(is_ready, check=False).returncode == 0:
             return f"postgres://bowline@127.0.0.1:{port}/postgres"
         time.sleep(0.05)
-    raise SystemExit(f"PostgreSQL does not start\n{open(log.name, errors='replace').read()}")
+    raise SystemExit(f"PostgreSQL does not start\n{log.read_text(errors='replace')}")
 
 
 def proxy(servers, nodes):
@@ -57,7 +60,7 @@ def proxy(servers, nodes):
 
 
 def recorded(servers, mix):
-    """The requests of many commands, in an order that mixes them; what they install, and how many connections they take."""
+    """The requests of many commands in random order; what they install, and how many connections they take."""
     base = servers.urls["node-a"]
     paths, etags = {}, {}
     for project in servers.projects:
@@ -99,7 +102,7 @@ def publish(servers, stop):
 
 
 def measured(servers, seconds, connections):
-    mix = json.load(open(f"{HERE}/mix.json"))
+    mix = json.loads(Path(f"{HERE}/mix.json").read_text())
     stop = threading.Event()
     publisher = threading.Thread(target=publish, args=(servers, stop))
     try:
@@ -112,12 +115,12 @@ def measured(servers, seconds, connections):
         requests, packages, opened = recorded(servers, mix)
         script = servers.write("requests.lua", f"return {{{','.join(json.dumps(r) for r in requests)}}}\n".encode())
         url, cores = f"https://127.0.0.1:{port}/", f"0-{os.cpu_count() - 1}"
-        ask = lambda length: wrk(f"{url}", connections, length, threads=2, script=f"{HERE}/mix.lua", cores=cores, arguments=[script])
+        ask = lambda length: wrk(url, connections, length, threads=2, script=f"{HERE}/mix.lua", cores=cores, arguments=[script])
         ask(5)  # warm-up, not counted
         publisher.start()
-        before = {name: cpu_ns(process.pid) for name, process in servers.processes.items()}
+        before = {name: cpu_by_thread(process.pid) for name, process in servers.processes.items()}
         got = ask(seconds)
-        cpu = {name: (cpu_ns(servers.processes[name].pid) - before[name]) / 1e9 / got["seconds"] for name in before}
+        cpu = {name: cpu_since(servers.processes[name].pid, before[name]) / 1e9 / got["seconds"] for name in before}
     finally:
         stop.set()
         if publisher.is_alive():

@@ -20,13 +20,14 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-import content  # noqa: E402
-import installs  # noqa: E402
-from measure import cpu_ns, wrk  # noqa: E402
-from servers import JSON, PEERS, PIP, Servers, fetch  # noqa: E402
+import content
+import installs
+from measure import cpu_by_thread, cpu_since, wrk
+from servers import JSON, PEERS, PIP, Servers, fetch
 
 BASES = ["nginx", "devpi"]
 UPLOADERS = ["devpi", "pypiserver", "bowline"]
@@ -110,7 +111,8 @@ def uploading(servers, name, seconds, tag):
         thread.start()
     for thread in threads:
         thread.join()
-    return dict(n=sum(counts), seconds=time.time() - began, bytes=0, p50_ms=None, p99_ms=None, errors=" ".join(errors[:1]))
+    return {"n": sum(counts), "seconds": time.time() - began, "bytes": 0, "p50_ms": None, "p99_ms": None,
+            "errors": " ".join(errors[:1])}
 
 
 def check(case, url, fields):
@@ -137,13 +139,13 @@ def measured(servers, peers, rounds, seconds, cases):
                 if case == UPLOAD and name not in UPLOADERS or case != UPLOAD and (case, name) not in asked:
                     continue
                 pid = servers.processes[name].pid
-                before = cpu_ns(pid)
+                before = cpu_by_thread(pid)
                 if case == UPLOAD:
                     got = uploading(servers, name, seconds, f"{r}.{int(time.time())}")
                 else:
                     url, connections, fields = asked[case, name]
                     got = wrk(url, connections, seconds, *fields)
-                cpu = cpu_ns(pid) - before
+                cpu = cpu_since(pid, before)
                 row = dict(round=r, case=case, server=name, cpu_us=cpu / 1e3 / max(got["n"], 1),
                            rps=got["n"] / got["seconds"], busy=cpu / 1e9 / got["seconds"], **got)
                 rows.append(row)
@@ -156,38 +158,40 @@ def figure(value):
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
+def ratio(mine, base, key):
+    """Median over rounds of one server's figure against another's in the same round."""
+    shared = [mine[r][key] / base[r][key] for r in mine if base.get(r, {}).get(key)]
+    return statistics.median(shared) if shared else None
+
+
+def cell(of, name, key, bases):
+    mine = of[name]
+    if not mine:
+        return "–"
+    text = figure(statistics.median(row[key] for row in mine.values()))
+    ratios = [(base, ratio(mine, of.get(base, {}), key)) for base in bases] if name == "bowline" else []
+    told = ", ".join(f"{figure(value)} × {base}" for base, value in ratios if value)
+    return f"{text} ({told})" if told else text
+
+
 def summary(rows, peers):
     lines = ["| work | figure | " + " | ".join(peers) + " |", "|---|---|" + "---|" * len(peers)]
     for case in dict.fromkeys(r["case"] for r in rows):
         of = {name: {r["round"]: r for r in rows if r["case"] == case and r["server"] == name} for name in peers}
-        rates, costs = [], []
-        for name in peers:
-            mine = of[name]
-            if not mine:
-                rates.append("–")
-                costs.append("–")
-                continue
-            middle = lambda key: statistics.median(r[key] for r in mine.values())
-            against = lambda base, key: statistics.median(
-                mine[r][key] / of[base][r][key] for r in mine if of[base].get(r, {}).get(key))
-            ratios = [f"{figure(against(base, 'rps'))} × {base}" for base in BASES if of.get(base) and base != name]
-            rates.append(f"{figure(middle('rps'))}" + (f" ({', '.join(ratios)})" if ratios and name == "bowline" else ""))
-            ratios = [f"{figure(against(base, 'cpu_us'))} × {base}" for base in BASES[:1] if of.get(base) and base != name]
-            costs.append(f"{figure(middle('cpu_us'))}" + (f" ({', '.join(ratios)})" if ratios and name == "bowline" else ""))
-        lines.append(f"| {case} | requests/s | " + " | ".join(rates) + " |")
-        lines.append("| | CPU µs each | " + " | ".join(costs) + " |")
+        lines.append(f"| {case} | requests/s | " + " | ".join(cell(of, name, "rps", BASES) for name in peers) + " |")
+        lines.append("| | CPU µs each | " + " | ".join(cell(of, name, "cpu_us", BASES) for name in peers) + " |")
     return "\n".join(lines) + "\n"
 
 
 def versions(bowline, venv):
     def first(*command):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         return (done.stdout or done.stderr).splitlines()[0]
 
     listed = json.loads(subprocess.run([f"{venv}/bin/pip", "list", "--format", "json", "--disable-pip-version-check"],
-                                       capture_output=True, text=True).stdout)
+                                       capture_output=True, text=True, check=True).stdout)
     named = ("devpi-server", "pypiserver", "proxpi", "gunicorn", "waitress")
-    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {"bowline": first(bowline, "--version"), "nginx": first("nginx", "-v"),
             **{p["name"]: p["version"] for p in listed if p["name"] in named},
             "kernel": platform.release(), "cpu": cpu.group(1) if cpu else "?", "cores": os.cpu_count()}
@@ -234,9 +238,10 @@ def main():
     print("\n" + text)
     if a.out:
         os.makedirs(a.out, exist_ok=True)
+        raw = {"versions": versions(a.bowline, a.venv), "command": " ".join(["bench/node/run.py", *sys.argv[1:]]),
+               "date": time.strftime("%Y-%m-%d"), "rates": rows, "installs": told}
         with open(f"{a.out}/raw.json", "w") as f:
-            json.dump(dict(versions=versions(a.bowline, a.venv), command=" ".join(["bench/node/run.py"] + sys.argv[1:]),
-                           date=time.strftime("%Y-%m-%d"), rates=rows, installs=told), f, indent=1)
+            json.dump(raw, f, indent=1)
             f.write("\n")
         with open(f"{a.out}/table.md", "w") as f:
             f.write(text)

@@ -11,11 +11,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-import content  # noqa: E402
-from measure import free_port  # noqa: E402
+import content
+from measure import free_port
 
 PEERS = ["nginx", "devpi", "pypiserver", "proxpi", "bowline"]
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -49,16 +50,17 @@ class Servers:
         return path
 
     def fill(self, template, name=None, **values):
-        text = open(f"{HERE}/peers/{template}").read()
+        text = Path(f"{HERE}/peers/{template}").read_text()
         values = dict(values, RUN=self.run, NGINX=self.nginx)
         text = re.sub(r"@([A-Z_]+)@", lambda m: str(values[m.group(1)]), text)
         return self.write(name or template, text.encode())
 
     def start(self, name, command, ready, core="0", **environment):
-        log = open(f"{self.run}/{name}.log", "wb")
+        log = Path(f"{self.run}/{name}.log")
         pinned = ["taskset", "-c", core] if core else []
-        self.processes[name] = subprocess.Popen(
-            pinned + command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        with log.open("wb") as out:
+            self.processes[name] = subprocess.Popen(
+                pinned + command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         began = time.time()
         while time.time() - began < 60:
             try:
@@ -68,7 +70,7 @@ class Servers:
                 return
             except OSError:
                 time.sleep(0.05)
-        raise SystemExit(f"{name} does not answer\n{open(log.name, errors='replace').read()[-3000:]}")
+        raise SystemExit(f"{name} does not answer\n{log.read_text(errors='replace')[-3000:]}")
 
     def stop(self):
         for process in reversed(self.processes.values()):
@@ -88,7 +90,7 @@ class Servers:
         self.urls["nginx"] = f"http://127.0.0.1:{self.nginx}"
 
     def command(self, config, *arguments):
-        done = subprocess.run([self.bowline, *arguments, "-c", config], capture_output=True, text=True)
+        done = subprocess.run([self.bowline, *arguments, "-c", config], capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"bowline {' '.join(arguments)}: {done.stderr}")
         return done.stdout.strip()
@@ -162,7 +164,7 @@ class Servers:
     def render(self):
         """nginx serves what Bowline rendered: the same bytes."""
         base = f"{self.urls['bowline']}/packages/pypi/simple"
-        for project, wheels in self.projects.items():
+        for project in self.projects:
             for ending, accept in (("json", JSON), ("html", "text/html")):
                 self.write(f"www/simple/{project}/index.{ending}", fetch(f"{base}/{project}/", Accept=accept)[1])
                 packed = fetch(f"{base}/{project}/", Accept=accept, Accept_Encoding="gzip")[1]

@@ -31,8 +31,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Debug)]
 pub struct By(pub Arc<str>);
 
-/// Around every route: watches its requests to their end, and lets none through to a node that cannot go on. A service of
-/// its own, because what axum makes of a function allocates several times per request.
+/// Around every route: watches its requests to their end, and lets none through to a node that cannot go on.
+///
+/// A service of its own, because what axum makes of a function allocates several times per request.
 #[derive(Clone)]
 pub struct Observe(pub Parts);
 
