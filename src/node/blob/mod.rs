@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use moka::sync::Cache;
+use tokio::sync::Semaphore;
 
 use self::bucket::Bucket;
 use self::directory::Directory;
@@ -54,6 +55,7 @@ pub struct Blobs {
     known: Cache<Sha256, Stored>,
     /// Small blobs that are asked for often, plain.
     hot: Cache<Sha256, Bytes>,
+    warming: Arc<Semaphore>,
     buffers: Buffers,
 }
 
@@ -103,10 +105,12 @@ pub enum BlobError {
 
 /// How many blobs' sizes are remembered.
 const KNOWN_MAX: u64 = 200_000;
-/// Blobs up to this size are held in memory: core metadata, and most packages.
-const HOT_BLOB_MAX: u64 = 2 << 20;
+/// Blobs up to this size are held in memory: core metadata, and most packages. A slow client keeps as much from being freed.
+const HOT_BLOB_MAX: u64 = 512 << 10;
 /// Bytes of all of them.
 const HOT_MAX: u64 = 128 << 20;
+/// How many are brought into memory at a time; who comes then gets a stream.
+const WARMING_MAX: usize = 32;
 
 impl Blobs {
     /// Opens a place, making what is missing of it.
@@ -131,8 +135,20 @@ impl Blobs {
         let redirects = matches!(&place.at, Where::S3(settings) if settings.redirect) && !place.encrypt;
         let known = Cache::new(KNOWN_MAX);
         let weigh = |_: &Sha256, bytes: &Bytes| u32::try_from(bytes.len() + 256).unwrap_or(u32::MAX);
+        let warming = Arc::new(Semaphore::new(WARMING_MAX));
         let hot = Cache::builder().weigher(weigh).max_capacity(HOT_MAX).build();
-        Ok(Self { at, seal: Seal::new(key), seals: place.encrypt, redirects, spool, disk, known, hot, buffers })
+        Ok(Self {
+            at,
+            seal: Seal::new(key),
+            seals: place.encrypt,
+            redirects,
+            spool,
+            disk,
+            known,
+            hot,
+            warming,
+            buffers,
+        })
     }
 
     /// Keeps what was spooled; afterwards it is on stable storage under its digest. Idempotent.
@@ -231,9 +247,9 @@ impl Blobs {
             return Ok(slice(&whole));
         }
         let size = self.size(digest).await?;
-        if size > HOT_BLOB_MAX {
+        let Some(_place) = (size <= HOT_BLOB_MAX).then(|| self.warming.try_acquire().ok()).flatten() else {
             return self.read(digest, range).await.map(Content::Stream);
-        }
+        };
         let mut stream = self.read(digest, 0..size).await?;
         let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         while let Some(piece) = stream.next().await {
