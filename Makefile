@@ -3,7 +3,7 @@
 # Each task installs what it needs and this machine lacks, and says so first: see .ci/setup.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench fmt clean
+.PHONY: help demo test test-all check bench bench-node fmt clean
 
 # The debug build: a newcomer sees Bowline within minutes of a clone, while the release build optimises the whole
 # program at once and takes several times as long. Libraries are optimised either way. `make demo RELEASE=1` for speed.
@@ -12,7 +12,7 @@ BINARY := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/$(if $(RELEASE),r
 MACHINE ?= $(shell uname -m)-$(shell nproc)-cores
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: export BOWLINE_DEMO_PYTHON ?= $(CURDIR)/.venv/bin/python
 demo: ## build, and show it before real Shiny apps: R=1 for R too, ARGS="--nodes 3" for more
@@ -43,9 +43,15 @@ bench: ## measure against nginx and HAProxy; results go to bench/runs/
 	python3 bench/macro/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline \
 		--out bench/runs/$(shell date +%F)-$(MACHINE) $(ARGS)
 
+bench-node: ## measure a node against nginx, devpi, pypiserver and proxpi, and installs a day; to bench/runs/ too
+	@.ci/setup bench-node
+	cargo build --release --bin bowline
+	python3 bench/node/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline --venv .venv-bench \
+		--out bench/runs/$(shell date +%F)-$(MACHINE)-node $(ARGS)
+
 fmt: ## format the source
 	cargo fmt
 
-clean: ## remove what was built, .venv, .venv-clients and node_modules
+clean: ## remove what was built, the .venv folders and node_modules
 	cargo clean
-	rm -rf .venv .venv-clients node_modules .cache
+	rm -rf .venv .venv-clients .venv-bench node_modules .cache

@@ -16,7 +16,6 @@ import platform
 import re
 import secrets
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,14 +25,11 @@ import urllib.error
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from measure import cpu_ns, free_port, pss_kib, sh, wrk  # noqa: E402
+
 PEERS = ["nginx", "haproxy", "bowline"]
 BASE = "nginx"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def fill(template, values):
@@ -112,62 +108,6 @@ class Bench:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def family(root):
-    pids, todo = [], [root]
-    while todo:
-        pid = todo.pop()
-        pids.append(pid)
-        for path in glob.glob(f"/proc/{pid}/task/*/children"):
-            try:
-                todo += [int(x) for x in open(path).read().split()]
-            except OSError:
-                pass
-    return pids
-
-
-def cpu_ns(root):
-    total = 0
-    for pid in family(root):
-        for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
-            try:
-                total += int(open(path).read().split()[0])
-            except OSError:
-                pass
-    return total
-
-
-def pss_kib(root):
-    read = lambda pid: int(re.search(r"^Pss:\s+(\d+)", open(f"/proc/{pid}/smaps_rollup").read(), re.M).group(1))
-    return sum(read(pid) for pid in family(root))
-
-
-def sh(command):
-    done = subprocess.run(["taskset", "-c", "1"] + command, capture_output=True, text=True, timeout=180)
-    return done.stdout + done.stderr
-
-
-def number(text):
-    m = re.match(r"([\d.]+)\s*([kKMG]?)", text)
-    return float(m.group(1)) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}[m.group(2)]
-
-
-def wrk(url, connections, seconds, *headers):
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    for header in headers:
-        command += ["-H", header]
-    out = sh(command + [url])
-    m = re.search(r"(\d+) requests in ([\d.]+)(m?)s, ([\d.]+)(\w+) read", out)
-    if not m:
-        raise RuntimeError(out)
-    size = float(m.group(4)) * {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}[m.group(5)]
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
-    p99 = float(p99.group(1)) * {"us": 1e-3, "ms": 1, "s": 1e3}[p99.group(2)] if p99 else None
-    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    broken = re.search(r"Socket errors: .*", out)
-    return dict(n=int(m.group(1)), seconds=float(m.group(2)), bytes=size, p99_ms=p99,
-                errors=" ".join(x.group(0) for x in (wrong, broken) if x))
 
 
 def h2load(url, connections, streams, seconds):

@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::blob::Blobs;
+use super::blob::{Blobs, Content};
 use super::error::Failure;
 use super::store::Repository;
 use crate::types::Sha256;
@@ -34,9 +34,9 @@ pub async fn blob(
     repository: &Repository,
     wanted: Wanted<'_>,
 ) -> Result<Response, Failure> {
-    let etag = format!("\"{digest}\"");
-    let mut response = if knows(wanted.fields, &etag) {
-        answer(StatusCode::NOT_MODIFIED, &etag, None, Body::empty())
+    let etag = &quoted(&digest.to_string());
+    let mut response = if knows(wanted.fields, etag) {
+        answer(StatusCode::NOT_MODIFIED, etag, None, Body::empty())
     } else {
         // HEAD is answered here: a signed link is for GET alone.
         if *wanted.method == Method::GET
@@ -47,17 +47,20 @@ pub async fn blob(
         let size = blobs.size(&digest).await?;
         let body = async |range| match *wanted.method {
             Method::HEAD => Ok(Body::empty()),
-            _ => blobs.read(&digest, range).await.map(Body::from_stream),
+            _ => blobs.get(&digest, range).await.map(|content| match content {
+                Content::Whole(bytes) => Body::from(bytes),
+                Content::Stream(stream) => Body::from_stream(stream),
+            }),
         };
-        match asked(wanted, &etag, size) {
-            Asked::All => answer(StatusCode::OK, &etag, Some(size), body(0..size).await?),
-            Asked::Part(first, last) => part(&etag, first, last, size, body(first..last + 1).await?),
-            Asked::Outside => outside(&etag, size),
+        match asked(wanted, etag, size) {
+            Asked::All => answer(StatusCode::OK, etag, Some(size), body(0..size).await?),
+            Asked::Part(first, last) => part(etag, first, last, size, body(first..last + 1).await?),
+            Asked::Outside => outside(etag, size),
         }
     };
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    control(head, repository, "max-age=31536000, immutable");
+    control(head, repository, ["public, max-age=31536000, immutable", "private, max-age=31536000, immutable"]);
     Ok(response)
 }
 
@@ -68,73 +71,73 @@ fn redirect(link: &str, repository: &Repository) -> Response {
     if let Ok(link) = HeaderValue::from_str(link) {
         response.headers_mut().insert(LOCATION, link);
     }
-    control(response.headers_mut(), repository, "no-store");
+    control(response.headers_mut(), repository, ["public, no-store", "private, no-store"]);
     response
 }
 
 /// An index, which changes: kept, but never used without asking. pip and uv trust max-age, and it would hide a fresh upload.
 ///
-/// `etag`: without quotation marks. `name`: further fields.
+/// `etag`: see [`quoted`].
 pub fn index(
     bytes: &Bytes,
-    etag: &str,
+    etag: &HeaderValue,
     content_type: &'static str,
     repository: &Repository,
     wanted: Wanted<'_>,
 ) -> Response {
-    let etag = format!("\"{etag}\"");
     let size = bytes.len() as u64;
     let slice = |first: u64, last: u64| {
         let range = usize::try_from(first).unwrap_or(0)..usize::try_from(last).map_or(bytes.len(), |last| last + 1);
         if *wanted.method == Method::HEAD { Body::empty() } else { Body::from(bytes.slice(range)) }
     };
-    let mut response = if knows(wanted.fields, &etag) {
-        answer(StatusCode::NOT_MODIFIED, &etag, None, Body::empty())
+    let mut response = if knows(wanted.fields, etag) {
+        answer(StatusCode::NOT_MODIFIED, etag, None, Body::empty())
     } else {
-        match asked(wanted, &etag, size) {
-            Asked::All if size == 0 => answer(StatusCode::OK, &etag, Some(0), Body::empty()),
-            Asked::All => answer(StatusCode::OK, &etag, Some(size), slice(0, size - 1)),
-            Asked::Part(first, last) => part(&etag, first, last, size, slice(first, last)),
-            Asked::Outside => outside(&etag, size),
+        match asked(wanted, etag, size) {
+            Asked::All if size == 0 => answer(StatusCode::OK, etag, Some(0), Body::empty()),
+            Asked::All => answer(StatusCode::OK, etag, Some(size), slice(0, size - 1)),
+            Asked::Part(first, last) => part(etag, first, last, size, slice(first, last)),
+            Asked::Outside => outside(etag, size),
         }
     };
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    control(head, repository, "max-age=0, must-revalidate");
+    control(head, repository, ["public, max-age=0, must-revalidate", "private, max-age=0, must-revalidate"]);
     response
 }
 
 /// Names a blob, as [`blob`] does.
 pub fn name(head: &mut HeaderMap, digest: &str) {
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{digest}\"")) {
-        head.insert(ETAG, etag);
-    }
+    head.insert(ETAG, quoted(digest));
 }
 
-fn control(head: &mut HeaderMap, repository: &Repository, how_long: &str) {
-    let visibility = if repository.anonymous_read { "public" } else { "private" };
-    if let Ok(value) = HeaderValue::from_str(&format!("{visibility}, {how_long}")) {
-        head.insert(CACHE_CONTROL, value);
-    }
+/// A strong validator, as it is sent. What makes it is hexadecimal digits and the like.
+pub fn quoted(etag: &str) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{etag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// `values`: for what anybody may see, and for what not.
+fn control(head: &mut HeaderMap, repository: &Repository, values: [&'static str; 2]) {
+    let [public, private] = values;
+    head.insert(CACHE_CONTROL, HeaderValue::from_static(if repository.anonymous_read { public } else { private }));
 }
 
 /// Whether the client has this very thing already.
-fn knows(fields: &HeaderMap, etag: &str) -> bool {
+fn knows(fields: &HeaderMap, etag: &HeaderValue) -> bool {
     let known = fields.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     // A weak comparison, as the RFC wants it here.
     known
         .flat_map(|value| value.split(','))
         .map(|known| known.trim().trim_start_matches("W/"))
-        .any(|known| known == etag || known == "*")
+        .any(|known| *etag == known || known == "*")
 }
 
-fn answer(status: StatusCode, etag: &str, length: Option<u64>, body: Body) -> Response {
+fn answer(status: StatusCode, etag: &HeaderValue, length: Option<u64>, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let head = response.headers_mut();
-    if let Ok(etag) = HeaderValue::from_str(etag) {
-        head.insert(ETAG, etag);
-    }
+    head.reserve(FIELDS);
+    head.insert(ETAG, etag.clone());
     head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(length) = length {
         head.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -142,16 +145,19 @@ fn answer(status: StatusCode, etag: &str, length: Option<u64>, body: Body) -> Re
     response
 }
 
-fn part(etag: &str, first: u64, last: u64, size: u64, body: Body) -> Response {
+fn part(etag: &HeaderValue, first: u64, last: u64, size: u64, body: Body) -> Response {
     ranged(
         answer(StatusCode::PARTIAL_CONTENT, etag, Some(last - first + 1), body),
         &format!("bytes {first}-{last}/{size}"),
     )
 }
 
-fn outside(etag: &str, size: u64) -> Response {
+fn outside(etag: &HeaderValue, size: u64) -> Response {
     ranged(answer(StatusCode::RANGE_NOT_SATISFIABLE, etag, Some(0), Body::empty()), &format!("bytes */{size}"))
 }
+
+/// Fields of most answers, the request's id and the date with them.
+const FIELDS: usize = 9;
 
 fn ranged(mut response: Response, range: &str) -> Response {
     if let Ok(range) = HeaderValue::from_str(range) {
@@ -171,10 +177,10 @@ enum Asked {
     Outside,
 }
 
-fn asked(wanted: Wanted<'_>, etag: &str, size: u64) -> Asked {
+fn asked(wanted: Wanted<'_>, etag: &HeaderValue, size: u64) -> Asked {
     let named = |name| wanted.fields.get(name).and_then(|value| value.to_str().ok());
     // A client resumes what it had of this very thing (RFC 9110 §13.1.5).
-    let may_resume = named(IF_RANGE).is_none_or(|known| known == etag);
+    let may_resume = named(IF_RANGE).is_none_or(|known| *etag == known);
     let range = named(RANGE).filter(|_| may_resume && *wanted.method == Method::GET);
     range.map_or(Asked::All, |range| parse(range, size))
 }

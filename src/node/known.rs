@@ -35,6 +35,11 @@ where
         }
     }
 
+    /// What was the answer when it was last read.
+    pub fn last(&self, key: &K) -> Option<V> {
+        self.kept.get(key).map(|(_, value)| value)
+    }
+
     /// The answer of this generation, read once. While the database is away an older one is better than none.
     ///
     /// # Errors

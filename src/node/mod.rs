@@ -149,9 +149,8 @@ pub async fn doctor(settings: &Settings) -> Result<Vec<Check>, NodeError> {
 /// [`NodeError`] when it did not start or had to stop.
 pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), NodeError> {
     let mut signals = Signals::new().map_err(system("signals cannot be received"))?;
-    let (mut parts, unfit) = Parts::open(settings, Migrate::Always).await?;
-    let access_log = AccessLog::start(&parts.settings.access_log).map_err(system("the access log cannot be opened"))?;
-    parts.access_log = Some(access_log.clone());
+    let access_log = AccessLog::start(&settings.access_log).map_err(system("the access log cannot be opened"))?;
+    let (parts, unfit) = Parts::open(settings, Migrate::Always, Some(access_log.clone())).await?;
     let metrics = Arc::clone(&parts.metrics);
     let (settings, store, catalog, auth) =
         (Arc::clone(&parts.settings), parts.store.clone(), parts.catalog.clone(), parts.auth.clone());

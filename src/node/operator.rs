@@ -32,7 +32,7 @@ impl Operator {
     /// # Errors
     /// See [`NodeError`].
     pub async fn open(settings: Settings) -> Result<Self, NodeError> {
-        let parts = Parts::open(settings, Migrate::IfEmpty).await?.0;
+        let parts = Parts::open(settings, Migrate::IfEmpty, None).await?.0;
         Ok(Self { store: parts.store.clone(), router: router::router(parts) })
     }
 

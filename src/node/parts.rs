@@ -1,6 +1,7 @@
 //! What handlers share.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
@@ -23,9 +24,20 @@ use crate::config::node::Settings;
 use crate::telemetry::access::AccessLog;
 use crate::types::Sha256;
 
-/// Everything a request may need; cheap to clone.
+/// Everything a request may need; a clone is one count more, because every request makes several.
 #[derive(Clone)]
-pub struct Parts {
+pub struct Parts(Arc<Shared>);
+
+impl Deref for Parts {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The parts.
+pub struct Shared {
     /// What the operator wants.
     pub settings: Arc<Settings>,
     /// What the nodes have in common.
@@ -94,11 +106,15 @@ pub struct Origin {
 }
 
 impl Parts {
-    /// Opens everything the settings name. With it, the sender of [`Self::fitness`].
+    /// Opens everything the settings name. With it, the sender of [`Shared::fitness`].
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub async fn open(settings: Settings, migrate: Migrate) -> Result<(Self, watch::Sender<Unfit>), NodeError> {
+    pub async fn open(
+        settings: Settings,
+        migrate: Migrate,
+        access_log: Option<AccessLog>,
+    ) -> Result<(Self, watch::Sender<Unfit>), NodeError> {
         let key = super::read_key(&settings)?;
         let store = super::open_store(&settings, migrate).await?;
         let agreed = store.agree("key_fingerprint", &key.fingerprint()).await?;
@@ -113,7 +129,7 @@ impl Parts {
         let packages = opened.map_err(system(format!("the storage {} cannot be used", place.at)))?;
         let catalog = Catalog::open(store.clone()).await?;
         let (unfit, fitness) = watch::channel(None);
-        let parts = Self {
+        let shared = Shared {
             settings: Arc::new(settings),
             key,
             auth: Auth::new(store.clone()),
@@ -126,11 +142,11 @@ impl Parts {
             trees: trees(TREES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
             metrics: Arc::new(Metrics::new()),
-            access_log: None,
+            access_log,
             job_added: Arc::default(),
             fitness,
         };
-        Ok((parts, unfit))
+        Ok((Self(Arc::new(shared)), unfit))
     }
 
     /// How the world calls us: as configured, else as this client does. Without a slash at the end.

@@ -1,15 +1,15 @@
 //! Every URL of a node in one table, grouped by who calls it.
 
 use axum::extract::DefaultBodyLimit;
-use axum::extract::{Path, Request, State};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, State};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::error::Failure;
-use super::observe::observe;
+use super::observe::Observe;
 use super::parts::{Origin, Parts};
 use super::{cran, manage, publish, pypi, rest};
 use crate::telemetry::access::AccessLog;
@@ -61,19 +61,8 @@ pub fn router(parts: Parts) -> Router {
         .route("/__api__/status", get(cran::status::status))
         .route("/packages/__api__/status", get(cran::status::status))
         .fallback(async || Failure::not_found("page at this address"))
-        .layer(middleware::from_fn_with_state(parts.clone(), only_while_fit))
-        .layer(middleware::from_fn_with_state(parts.clone(), observe))
+        .layer(Observe(parts.clone()))
         .with_state(parts)
-}
-
-/// A node that cannot go on answers nobody any more, `/__ping__` least of all.
-async fn only_while_fit(State(parts): State<Parts>, request: Request, next: Next) -> Response {
-    if parts.fitness.borrow().is_none() {
-        return next.run(request).await;
-    }
-    let mut response = Failure::leaving().into_response();
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// For who asks this node itself: what comes through a proxy comes from everywhere.

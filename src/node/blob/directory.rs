@@ -1,35 +1,29 @@
 //! Blobs as files: `sha256/ab/cd/abcd…`. The folder may be on NFS, shared by nodes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
+use super::reading::{self, Buffers};
 use super::{BlobError, Bytestream, Name, blocking};
 use crate::runtime::dice;
 use crate::types::Sha256;
 
-/// Bytes read at once, and handed on as one piece.
-const PIECE: usize = 256 * 1024;
-/// Pieces read ahead of a slow client.
-const AHEAD: usize = 2;
-
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     root: Arc<Path>,
+    buffers: Buffers,
 }
 
 impl Directory {
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, buffers: Buffers) -> io::Result<Self> {
         fs::create_dir_all(root.join(INCOMING))?;
         fs::create_dir_all(root.join(KEPT))?;
         fs::create_dir_all(root.join(MARKS))?;
-        Ok(Self { root: root.into() })
+        Ok(Self { root: root.into(), buffers })
     }
 
     fn path(&self, name: &Name) -> PathBuf {
@@ -119,33 +113,11 @@ impl Directory {
 
     pub(super) async fn read(&self, name: &Name, range: Range<u64>) -> Result<Bytestream, BlobError> {
         let (path, digest) = (self.path(name), name.digest);
-        match stream(move || File::open(&path).map(|file| (file, ())), range).await {
+        match reading::stream(move || File::open(&path).map(|file| (file, ())), range, self.buffers.clone()).await {
             Err(BlobError::Unavailable(error)) => Err(missing_or(error, digest)),
             other => other,
         }
     }
-}
-
-/// A range of a file, read ahead by a thread. What is opened beside the file is held until the last byte is read.
-pub(super) async fn stream<T: Send + 'static>(
-    open: impl FnOnce() -> io::Result<(File, T)> + Send + 'static,
-    range: Range<u64>,
-) -> Result<Bytestream, BlobError> {
-    let (start, length) = (range.start, range.end.saturating_sub(range.start));
-    let (file, held) = blocking(move || {
-        let opened = open().and_then(|(mut file, held)| {
-            file.seek(SeekFrom::Start(start))?;
-            Ok((file, held))
-        });
-        opened.map_err(BlobError::Unavailable)
-    })
-    .await?;
-    let (pieces, mut taken) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
-        pump(file, length, &pieces);
-        drop(held);
-    });
-    Ok(Box::pin(futures_util::stream::poll_fn(move |cx| taken.poll_recv(cx))))
 }
 
 /// What is in a folder; nothing where it is none.
@@ -168,28 +140,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut out = OpenOptions::new().write(true).create_new(true).open(to)?;
     io::copy(&mut File::open(from)?, &mut out)?;
     out.sync_all()
-}
-
-/// Reads until the length is reached or nobody listens any more.
-fn pump(mut file: File, length: u64, pieces: &mpsc::Sender<io::Result<Bytes>>) {
-    let mut left = length;
-    while left > 0 {
-        let mut piece = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
-        let read = file.read(&mut piece).and_then(|n| match n {
-            // A short blob with a full length would be taken for a whole one.
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            n => Ok(n),
-        });
-        let piece = read.map(|n| {
-            piece.truncate(n);
-            left -= n as u64;
-            Bytes::from(piece)
-        });
-        let is_over = piece.is_err();
-        if pieces.blocking_send(piece).is_err() || is_over {
-            return;
-        }
-    }
 }
 
 /// No copy takes so long.

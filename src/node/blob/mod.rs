@@ -4,6 +4,7 @@
 mod bucket;
 mod directory;
 mod disk;
+mod reading;
 mod seal;
 mod spool;
 
@@ -14,12 +15,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use moka::sync::Cache;
+use tokio::sync::Semaphore;
 
 use self::bucket::Bucket;
 use self::directory::Directory;
 use self::disk::Disk;
+use self::reading::Buffers;
 use self::seal::Seal;
 pub use self::spool::{Scratch, Spool, Spooled, Spooling};
 use crate::config::node::{Place, Where};
@@ -27,6 +30,14 @@ use crate::types::{Secret, Sha256};
 
 /// A stream of a blob's bytes. An error within it means that what came so far is not the whole.
 pub type Bytestream = std::pin::Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A blob, or a range of it.
+pub enum Content {
+    /// All of that, in memory.
+    Whole(Bytes),
+    /// As it is read.
+    Stream(Bytestream),
+}
 
 /// Where blobs of one class are kept.
 #[derive(Clone, Debug)]
@@ -42,6 +53,10 @@ pub struct Blobs {
     disk: Option<Disk>,
     /// How blobs that were asked for are kept.
     known: Cache<Sha256, Stored>,
+    /// Small blobs that are asked for often, plain.
+    hot: Cache<Sha256, Bytes>,
+    warming: Arc<Semaphore>,
+    buffers: Buffers,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +112,12 @@ pub enum BlobError {
 
 /// How many blobs' sizes are remembered.
 const KNOWN_MAX: u64 = 200_000;
+/// Blobs up to this size are held in memory: core metadata, and most packages. A slow client keeps as much from being freed.
+const HOT_BLOB_MAX: u64 = 512 << 10;
+/// Bytes of all of them.
+const HOT_MAX: u64 = 128 << 20;
+/// How many are brought into memory at a time; who comes then gets a stream.
+const WARMING_MAX: usize = 32;
 
 impl Blobs {
     /// Opens a place, making what is missing of it.
@@ -106,10 +127,11 @@ impl Blobs {
     /// # Errors
     /// It cannot be made or written, or does not answer.
     pub async fn open(place: &Place, key: Secret<[u8; 32]>, spool: Spool, disk_bytes: u64) -> io::Result<Self> {
+        let buffers = Buffers::default();
         let (at, disk) = match &place.at {
             Where::Directory(path) => {
-                let path = path.clone();
-                let opened = tokio::task::spawn_blocking(move || Directory::open(&path)).await;
+                let (path, buffers) = (path.clone(), buffers.clone());
+                let opened = tokio::task::spawn_blocking(move || Directory::open(&path, buffers)).await;
                 (At::Directory(opened.map_err(io::Error::other)??), None)
             }
             Where::S3(settings) => {
@@ -119,7 +141,21 @@ impl Blobs {
         };
         let redirects = matches!(&place.at, Where::S3(settings) if settings.redirect) && !place.encrypt;
         let known = Cache::new(KNOWN_MAX);
-        Ok(Self { at, seal: Seal::new(key), seals: place.encrypt, redirects, spool, disk, known })
+        let weigh = |_: &Sha256, bytes: &Bytes| u32::try_from(bytes.len() + 256).unwrap_or(u32::MAX);
+        let warming = Arc::new(Semaphore::new(WARMING_MAX));
+        let hot = Cache::builder().weigher(weigh).max_capacity(HOT_MAX).build();
+        Ok(Self {
+            at,
+            seal: Seal::new(key),
+            seals: place.encrypt,
+            redirects,
+            spool,
+            disk,
+            known,
+            hot,
+            warming,
+            buffers,
+        })
     }
 
     /// Keeps what was spooled; afterwards it is on stable storage under its digest. Idempotent.
@@ -255,6 +291,35 @@ impl Blobs {
         if stored.name.is_sealed { Ok(None) } else { bucket.signed(&stored.name).await.map(Some) }
     }
 
+    /// A range of a blob, which must lie within it; from memory where that has it.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    pub async fn get(&self, digest: &Sha256, range: Range<u64>) -> Result<Content, BlobError> {
+        let slice = |whole: &Bytes| {
+            let at = |n: u64| usize::try_from(n).map_or(whole.len(), |n| n.min(whole.len()));
+            Content::Whole(whole.slice(at(range.start)..at(range.end)))
+        };
+        if let Some(whole) = self.hot.get(digest) {
+            return Ok(slice(&whole));
+        }
+        let size = self.size(digest).await?;
+        let Some(_place) = (size <= HOT_BLOB_MAX).then(|| self.warming.try_acquire().ok()).flatten() else {
+            return self.read(digest, range).await.map(Content::Stream);
+        };
+        let mut stream = self.read(digest, 0..size).await?;
+        let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        while let Some(piece) = stream.next().await {
+            whole.extend_from_slice(&piece.map_err(BlobError::Unavailable)?);
+        }
+        if whole.len() as u64 != size {
+            return Err(BlobError::Unavailable(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let whole = Bytes::from(whole);
+        self.hot.insert(*digest, whole.clone());
+        Ok(slice(&whole))
+    }
+
     /// A range of a blob, which must lie within it.
     ///
     /// # Errors
@@ -264,7 +329,7 @@ impl Blobs {
         let read = match &self.disk {
             Some(disk) if stored.size <= disk::BLOB_MAX => {
                 let copy = disk.copy(*digest, self.plain(stored, 0..stored.plain_size())).await?;
-                directory::stream(move || copy.open().map(|file| (file, copy)), range).await
+                reading::stream(move || copy.open().map(|file| (file, copy)), range, self.buffers.clone()).await
             }
             _ => self.plain(stored, range).await,
         };

@@ -70,6 +70,27 @@ async fn what_is_kept_reads_back_whole_and_in_ranges() {
 }
 
 #[tokio::test]
+async fn small_blobs_come_from_memory_and_large_ones_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    for encrypt in [false, true] {
+        let (blobs, spool) = open(&dir.path().join(encrypt.to_string()), encrypt).await;
+        let bytes: Vec<u8> = (0..700_000_u32).map(|n| (n % 253) as u8).collect();
+        let (small, large) = (spool.whole(&bytes[..400_000]).unwrap(), spool.whole(&bytes).unwrap());
+        for spooled in [&small, &large] {
+            blobs.keep(spooled).await.unwrap();
+        }
+        for _ in 0..2 {
+            let Content::Whole(got) = blobs.get(&small.digest(), 100..300_000).await.unwrap() else {
+                panic!("it is small")
+            };
+            assert_eq!(got, bytes[100..300_000]);
+        }
+        let Content::Stream(got) = blobs.get(&large.digest(), 1..650_000).await.unwrap() else { panic!("it is large") };
+        assert_eq!(all(got).await.unwrap(), bytes[1..650_000]);
+    }
+}
+
+#[tokio::test]
 async fn a_blob_that_became_shorter_is_an_error_and_no_short_answer() {
     let dir = tempfile::tempdir().unwrap();
     let (blobs, spool) = open(dir.path(), false).await;
@@ -78,6 +99,11 @@ async fn a_blob_that_became_shorter_is_an_error_and_no_short_answer() {
     let name = spooled.digest().to_string();
     let stream = blobs.read(&spooled.digest(), 0..6000).await.unwrap();
     assert_eq!(all(stream).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{name}");
+    let path = dir.path().join("b/sha256").join(&name[..2]).join(&name[2..4]).join(&name);
+    blobs.size(&spooled.digest()).await.unwrap();
+    std::fs::write(path, [1; 4000]).unwrap();
+    let cut = blobs.get(&spooled.digest(), 0..5000).await;
+    assert!(matches!(cut.err(), Some(BlobError::Unavailable(_))), "none of it is sent");
 }
 
 #[test]

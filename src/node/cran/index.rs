@@ -6,10 +6,12 @@ use std::io::Write as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http::HeaderValue;
 use serde_json::{Map, Value};
 use sha2::Digest;
 
 use super::rds::{self, Info};
+use crate::node::download;
 use crate::types::Sha256;
 
 /// The fields of PACKAGES in their order (R's `tools:::.get_standard_repository_db_fields`). The last is of sources only.
@@ -52,14 +54,14 @@ impl Entry {
 pub struct Served {
     /// The bytes.
     pub bytes: Bytes,
-    /// Without quotation marks.
-    pub etag: String,
+    /// Of these very bytes.
+    pub etag: HeaderValue,
 }
 
 impl Served {
     fn new(bytes: Vec<u8>) -> Self {
         let digest = Sha256::new(sha2::Sha256::digest(&bytes).into()).to_string();
-        Self { bytes: bytes.into(), etag: digest[..32].to_owned() }
+        Self { bytes: bytes.into(), etag: download::quoted(&digest[..32]) }
     }
 }
 

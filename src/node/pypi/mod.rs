@@ -1,5 +1,6 @@
 //! Python packages: the simple repository API (PEP 503, 691, 700, 714), files, and the legacy upload.
 
+pub mod coding;
 pub mod file;
 pub mod form;
 pub mod metadata;

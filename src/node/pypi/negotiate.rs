@@ -22,6 +22,13 @@ impl Form {
     }
 
     fn of(media: &str) -> Option<Self> {
+        Self::known(media).or_else(|| {
+            let is_written_otherwise = media.bytes().any(|b| b.is_ascii_uppercase());
+            is_written_otherwise.then(|| Self::known(&media.to_ascii_lowercase()))?
+        })
+    }
+
+    fn known(media: &str) -> Option<Self> {
         match media {
             "application/vnd.pypi.simple.v1+json" | "application/vnd.pypi.simple.latest+json" => Some(Self::Json),
             "application/vnd.pypi.simple.v1+html" | "application/vnd.pypi.simple.latest+html" => Some(Self::Html),
@@ -43,7 +50,7 @@ pub fn form(accept: &[&str], format: Option<&str>) -> Form {
     let mut best = (Form::PlainHtml, 0);
     for range in accept.iter().flat_map(|value| value.split(',')).take(64) {
         let mut parts = range.split(';').map(str::trim);
-        let Some(form) = parts.next().map(str::to_ascii_lowercase).as_deref().and_then(Form::of) else { continue };
+        let Some(form) = parts.next().and_then(Form::of) else { continue };
         let weight =
             parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q="))).map_or(1000, thousandths);
         if weight > best.1 {

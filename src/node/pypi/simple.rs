@@ -1,19 +1,16 @@
 //! Index pages: rendered once per generation of a repository, kept compressed, answered without a query.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::{Extension, response::IntoResponse};
-use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, LOCATION, VARY};
+use http::header::{ACCEPT, CONTENT_ENCODING, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use sha2::Digest;
 
+use super::coding::{Coded, Variant};
 use super::name;
 use super::negotiate::{self, Form};
 use super::render::{self, Links};
@@ -47,10 +44,9 @@ struct Key {
 
 /// One page in one form.
 struct Page {
-    plain: Bytes,
-    gzip: Bytes,
-    /// Strong, of the plain form; the compressed one has its own.
-    etag: String,
+    coded: Coded,
+    /// Of its text.
+    digest: Sha256,
     form: Form,
 }
 
@@ -58,7 +54,7 @@ impl Pages {
     /// At most this many bytes.
     pub fn new(bytes_max: u64) -> Self {
         let weigh = |_: &Key, page: &Option<Arc<Page>>| {
-            let bytes = page.as_ref().map_or(0, |page| page.plain.len() + page.gzip.len());
+            let bytes = page.as_ref().map_or(0, |page| page.coded.weight());
             u32::try_from(bytes + PAGE_OVERHEAD).unwrap_or(u32::MAX)
         };
         Self(Known::new(bytes_max, weigh))
@@ -181,8 +177,7 @@ impl<'a> Request<'a> {
             return Ok(moved(&format!("../{normal}/")));
         }
         let base = self.parts.settings.external_url.as_ref();
-        let absolute = base.map(|base| format!("{base}/packages/{}", self.repository.name));
-        let links = Links { up: self.up, absolute: absolute.as_deref() };
+        let absolute = || base.map(|base| format!("{base}/packages/{}", self.repository.name));
         let missing =
             || Failure::not_found(format_args!("project `{project}` in repository `{}`", self.repository.name));
         let read = async || {
@@ -190,17 +185,23 @@ impl<'a> Request<'a> {
             // A name of ours stays ours, even without a file that may be shown.
             Ok(found.map(|(project, files)| match project.status.as_str() {
                 "quarantined" => String::new(),
-                _ => render::project(&project, &files, self.form, &links),
+                _ => {
+                    let absolute = absolute();
+                    let links = Links { up: self.up, absolute: absolute.as_deref() };
+                    render::project(&project, &files, self.form, &links)
+                }
             }))
         };
         if let Some(page) = self.page(Some(normal.clone()), 0, read).await? {
-            return if page.plain.is_empty() { Err(missing()) } else { Ok(page.answer(&self.repository, self.wanted)) };
+            return if page.coded.is_empty() { Err(missing()) } else { Ok(page.answer(&self.repository, self.wanted)) };
         }
         let remotes = &self.parts.remotes;
         let (_, listed) = remotes.project(self.parts, &self.repository, &normal).await?.ok_or_else(missing)?;
         let read = async || {
-            let files = listed.files.as_deref().unwrap_or_default();
-            Ok(Some(render::project(&remote_project(&normal), &remote_files(files, self.view), self.form, &links)))
+            let files = remote_files(listed.files.as_deref().unwrap_or_default(), self.view);
+            let absolute = absolute();
+            let links = Links { up: self.up, absolute: absolute.as_deref() };
+            Ok(Some(render::project(&remote_project(&normal), &files, self.form, &links)))
         };
         let page = self.page(Some(normal.clone()), listed.stamp, read).await?;
         page.map(|page| page.answer(&self.repository, self.wanted)).ok_or_else(missing)
@@ -215,11 +216,18 @@ impl<'a> Request<'a> {
     ) -> Result<Option<Arc<Page>>, Failure> {
         let Self { parts, repository, view, up, form, .. } = self;
         let key = Key { repository: repository.id, as_of: view.as_of(), depth: up.len(), project, stamp, form: *form };
+        let before = || parts.pages.0.last(&key).flatten();
         let make = async || {
             parts.metrics.indexes.increment();
-            Ok(read().await?.map(|text| Arc::new(Page::new(text, *form))))
+            let Some(text) = read().await? else { return Ok(None) };
+            let (before, form) = (before(), *form);
+            if text.len() < LARGE {
+                return Ok(Some(Page::make(text, form, before)));
+            }
+            let made = tokio::task::spawn_blocking(move || Page::make(text, form, before)).await;
+            made.map(Some).map_err(|e| StoreError::Unavailable(std::io::Error::other(e).into()))
         };
-        parts.pages.0.get(key, repository.generation, make).await
+        parts.pages.0.get(key.clone(), repository.generation, make).await
     }
 }
 
@@ -261,38 +269,29 @@ pub fn moved(to: &str) -> Response {
 }
 
 impl Page {
-    fn new(text: String, form: Form) -> Self {
-        let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::default());
-        // Writing into memory does not fail.
-        let _ = encoder.write_all(text.as_bytes());
-        let gzip = encoder.finish().unwrap_or_default().into();
-        let etag = Sha256::new(sha2::Sha256::digest(text.as_bytes()).into()).to_string();
-        Self { plain: text.into(), gzip, etag: etag[..32].to_owned(), form }
+    /// Most of a repository's generations change other pages than this: the one there was `before` goes on.
+    fn make(text: String, form: Form, before: Option<Arc<Self>>) -> Arc<Self> {
+        let digest = Sha256::new(sha2::Sha256::digest(text.as_bytes()).into());
+        if let Some(same) = before.filter(|before| before.digest == digest) {
+            return same;
+        }
+        Arc::new(Self { coded: Coded::new(text, &digest.to_string()[..32]), digest, form })
     }
 
     fn answer(&self, repository: &Repository, wanted: Wanted<'_>) -> Response {
-        let is_gzip = !self.gzip.is_empty() && accepts_gzip(wanted.fields);
-        // A strong validator names bytes, and these differ (RFC 9110 §8.8.3.3).
-        let (body, etag) =
-            if is_gzip { (&self.gzip, format!("{}-gzip", self.etag)) } else { (&self.plain, self.etag.clone()) };
-        let mut response = download::index(body, &etag, self.form.content_type(), repository, wanted);
+        let Variant { bytes, etag, coding } = self.coded.wanted(wanted.fields);
+        let mut response = download::index(bytes, etag, self.form.content_type(), repository, wanted);
         let head = response.headers_mut();
         head.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if is_gzip {
-            head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        if let Some(coding) = coding {
+            head.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
         response
     }
 }
 
-fn accepts_gzip(fields: &HeaderMap) -> bool {
-    let ranges = fields.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    ranges.flat_map(|value| value.split(',')).any(|range| {
-        let (coding, weight) = range.split_once(';').unwrap_or((range, ""));
-        coding.trim().eq_ignore_ascii_case("gzip") && !matches!(weight.trim(), "q=0" | "q=0.0")
-    })
-}
-
+/// A text from which on threads that serve do not compress it.
+const LARGE: usize = 64 * 1024;
 /// What an entry without a page weighs.
 const PAGE_OVERHEAD: usize = 256;
 #[cfg(test)]

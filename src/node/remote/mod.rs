@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use http::{HeaderValue, Method, StatusCode};
+use moka::sync::Cache;
 use sha2::Digest;
 
 use self::fetch::{Failed, Fetcher, Fetches, Progress};
@@ -34,7 +35,12 @@ pub struct Remotes {
     projects: Lists<RemoteFile>,
     trees: Lists<RemotePackage>,
     fetches: Fetches,
+    /// Digests of files that are kept here, by source and path, for as long as their index promises the same.
+    kept: Cache<(i64, String), (Promise, Sha256)>,
 }
+
+/// How many files' digests are remembered.
+const KEPT_MAX: u64 = 50_000;
 
 /// A file of another index.
 #[derive(Clone, Debug)]
@@ -73,7 +79,8 @@ impl Remotes {
             .redirect(reqwest::redirect::Policy::limited(5))
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self { client, projects: Lists::default(), trees: Lists::default(), fetches: Fetches::default() })
+        let (projects, trees) = (Lists::default(), Lists::default());
+        Ok(Self { client, projects, trees, fetches: Fetches::default(), kept: Cache::new(KEPT_MAX) })
     }
 
     /// What the first of a repository's other indexes that has a Python project says of it.
@@ -125,7 +132,7 @@ impl Remotes {
         content_type: &'static str,
         wanted: Wanted<'_>,
     ) -> Result<Response, Failure> {
-        if let Some(digest) = here(parts, &file).await? {
+        if let Some(digest) = self.here(parts, &file).await? {
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
         let key = Sha256::new(sha2::Sha256::digest(format!("{}:{}", file.remote.id, file.path)).into());
@@ -141,7 +148,8 @@ impl Remotes {
         };
         if wanted.fields.contains_key(RANGE) {
             fetch.end().await.map_err(failed)?;
-            let digest = here(parts, &file).await?.ok_or_else(|| away(&file.remote, "what was fetched is gone"))?;
+            let digest =
+                self.here(parts, &file).await?.ok_or_else(|| away(&file.remote, "what was fetched is gone"))?;
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
         let size = fetch.size().await.map_err(failed)?;
@@ -209,20 +217,33 @@ impl Remotes {
     }
 }
 
-/// The blob of a file that is kept here.
-async fn here(parts: &Parts, file: &RemoteBlob) -> Result<Option<Sha256>, Failure> {
-    let digest = match &file.promise {
-        Promise::Sha256(digest) => Some(*digest),
-        Promise::Md5(_) | Promise::Nothing => {
-            let row = parts.store.remote_file(file.remote.id, &file.path).await?;
-            row.and_then(|sha256| sha256.parse().ok())
+impl Remotes {
+    /// The blob of a file that is kept here.
+    async fn here(&self, parts: &Parts, file: &RemoteBlob) -> Result<Option<Sha256>, Failure> {
+        let digest = match &file.promise {
+            Promise::Sha256(digest) => Some(*digest),
+            Promise::Md5(_) | Promise::Nothing => {
+                let key = (file.remote.id, file.path.clone());
+                let known = self.kept.get(&key).filter(|(promise, _)| *promise == file.promise);
+                match known {
+                    Some((_, digest)) => Some(digest),
+                    None => {
+                        let row = parts.store.remote_file(file.remote.id, &file.path).await?;
+                        let digest: Option<Sha256> = row.and_then(|sha256| sha256.parse().ok());
+                        digest.inspect(|digest| self.kept.insert(key, (file.promise.clone(), *digest)))
+                    }
+                }
+            }
+        };
+        let Some(digest) = digest else { return Ok(None) };
+        match parts.packages.size(&digest).await {
+            Ok(_) => Ok(Some(digest)),
+            Err(BlobError::Missing(_)) => {
+                self.kept.invalidate(&(file.remote.id, file.path.clone()));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
-    };
-    let Some(digest) = digest else { return Ok(None) };
-    match parts.packages.size(&digest).await {
-        Ok(_) => Ok(Some(digest)),
-        Err(BlobError::Missing(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 
