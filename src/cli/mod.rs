@@ -39,7 +39,7 @@ enum Command {
     /// What a demo runs its programs by: they die with it
     #[command(hide = true)]
     DemoChild(demo::child::Args),
-    /// Everything on this machine in one command: two Shiny backends behind a TLS proxy
+    /// Everything on this machine in one command: package repositories and Shiny apps behind a TLS proxy
     Demo(demo::Args),
     /// Run a load balancer
     Proxy(proxy::Args),
