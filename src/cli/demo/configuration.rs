@@ -179,9 +179,11 @@ mod tests {
     #[test]
     fn the_proxy_can_read_what_the_readme_leads_to() {
         let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-        let (_, after) = readme.split_once("```toml\n").unwrap();
-        let (_folder, settings) = read(after.split_once("```").unwrap().0);
+        // The file of the beginning, and what later goes into it for packages.
+        let blocks = readme.split("```toml\n").skip(1).take(2).map(|after| after.split_once("```").unwrap().0);
+        let (_folder, settings) = read(&blocks.collect::<String>());
         assert_eq!(settings.live.pools[0].backends.len(), 2);
+        assert!(&*settings.live.pools[1].name == "packages" && settings.live.pools[1].affinity.is_none());
         assert_eq!(settings.live.listeners[1].redirect_to_https, Some(443));
     }
 }
