@@ -41,11 +41,11 @@ pub(super) async fn http(port: u16, path: &str) -> io::Result<Answer> {
     bounded(async { get(connect(port).await?, &format!("127.0.0.1:{port}"), path).await }).await
 }
 
-/// `GET /` of a port on 127.0.0.1 by https, under the given name, trusting `ca` (PEM) alone.
+/// `GET` of a path on a port of 127.0.0.1 by https, under the given name, trusting `ca` (PEM) alone.
 ///
 /// # Errors
 /// When nobody with a certificate of this authority answers there within 10 s.
-pub(super) async fn https(port: u16, name: &str, ca: &Path) -> io::Result<Answer> {
+pub(super) async fn https(port: u16, name: &str, path: &str, ca: &Path) -> io::Result<Answer> {
     let mut roots = rustls::RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(ca).map_err(io::Error::other)?;
     roots.add(certificate).map_err(io::Error::other)?;
@@ -55,7 +55,7 @@ pub(super) async fn https(port: u16, name: &str, ca: &Path) -> io::Result<Answer
     let server_name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
     bounded(async {
         let stream = TlsConnector::from(Arc::new(config)).connect(server_name, connect(port).await?).await?;
-        get(stream, &format!("{name}:{port}"), "/").await
+        get(stream, &format!("{name}:{port}"), path).await
     })
     .await
 }

@@ -20,7 +20,7 @@ use super::configuration::{self, Front, Member};
 use super::folder::{Folder, FolderError};
 use super::ports::{self, NoneFree, Ports};
 use super::publish::{self, PublishError};
-use super::report::{Database, PROXY, Proxy, Report};
+use super::report::{Database, PACKAGES, PROXY, Proxy, Report};
 use super::repositories::{self, PrepareError};
 use super::supervise::{Launcher, Program, Running};
 use crate::node::secret::ClusterKey;
@@ -228,11 +228,12 @@ async fn start_proxy(
             if !listens(&folder.join("ports.json"), pid) {
                 return Err("it does not listen yet".to_owned());
             }
-            for (app, _) in pools {
-                let answer = ask::https(https_port, shiny::host(*app), &folder.join("ca.pem")).await;
-                let answer = answer.map_err(|error| format!("{}: {error}", app.name()))?;
+            let pages = pools.iter().map(|(app, _)| (app.name(), shiny::host(*app), "/"));
+            for (what, host, path) in pages.chain([(PACKAGES, "127.0.0.1", "/packages/pypi/simple/")]) {
+                let answer = ask::https(https_port, host, path, &folder.join("ca.pem")).await;
+                let answer = answer.map_err(|error| format!("{what}: {error}"))?;
                 if answer.status != 200 {
-                    return Err(format!("{}: status {}", app.name(), answer.status));
+                    return Err(format!("{what}: status {}", answer.status));
                 }
             }
             Ok(())
