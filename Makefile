@@ -15,7 +15,7 @@ help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: export BOWLINE_DEMO_PYTHON ?= $(CURDIR)/.venv/bin/python
-demo: ## build, and show it before real Shiny apps: R=1 for R too, ARGS="--nodes 3" for more
+demo: ## build, and show packages and real Shiny apps: R=1 for R too, ARGS="--nodes 3" for more
 	@.ci/setup demo $(if $(filter 1,$(R)),R=1)
 	cargo build $(BUILD) --bin bowline
 	@exec $(BINARY) demo $(ARGS)

@@ -49,7 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("html5gum", &["node"]),
     ("object_store", &["node"]),
     ("sqlx", &["node"]),
-    ("zip", &["node"]),
+    ("zip", &["cli", "node"]),
     ("toml", &["config"]),
     ("notify", &["runtime"]),
     ("tokio::signal", &["runtime"]),

@@ -43,7 +43,7 @@ enum Command {
     /// What programs in a sandbox reach the one index by
     #[command(hide = true)]
     SandboxRelay(sandbox_relay::Args),
-    /// Everything on this machine in one command: two Shiny backends behind a TLS proxy
+    /// Everything on this machine in one command: package repositories and Shiny apps behind a TLS proxy
     Demo(demo::Args),
     /// Run a load balancer
     Proxy(proxy::Args),

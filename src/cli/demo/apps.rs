@@ -47,6 +47,14 @@ impl App {
         }
     }
 
+    /// What names of its processes begin with.
+    pub(super) fn short_name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::R => "r",
+        }
+    }
+
     /// What the file is called.
     pub(super) fn file_name(self) -> &'static str {
         match self {

@@ -33,19 +33,19 @@ impl Answer {
     }
 }
 
-/// `GET /` of a port on 127.0.0.1.
+/// `GET` of a path on a port of 127.0.0.1.
 ///
 /// # Errors
 /// When nobody answers HTTP there within 10 s.
-pub(super) async fn http(port: u16) -> io::Result<Answer> {
-    bounded(async { get(connect(port).await?, &format!("127.0.0.1:{port}")).await }).await
+pub(super) async fn http(port: u16, path: &str) -> io::Result<Answer> {
+    bounded(async { get(connect(port).await?, &format!("127.0.0.1:{port}"), path).await }).await
 }
 
-/// `GET /` of a port on 127.0.0.1 by https, under the given name, trusting `ca` (PEM) alone.
+/// `GET` of a path on a port of 127.0.0.1 by https, under the given name, trusting `ca` (PEM) alone.
 ///
 /// # Errors
 /// When nobody with a certificate of this authority answers there within 10 s.
-pub(super) async fn https(port: u16, name: &str, ca: &Path) -> io::Result<Answer> {
+pub(super) async fn https(port: u16, name: &str, path: &str, ca: &Path) -> io::Result<Answer> {
     let mut roots = rustls::RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(ca).map_err(io::Error::other)?;
     roots.add(certificate).map_err(io::Error::other)?;
@@ -55,7 +55,7 @@ pub(super) async fn https(port: u16, name: &str, ca: &Path) -> io::Result<Answer
     let server_name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
     bounded(async {
         let stream = TlsConnector::from(Arc::new(config)).connect(server_name, connect(port).await?).await?;
-        get(stream, &format!("{name}:{port}")).await
+        get(stream, &format!("{name}:{port}"), path).await
     })
     .await
 }
@@ -68,8 +68,8 @@ async fn connect(port: u16) -> io::Result<TcpStream> {
     TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
 }
 
-async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> io::Result<Answer> {
-    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n");
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str, path: &str) -> io::Result<Answer> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut bytes = Vec::new();
@@ -109,26 +109,26 @@ mod tests {
     #[tokio::test]
     async fn status_and_text_are_found() {
         let port = origin("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<meta content=\"x\">").await;
-        let answer = http(port).await.unwrap();
+        let answer = http(port, "/").await.unwrap();
         assert_eq!(answer.status, 200);
         assert!(answer.has("content=\"x\"") && !answer.has("content=\"y\""));
     }
 
     #[tokio::test]
     async fn a_reason_is_not_needed() {
-        assert_eq!(http(origin("HTTP/1.1 503\r\n\r\n").await).await.unwrap().status, 503);
+        assert_eq!(http(origin("HTTP/1.1 503\r\n\r\n").await, "/").await.unwrap().status, 503);
     }
 
     #[tokio::test]
     async fn what_is_not_http_is_an_error() {
         for says in ["", "SSH-2.0-OpenSSH\r\n", "HTTP/1.1 abc\r\n"] {
-            assert!(http(origin(says).await).await.is_err(), "{says:?}");
+            assert!(http(origin(says).await, "/").await.is_err(), "{says:?}");
         }
     }
 
     #[tokio::test]
     async fn nobody_there_is_an_error() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        assert!(http(port).await.is_err());
+        assert!(http(port, "/").await.is_err());
     }
 }

@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Gid, Pid, Signal, Uid, getppid, set_parent_process_death_signal};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// What to become, and whose child this is.
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,12 @@ pub struct Args {
     /// The process this one must not outlive.
     #[arg(long, value_name = "PID")]
     parent: i32,
+    /// End by SIGQUIT with the parent, not by SIGKILL: for who has children of its own.
+    #[arg(long)]
+    gently: bool,
+    /// Give up being root.
+    #[arg(long)]
+    as_nobody: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -22,17 +29,33 @@ pub struct Args {
 
 /// Returns only if the command could not be started: 127, as a shell does.
 pub fn run(args: Args) -> ExitCode {
-    let Args { parent, command } = args;
-    let error = transform(parent, &command);
+    let Args { parent, gently, as_nobody, command } = args;
+    let signal = if gently { Signal::QUIT } else { Signal::KILL };
+    let error = match if as_nobody { become_nobody() } else { Ok(()) } {
+        Ok(()) => transform(parent, signal, &command),
+        Err(error) => error.into(),
+    };
     let name = command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
     eprintln!("bowline demo: cannot start `{name}`: {error}");
     ExitCode::from(127)
 }
 
+/// The user nobody and their group, by the number they have everywhere.
+pub(super) const NOBODY: u32 = 65534;
+
+/// Before the wish to die with the parent, which the kernel forgets when the user changes. These calls are about one
+/// thread (setuid(2), "C library/kernel differences"), and there is but one here.
+fn become_nobody() -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)
+}
+
 /// The signal is tied to the *thread* that forked us (prctl(2), `PR_SET_PDEATHSIG`); the demo forks from its main
 /// thread, which lives as long as it does. It stays set across exec.
-fn transform(parent: i32, command: &[OsString]) -> std::io::Error {
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+fn transform(parent: i32, signal: Signal, command: &[OsString]) -> std::io::Error {
+    if let Err(error) = set_parent_process_death_signal(Some(signal)) {
         return error.into();
     }
     // The parent may have died before the line above; then nobody would ever send the signal.
@@ -62,7 +85,7 @@ mod tests {
     #[ignore = "a role the other test plays, in a process of its own"]
     fn role_of_a_child() {
         if let Ok(parent) = std::env::var(ROLE) {
-            let error = transform(parent.parse().unwrap(), &["sleep".into(), "600".into()]);
+            let error = transform(parent.parse().unwrap(), Signal::KILL, &["sleep".into(), "600".into()]);
             unreachable!("could not become sleep: {error}");
         }
     }
@@ -99,7 +122,7 @@ mod tests {
     #[test]
     fn nothing_is_started_for_somebody_who_is_gone() {
         let not_my_parent = Pid::as_raw_pid(rustix::process::getpid());
-        assert!(transform(not_my_parent, &["true".into()]).to_string().contains("is gone"));
+        assert!(transform(not_my_parent, Signal::KILL, &["true".into()]).to_string().contains("is gone"));
         set_parent_process_death_signal(None).unwrap();
     }
 }

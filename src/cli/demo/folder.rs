@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! DIR/ca.pem                the authority to trust          DIR/proxy.toml    the proxy's configuration
-//! DIR/certs/demo.{crt,key}  the proxy's certificate         DIR/demo.json     what `--json` prints, kept current
-//! DIR/keys/affinity.key     seals the affinity cookie       DIR/ports.json    what the proxy listens on
-//! DIR/apps/                 the Shiny apps                  DIR/admin.sock    the proxy's admin socket
-//! DIR/logs/                 one file per process            DIR/tmp/          temporary files of all of them
+//! DIR/certs/demo.{crt,key}  the proxy's certificate         DIR/node-a.toml   a node's configuration, and so on
+//! DIR/keys/affinity.key     seals the affinity cookie       DIR/demo.json     what `--json` prints, kept current
+//! DIR/keys/node.key         the cluster's key               DIR/*ports.json   what proxy and nodes listen on
+//! DIR/keys/api.key          the API key                     DIR/admin.sock    the proxy's admin socket
+//! DIR/apps/                 the Shiny apps                  DIR/data/         packages: rows and files
+//! DIR/logs/                 one file per process            DIR/pg/           PostgreSQL, where it is wanted
+//!                                                           DIR/tmp/          temporary files of all of them
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -54,8 +57,8 @@ pub(super) enum FolderError {
 
 /// Its presence says that a demo may write here.
 const MARK: &str = ".bowline-demo";
-const FOLDERS: [&str; 5] = ["certs", "keys", "apps", "logs", "tmp"];
-/// `sun_path` has 108 bytes with the final zero (unix(7)); `/admin.sock` and some air go off.
+const FOLDERS: [&str; 6] = ["certs", "keys", "apps", "data", "logs", "tmp"];
+/// `sun_path` has 108 bytes with the final zero (unix(7)); `/admin.sock` or `/pg/.s.PGSQL.5433` go off.
 const PATH_BYTES_MAX: usize = 90;
 
 impl Folder {

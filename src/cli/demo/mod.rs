@@ -1,4 +1,4 @@
-//! `bowline demo`: a proxy before real Shiny processes on this machine, in one command.
+//! `bowline demo`: a proxy before package servers and real Shiny processes on this machine, in one command.
 //!
 //! Everything is in one folder (`folder`), everything started is ended again (`supervise`), and nothing is told to
 //! the reader before it serves.
@@ -10,8 +10,11 @@ mod certificate;
 pub mod child;
 mod configuration;
 mod folder;
+mod packages;
 mod ports;
+mod publish;
 mod report;
+mod repositories;
 mod start;
 mod supervise;
 
@@ -26,20 +29,24 @@ use tokio::sync::mpsc;
 use self::apps::{App, InterpreterError};
 use self::folder::{Folder, FolderError};
 use self::report::Report;
-use self::start::{Stage, StartError};
+use self::start::postgres::{PostgresError, Programs};
+use self::start::{Stage, StartError, Wish};
 use self::supervise::{Event, Keeper, Launcher, Pace};
 use crate::runtime::clock;
 use crate::runtime::signal::Signals;
 
-/// Start a proxy and Shiny processes behind it on this machine, until Ctrl-C.
+/// Start a proxy, package servers and Shiny processes behind it on this machine, until Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Keep everything in this folder: new, empty or from an earlier demo [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Shiny processes of each kind
+    /// Package servers, and Shiny processes of each kind
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=12))]
     nodes: u8,
+    /// Keep rows in PostgreSQL, a cluster of the demo's own, not in SQLite
+    #[arg(long)]
+    postgres: bool,
     /// Print one JSON object on one line instead of text
     #[arg(long)]
     json: bool,
@@ -56,6 +63,8 @@ enum DemoError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -63,13 +72,15 @@ enum DemoError {
 
 /// See the documentation of `bowline demo`: a process that dies alone is started again after this.
 const PACE: Pace = Pace { pause: Duration::from_secs(5), grace: Duration::from_secs(5) };
-/// News of processes that nobody has read yet; there are 25 processes at most, and reading is all the demo does.
+/// News of processes that nobody has read yet; there are 38 processes at most, and reading is all the demo does.
 const NEWS_MAX: usize = 64;
 
 /// Serves until told to stop; the code is 1 if it could not begin.
 pub fn run(args: Args) -> ExitCode {
     // Declared first and so dropped last: no process may be left when its folder goes.
     let mut place = None;
+    // Uploads and the database are dialled by the process's default provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // One thread, the main one: children are bound to the thread that starts them (see `child`).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match &runtime {
@@ -103,13 +114,15 @@ async fn demo(args: Args, place: &mut Option<Folder>) -> Result<(), DemoError> {
 
 /// Starts everything in a folder it puts into `place`; returns when all of it serves.
 async fn begin(args: &Args, place: &mut Option<Folder>) -> Result<(Stage, Report), DemoError> {
+    let postgres = if args.postgres { Some(Programs::find()?) } else { None };
     let interpreters = interpreters(args.python.clone()).await?;
     let folder = place.insert(Folder::prepare(args.dir.as_deref(), &random_name(), clock::unix())?);
-    let count = usize::from(args.nodes) * interpreters.len();
-    eprintln!("Starting {count} Shiny processes and a proxy in {} …", folder.path().display());
+    let (nodes, count) = (args.nodes, usize::from(args.nodes) * interpreters.len());
+    eprintln!("Starting {nodes} package servers, {count} Shiny processes and a proxy in {} …", folder.path().display());
     let launcher = launcher().map_err(|error| DemoError::System("cannot find my own program", error))?;
     let mut stage = Stage::new(launcher);
-    let report = start::all(&mut stage, folder, &interpreters, args.nodes).await?;
+    let wish = Wish { interpreters, count: args.nodes, postgres };
+    let report = start::all(&mut stage, folder, &wish).await?;
     folder.write("demo.json", &report.json())?;
     Ok((stage, report))
 }

@@ -1,21 +1,40 @@
-//! From nothing to everything serving: Shiny processes first, side by side, then the proxy.
+//! From nothing to everything serving: the database, Shiny processes and nodes side by side, the proxy, the packages.
+
+mod node;
+pub(super) mod postgres;
+mod shiny;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use self::postgres::{PostgresError, Programs};
 use super::apps::App;
 use super::ask;
 use super::configuration::{self, Front, Member};
 use super::folder::{Folder, FolderError};
 use super::ports::{self, NoneFree, Ports};
-use super::report::{Content, Node, PROXY, Proxy, Report};
+use super::publish::{self, PublishError};
+use super::report::{Database, PACKAGES, PROXY, Proxy, Report};
+use super::repositories::{self, PrepareError};
 use super::supervise::{Launcher, Program, Running};
+use crate::node::secret::ClusterKey;
 use crate::proxy::affinity::KeyRing;
+
+/// What is wanted.
+pub(super) struct Wish {
+    /// What runs which app.
+    pub(super) interpreters: Vec<(App, PathBuf)>,
+    /// Nodes, and processes of each app.
+    pub(super) count: u8,
+    /// Keep rows in PostgreSQL.
+    pub(super) postgres: Option<Programs>,
+}
 
 /// What was started so far; dropped, all of it is killed.
 pub(super) struct Stage {
@@ -30,6 +49,12 @@ pub(super) enum StartError {
     NoPort(#[from] NoneFree),
     #[error(transparent)]
     Folder(#[from] FolderError),
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// The process could not be made.
     #[error("cannot start {0}: {1}")]
     Spawn(String, std::io::Error),
@@ -52,8 +77,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const START_TRIES: usize = 10;
 /// Where the search for free ports begins.
 const NODE_PORT: u16 = 4001;
+const APP_PORT: u16 = 4101;
 const HTTPS_PORT: u16 = 8443;
 const ADMIN_PORT: u16 = 9443;
+/// The database, unless it is PostgreSQL.
+const SQLITE: &str = "sqlite:data/bowline.db";
 /// Of a log, to explain a failure.
 const LAST_WORDS_LINES: usize = 20;
 
@@ -69,154 +97,100 @@ impl Stage {
     }
 }
 
-/// Starts `count` processes of each app and a proxy before them.
+/// Starts what is wished for: processes of each app, nodes, and a proxy before them; publishes the packages.
 ///
 /// # Errors
 /// When one of them does not serve. Nothing is left running once `stage` is dropped.
-pub(super) async fn all(
-    stage: &mut Stage,
-    folder: &Folder,
-    interpreters: &[(App, PathBuf)],
-    count: u8,
-) -> Result<Report, StartError> {
+pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Result<Report, StartError> {
     let ports = Arc::new(Ports::default());
     let mut starting = JoinSet::new();
-    let mut letters = 'a'..='z';
-    for (app, interpreter) in interpreters {
-        for letter in letters.by_ref().take(count.into()) {
-            let name = format!("node-{letter}");
-            let node = NodePlan::new(*app, interpreter.clone(), name, folder);
-            starting.spawn(node.start(stage.launcher.clone(), ports.clone()));
+    for (app, interpreter) in &wish.interpreters {
+        for letter in ('a'..='z').take(wish.count.into()) {
+            let plan = shiny::Plan::new(*app, interpreter.clone(), format!("{}-{letter}", app.short_name()), folder);
+            starting.spawn(plan.start(stage.launcher.clone(), ports.clone()));
         }
     }
+    let (database, postgres) = start_database(stage, folder, wish, &ports).await?;
+    let api_key = prepare_nodes(folder, &database).await?;
     let mut nodes = Vec::new();
-    while let Some(started) = starting.join_next().await {
-        let started = started.map_err(|error| StartError::Spawn("a node".to_owned(), error.into()))?;
-        nodes.push(started?);
+    for letter in ('a'..='z').take(wish.count.into()) {
+        nodes.push(node::launch(&stage.launcher, folder, &node_name(letter), &database, &ports).await?);
     }
-    nodes.sort_by(|one, other| one.plan.name.cmp(&other.plan.name));
+    let mut apps = Vec::new();
+    while let Some(started) = starting.join_next().await {
+        let started = started.map_err(|error| StartError::Spawn("an app".to_owned(), error.into()))?;
+        apps.push(started?);
+    }
+    apps.sort_by(|one, other| one.plan.name.cmp(&other.plan.name));
 
-    let pools: Vec<_> = interpreters
+    let pools: Vec<_> = wish
+        .interpreters
         .iter()
         .map(|(app, _)| {
-            let members = nodes.iter().filter(|node| node.plan.app == *app);
-            (*app, members.map(|node| Member { key: node.plan.name.clone(), port: node.port }).collect())
+            let members = apps.iter().filter(|started| started.plan.app == *app);
+            (*app, members.map(|started| Member { key: started.plan.name.clone(), port: started.port }).collect())
         })
         .collect();
-    let listed = nodes.iter().map(StartedNode::listed).collect();
+    let members: Vec<_> = nodes.iter().map(|node| Member { key: node.program.name.clone(), port: node.port }).collect();
+    let listed = nodes.iter().map(node::StartedNode::listed).chain(apps.iter().map(shiny::Started::listed)).collect();
     stage.processes.extend(nodes.into_iter().map(|node| (node.program, node.running)));
+    stage.processes.extend(apps.into_iter().map(|started| (started.program, started.running)));
 
-    let proxy = start_proxy(&stage.launcher, folder, &pools, &ports).await?;
-    let report = Report {
-        url: format!("https://127.0.0.1:{}", proxy.https_port),
-        ca: folder.join("ca.pem"),
+    let proxy = start_proxy(&stage.launcher, folder, &pools, &members, &ports).await?;
+    let (url, ca) = (format!("https://127.0.0.1:{}", proxy.https_port), folder.join("ca.pem"));
+    let proxy_pid = proxy.running.id();
+    stage.processes.push((proxy.program, proxy.running));
+    let node_ports: Vec<_> = members.iter().map(|member| member.port).collect();
+    publish::all(&url, &ca, &api_key, &node_ports).await?;
+    Ok(Report {
+        pypi: format!("{url}/packages/pypi/simple/"),
+        cran: format!("{url}/packages/cran/latest"),
+        url,
+        ca,
         admin: format!("http://127.0.0.1:{}", proxy.admin_port),
         admin_socket: folder.join("admin.sock"),
         config: folder.join("proxy.toml"),
-        proxy: Proxy { pid: proxy.running.id() },
+        proxy: Proxy { pid: proxy_pid },
         nodes: listed,
-        content: pools.iter().map(|(app, _)| content(*app, proxy.https_port)).collect(),
+        content: pools.iter().map(|(app, _)| shiny::content(*app, proxy.https_port)).collect(),
+        api_key,
+        postgres,
         program: std::env::args_os()
             .next()
             .map_or_else(|| "bowline".to_owned(), |name| name.to_string_lossy().into_owned()),
-    };
-    stage.processes.push((proxy.program, proxy.running));
-    Ok(report)
+    })
 }
 
-/// The host under which an app is reached through the proxy.
-fn host(app: App) -> &'static str {
-    match app {
-        App::Python => "127.0.0.1",
-        App::R => "r.localhost",
-    }
+fn node_name(letter: char) -> String {
+    format!("node-{letter}")
 }
 
-fn content(app: App, port: u16) -> Content {
-    Content { name: app.name(), url: format!("https://{}:{port}/", host(app)) }
+/// The database's URL; with PostgreSQL what is to be told of it.
+async fn start_database(
+    stage: &mut Stage,
+    folder: &Folder,
+    wish: &Wish,
+    ports: &Ports,
+) -> Result<(String, Option<Database>), StartError> {
+    let Some(programs) = &wish.postgres else { return Ok((SQLITE.to_owned(), None)) };
+    let cluster = programs.start(&stage.launcher, folder, ports).await?;
+    let told = Database { pid: cluster.running.id(), url: cluster.url.clone() };
+    stage.processes.push((cluster.program, cluster.running));
+    Ok((cluster.url, Some(told)))
 }
 
-/// A Shiny process to be.
-struct NodePlan {
-    app: App,
-    interpreter: PathBuf,
-    name: String,
-    folder: PathBuf,
-    log: PathBuf,
-    tmp: PathBuf,
-    /// In its page, so that a stranger on the same port is not taken for it.
-    mark: String,
-}
-
-/// A Shiny process that serves.
-struct StartedNode {
-    plan: NodePlan,
-    program: Program,
-    running: Running,
-    port: u16,
-}
-
-impl StartedNode {
-    fn listed(&self) -> Node {
-        Node {
-            name: self.plan.name.clone(),
-            pid: self.running.id(),
-            url: format!("http://127.0.0.1:{}", self.port),
-            app: self.plan.app.name(),
-        }
+/// What nodes share: the cluster's key, repositories and an API key, which is also in a file for commands.
+async fn prepare_nodes(folder: &Folder, database: &str) -> Result<String, StartError> {
+    let key = folder.join("keys/node.key");
+    if !key.exists() {
+        ClusterKey::generate(&key).map_err(|error| FolderError::Io { path: key, error })?;
     }
-}
-
-impl NodePlan {
-    fn new(app: App, interpreter: PathBuf, name: String, folder: &Folder) -> Self {
-        Self {
-            app,
-            interpreter,
-            folder: folder.join("apps").join(app.name()),
-            log: folder.log(&name),
-            tmp: folder.join("tmp"),
-            mark: format!("{name}-{}", super::random_name()),
-            name,
-        }
-    }
-
-    fn program(&self, port: u16) -> Program {
-        Program {
-            name: self.name.clone(),
-            command: self.app.command(&self.interpreter, port),
-            environment: vec![
-                ("BOWLINE_NODE", self.name.clone().into()),
-                ("BOWLINE_DEMO", self.mark.clone().into()),
-                ("TMPDIR", self.tmp.clone().into()),
-            ],
-            folder: self.folder.clone(),
-            log: self.log.clone(),
-        }
-    }
-
-    async fn start(self, launcher: Launcher, ports: Arc<Ports>) -> Result<StartedNode, StartError> {
-        for _ in 0..START_TRIES {
-            let port = ports.next(NODE_PORT)?;
-            let program = self.program(port);
-            let running = start(&launcher, &program)?;
-            match serves(running, &program, || self.look(port)).await {
-                Ok(running) => return Ok(StartedNode { plan: self, program, running, port }),
-                // Somebody took the port between our look and its start.
-                Err(StartError::Ended { .. }) if !ports::is_free(port) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(StartError::Unlucky(self.name))
-    }
-
-    /// It, and not somebody else, serves on the port.
-    async fn look(&self, port: u16) -> Result<(), String> {
-        match ask::http(port).await {
-            Ok(answer) if answer.status == 200 && answer.has(&self.mark) => Ok(()),
-            Ok(answer) => Err(format!("the answer on port {port} (status {}) is not its own", answer.status)),
-            Err(error) => Err(format!("port {port}: {error}")),
-        }
-    }
+    let first = node_name('a');
+    // No port yet: nothing listens before the node is launched.
+    node::configure(folder, &first, 0, database)?;
+    let api_key = repositories::prepare(&folder.join(&format!("{first}.toml"))).await?;
+    folder.write("keys/api.key", &api_key)?;
+    Ok(api_key)
 }
 
 /// The proxy, serving.
@@ -237,6 +211,7 @@ async fn start_proxy(
     launcher: &Launcher,
     folder: &Folder,
     pools: &[(App, Vec<Member>)],
+    nodes: &[Member],
     ports: &Ports,
 ) -> Result<StartedProxy, StartError> {
     if !folder.join("keys/affinity.key").exists() {
@@ -245,7 +220,7 @@ async fn start_proxy(
     let program = proxy_program(folder).map_err(|error| StartError::Spawn(PROXY.to_owned(), error))?;
     for _ in 0..START_TRIES {
         let (https_port, admin_port) = (ports.next(HTTPS_PORT)?, ports.next(ADMIN_PORT)?);
-        let front = Front { https_port, has_ipv6: ports::has_ipv6(), admin_port, pools };
+        let front = Front { https_port, has_ipv6: ports::has_ipv6(), admin_port, pools, nodes };
         folder.write("proxy.toml", &configuration::text(&front))?;
         let running = start(launcher, &program)?;
         let pid = running.id();
@@ -253,11 +228,12 @@ async fn start_proxy(
             if !listens(&folder.join("ports.json"), pid) {
                 return Err("it does not listen yet".to_owned());
             }
-            for (app, _) in pools {
-                let answer = ask::https(https_port, host(*app), &folder.join("ca.pem")).await;
-                let answer = answer.map_err(|error| format!("{}: {error}", app.name()))?;
+            let pages = pools.iter().map(|(app, _)| (app.name(), shiny::host(*app), "/"));
+            for (what, host, path) in pages.chain([(PACKAGES, "127.0.0.1", "/packages/pypi/simple/")]) {
+                let answer = ask::https(https_port, host, path, &folder.join("ca.pem")).await;
+                let answer = answer.map_err(|error| format!("{what}: {error}"))?;
                 if answer.status != 200 {
-                    return Err(format!("{}: status {}", app.name(), answer.status));
+                    return Err(format!("{what}: status {}", answer.status));
                 }
             }
             Ok(())
@@ -286,6 +262,7 @@ fn proxy_program(folder: &Folder) -> std::io::Result<Program> {
         environment: vec![("TMPDIR", folder.join("tmp").into())],
         folder: folder.path().to_owned(),
         log: folder.log(PROXY),
+        stop: Signal::TERM,
     })
 }
 

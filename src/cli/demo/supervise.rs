@@ -26,6 +26,8 @@ pub(super) struct Program {
     pub(super) folder: PathBuf,
     /// Gets its output and errors, appended.
     pub(super) log: PathBuf,
+    /// Tells it to end.
+    pub(super) stop: Signal,
 }
 
 /// What is put before every command: `bowline demo-child --parent … --`.
@@ -37,6 +39,7 @@ pub(super) type Launcher = Arc<[OsString]>;
 pub(super) struct Running {
     child: Child,
     pid: Pid,
+    stop: Signal,
 }
 
 /// Something worth telling about a kept program.
@@ -55,7 +58,7 @@ pub(super) enum Event {
 pub(super) struct Pace {
     /// Between a death and the next start.
     pub(super) pause: Duration,
-    /// Between SIGTERM and SIGKILL.
+    /// Between the signal to stop and SIGKILL.
     pub(super) grace: Duration,
 }
 
@@ -89,7 +92,7 @@ impl Running {
             .spawn()?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the new process has no id"))?;
-        Ok(Self { child, pid })
+        Ok(Self { child, pid, stop: program.stop })
     }
 
     /// Its process id; it stays the same when the launcher becomes the program.
@@ -108,13 +111,13 @@ impl Running {
         self.child.wait().await.unwrap_or_default()
     }
 
-    /// SIGTERM, a bounded wait, SIGKILL; to its whole process group.
+    /// Its signal to stop, a bounded wait, SIGKILL; to its whole process group.
     pub(super) async fn end(mut self, grace: Duration) {
         if self.ended().is_some() {
             return;
         }
         // Fails only if the group is gone already.
-        let _ = kill_process_group(self.pid, Signal::TERM);
+        let _ = kill_process_group(self.pid, self.stop);
         if tokio::time::timeout(grace, self.end_of_life()).await.is_err() {
             let _ = kill_process_group(self.pid, Signal::KILL);
             // Not even SIGKILL ends a process the kernel keeps in a hung file system; nothing more can be done then.
@@ -203,6 +206,7 @@ mod tests {
             environment: vec![("GREETING", "hello".into())],
             folder: folder.to_owned(),
             log: folder.join("shell.log"),
+            stop: Signal::TERM,
         }
     }
 

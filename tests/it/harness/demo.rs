@@ -4,7 +4,8 @@ use std::process::{Child, ExitStatus};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Folder, eventually, proxy};
+use super::proxy::{self, bowline};
+use super::{Folder, eventually};
 
 /// A running demo. Ended with all its children when dropped.
 pub struct Demo {
@@ -17,18 +18,55 @@ pub struct Demo {
 impl Demo {
     /// Starts one in a folder of its own and waits for its line.
     pub async fn start() -> Self {
-        let folder = Folder::new();
-        let data = folder.path("d");
-        let (out, err) = (folder.path("demo.out"), folder.path("demo.err"));
-        let child = proxy::spawn(&["demo", "--json", "--dir", data.to_str().unwrap()], &out, &err);
-        let mut demo = Self { child, folder, told: serde_json::Value::Null };
+        Self::launch(Folder::open_to_all(), &["--json"]).with_line().await
+    }
+
+    /// Another one in the folder of this one, which has ended.
+    pub async fn again(mut self, arguments: &[&str]) -> Self {
+        let folder = std::mem::replace(&mut self.folder, Folder::new());
+        Self::launch(folder, arguments).with_line().await
+    }
+
+    async fn with_line(mut self) -> Self {
         // R takes its time; a demo is more than one wait.
         for _ in 0..6 {
-            if demo.wait_for_line().await {
-                return demo;
+            if self.wait_for_line().await {
+                return self;
             }
         }
         panic!("the demo told nothing");
+    }
+
+    /// Starts one that tells people, with further arguments; what it tells.
+    pub async fn start_for_people(arguments: &[&str]) -> (Self, String) {
+        let mut demo = Self::launch(Folder::open_to_all(), arguments);
+        for _ in 0..6 {
+            let started = tokio::time::Instant::now();
+            while started.elapsed() < super::PATIENCE {
+                if let Some(status) = demo.child.try_wait().unwrap() {
+                    panic!("the demo ended at once: {status}");
+                }
+                let text = demo.folder.read("demo.out");
+                if text.ends_with("Ctrl-C ends everything.\n") {
+                    demo.told = demo.now();
+                    return (demo, text);
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+        panic!("the demo told nothing");
+    }
+
+    fn launch(folder: Folder, arguments: &[&str]) -> Self {
+        let data = folder.path("d");
+        let (out, err) = (folder.path("demo.out"), folder.path("demo.err"));
+        let all = [&["demo", "--dir", data.to_str().unwrap()], arguments].concat();
+        Self { child: proxy::spawn(&all, &out, &err), folder, told: serde_json::Value::Null }
+    }
+
+    /// What the JSON line would tell now: who died has a new process.
+    pub fn now(&self) -> serde_json::Value {
+        serde_json::from_str(&self.folder.read("d/demo.json")).unwrap()
     }
 
     async fn wait_for_line(&mut self) -> bool {
@@ -62,10 +100,29 @@ impl Demo {
         self.text("admin").strip_prefix("http://").unwrap().trim_end_matches('/')
     }
 
-    /// The child processes it names: the proxy, then the nodes.
+    /// The child processes it names: the proxy, the nodes, and PostgreSQL where there is one.
     pub fn children(&self) -> Vec<u32> {
         let nodes = self.told["nodes"].as_array().unwrap().iter().map(|n| &n["pid"]);
-        std::iter::once(&self.told["proxy"]["pid"]).chain(nodes).map(|p| p.as_u64().unwrap() as u32).collect()
+        let all = std::iter::once(&self.told["proxy"]["pid"]).chain(nodes).chain([&self.told["postgres"]["pid"]]);
+        all.filter_map(|pid| Some(pid.as_u64()? as u32)).collect()
+    }
+
+    /// Kills one of its processes as a crash does.
+    pub fn kill(&self, name: &str) {
+        let nodes = self.told["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|n| n["name"] == name).unwrap_or_else(|| panic!("no `{name}`: {}", self.told));
+        let pid = Pid::from_raw(node["pid"].as_i64().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    /// What its proxy thinks of a backend.
+    pub async fn health(&self, pool: &str, backend: &str) -> String {
+        let status = bowline(&["status", "--json", "--admin", self.text("admin_socket")]).await.ok().json();
+        let find = |list: &serde_json::Value, key: &str, name: &str| {
+            list.as_array().unwrap().iter().find(|one| one[key] == name).unwrap().clone()
+        };
+        let pool = find(&status["pools"], "name", pool);
+        find(&pool["backends"], "key", backend)["health"].as_str().unwrap().to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -13,6 +13,13 @@ impl Folder {
         Self(tempfile::Builder::new().prefix("bl").tempdir().unwrap())
     }
 
+    /// One that other users may pass through.
+    pub fn open_to_all() -> Self {
+        let folder = Self::new();
+        fs::set_permissions(folder.root(), fs::Permissions::from_mode(0o711)).unwrap();
+        folder
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

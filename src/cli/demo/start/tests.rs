@@ -2,17 +2,18 @@
 
 use std::net::TcpListener;
 
+use super::shiny::Plan;
 use super::*;
 
-fn plan(folder: &Path, interpreter: &Path) -> NodePlan {
-    NodePlan {
+fn plan(folder: &Path, interpreter: &Path) -> Plan {
+    Plan {
         app: App::Python,
         interpreter: interpreter.to_owned(),
-        name: "node-a".to_owned(),
+        name: "python-a".to_owned(),
         folder: folder.to_owned(),
-        log: folder.join("node-a.log"),
+        log: folder.join("python-a.log"),
         tmp: folder.to_owned(),
-        mark: "node-a-0123".to_owned(),
+        mark: "python-a-0123".to_owned(),
     }
 }
 
@@ -35,9 +36,9 @@ async fn a_process_is_handed_over_once_it_serves() {
     let node = plan(folder.path(), &interpreter).start(Launcher::default(), Arc::default()).await.unwrap();
     let listed = node.listed();
     assert_eq!(listed.url, format!("http://127.0.0.1:{}", node.port));
-    assert!(ask::http(node.port).await.unwrap().has("node-a-0123"));
+    assert!(ask::http(node.port, "/").await.unwrap().has("python-a-0123"));
     node.running.end(Duration::from_secs(10)).await;
-    assert!(ask::http(node.port).await.is_err());
+    assert!(ask::http(node.port, "/").await.is_err());
 }
 
 #[tokio::test]
@@ -47,7 +48,7 @@ async fn one_that_ends_is_reported_with_its_last_words() {
     let error = plan(folder.path(), &interpreter).start(Launcher::default(), Arc::default()).await.err().unwrap();
     let text = error.to_string();
     assert!(matches!(error, StartError::Ended { .. }), "{text}");
-    for wanted in ["node-a", "exit status: 3", "ImportError: no luck"] {
+    for wanted in ["python-a", "exit status: 3", "ImportError: no luck"] {
         assert!(text.contains(wanted), "{wanted} is missing in {text}");
     }
 }
@@ -67,8 +68,8 @@ async fn one_that_loses_its_port_gets_the_next() {
     let node = plan(folder.path(), &interpreter).start(Launcher::default(), Arc::default()).await.unwrap();
     let stranger = std::fs::read_to_string(folder.path().join("stranger")).unwrap();
     let stranger = rustix::process::Pid::from_raw(stranger.trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(stranger, rustix::process::Signal::TERM).unwrap();
-    assert!(ask::http(node.port).await.unwrap().has("node-a-0123"));
+    rustix::process::kill_process(stranger, Signal::TERM).unwrap();
+    assert!(ask::http(node.port, "/").await.unwrap().has("python-a-0123"));
 }
 
 #[tokio::test]
