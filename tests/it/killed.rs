@@ -297,3 +297,56 @@ fn no_install_fails_while_nodes_die_one_after_the_other() {
 fn no_install_fails_through_a_hundred_deaths() {
     within(1200, install_while_nodes_die(100));
 }
+
+/// Bytes a node has read from files.
+fn bytes_read(node: &Node) -> u64 {
+    let told = std::fs::read_to_string(format!("/proc/{}/io", node.pid())).unwrap();
+    told.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_download_that_a_death_cuts_off_is_resumed_from_the_other_node() {
+    within(180, async {
+        let mut pair = Pair::start("").await;
+        let files = Folder::new();
+        let [large, _] = make(&files, "large", "1.0", "noise:50000000").await;
+        pair.twine(&[large]).await.ok();
+        pair.until("/packages/pypi/simple/large/", "large-1.0").await;
+        let index = format!("{}/pypi/simple/", pair.packages());
+        let pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir"];
+        let uv = ["pip", "install", "--native-tls", "--no-cache"];
+        let python = tools::client("pip", "python");
+        for (program, told) in [(python, &pip[..]), (tools::tool("uv"), &uv[..])] {
+            // So slow that there is time to kill it within.
+            let mut held = Vec::new();
+            for node in &pair.nodes {
+                let Some(strace) = Strace::attach(node.pid(), "sendto,writev", "sendto,writev:delay_enter=20000").await
+                else {
+                    return;
+                };
+                held.push(strace);
+            }
+            let to = Folder::new();
+            let what = ["--index-url", &index, "--target", to.root().to_str().unwrap(), "--no-deps", "large"];
+            let before = [0, 1].map(|n| bytes_read(&pair.nodes[n]));
+            let arguments = [told, &what].concat();
+            let install = pair.client.runs_at(&program, &arguments);
+            let nodes = &pair.nodes;
+            let death = async {
+                let n = eventually("a part of the file to be read", async || {
+                    [0, 1].into_iter().find(|n| bytes_read(&nodes[*n]) > before[*n] + 8_000_000)
+                })
+                .await;
+                nodes[n].signal(Signal::KILL);
+                n
+            };
+            let (done, n) = tokio::join!(install, death);
+            let words = format!("{}{}", done.stdout, done.stderr);
+            drop(held);
+            assert_eq!(done.code, Some(0), "{words}");
+            pair.nodes[n].exit().await;
+            pair.nodes[n].again().await;
+            pair.proxy.until_health(&format!("n{n}"), "up").await;
+        }
+    });
+}
