@@ -184,6 +184,15 @@ fn a_slow_disk_is_waited_for_and_a_broken_one_is_a_503() {
             assert_eq!(broken.whole(node).await, Some(200), "{call} {error}: afterwards");
         }
         assert_eq!(pair.check_blobs().await, 5);
+
+        // Nor is a blob believed to be kept because its name is there: who brought it may have died too early.
+        let strace = Strace::attach(node.pid(), "fsync", "fsync:error=EIO").await.unwrap();
+        node.command(&["repo", "create", "more"]).await;
+        let mut elsewhere = slow;
+        elsewhere.redirect("more");
+        eventually("the repository", async || (elsewhere.whole(node).await == Some(503)).then_some(())).await;
+        drop(strace);
+        assert_eq!(elsewhere.whole(node).await, Some(200));
     });
 }
 

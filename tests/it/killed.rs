@@ -5,12 +5,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
 use crate::cran::r;
-use crate::harness::{Client, Folder, Node, S3, Strace, bowline, eventually, tools, within};
+use crate::harness::{Client, Folder, Node, Response, S3, Strace, bowline, eventually, tools, within};
 use crate::matrix::{Pair, publish_r};
 use crate::packages::{FORM, form, make};
 
@@ -47,6 +47,11 @@ impl Upload {
         self.body.truncate(end);
     }
 
+    /// To another repository.
+    pub fn redirect(&mut self, repository: &str) {
+        self.head = self.head.replace("/packages/pypi/", &format!("/packages/{repository}/"));
+    }
+
     /// Sends the head to a node; returns when it wants the body.
     pub async fn begin(&self, node: &Node) -> Client {
         let mut client = Client::tcp(&node.address).await;
@@ -59,7 +64,10 @@ impl Upload {
     pub async fn whole(&self, node: &Node) -> Option<u16> {
         let mut client = Client::tcp(&node.address).await;
         client.try_send(self.head.as_bytes()).await.ok()?;
-        client.until(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        let interim = client.until(b"\r\n\r\n").await?;
+        if !interim.starts_with(b"HTTP/1.1 100 ") {
+            return Some(Response::parse(&String::from_utf8_lossy(&interim)).status);
+        }
         client.try_send(&self.body).await.ok()?;
         Some(client.try_response("POST").await?.status)
     }
@@ -229,7 +237,7 @@ fn nor_does_one_that_is_killed_within_any_call() {
 }
 
 /// Kills one node after the other, each when the proxy has judged the last one up again, while clients install all the
-/// time. No install may fail: whatever a dying node leaves without an answer, proxy or client may ask another one.
+/// time and somebody publishes. None of this may fail: whatever a dying node leaves without an answer, proxy or client may ask another one.
 async fn install_while_nodes_die(deaths: usize) {
     let pair = Pair::start("").await;
     let files = Folder::new();
@@ -237,7 +245,8 @@ async fn install_while_nodes_die(deaths: usize) {
     publish_r(&pair, &files).await;
     pair.until("/packages/pypi/simple/alpha/", "alpha-1.0.tar.gz").await;
     let (index, cran) = (format!("{}/pypi/simple/", pair.packages()), format!("{}/cran/latest", pair.packages()));
-    let Pair { mut nodes, proxy, client, .. } = pair;
+    let upload = format!("{}/pypi/legacy/", pair.packages());
+    let Pair { mut nodes, proxy, client, key, database } = pair;
     let is_over = AtomicBool::new(false);
     let pip = async || {
         let to = Folder::new();
@@ -262,6 +271,14 @@ async fn install_while_nodes_die(deaths: usize) {
         );
         r(&client, &text).await.ok();
     };
+    let published = AtomicUsize::new(0);
+    let twine = async || {
+        let version = format!("1.{}", published.fetch_add(1, Ordering::Relaxed));
+        let to = Folder::new();
+        let [wheel, sdist] = make(&to, "beta", &version, "noise:20000").await;
+        let told = ["upload", "--non-interactive", "--disable-progress-bar", "--repository-url", &upload];
+        client.runs("twine", &[&told[..], &["-u", "__token__", "-p", &key, &wheel, &sdist]].concat()).await.ok();
+    };
     let die = async {
         for n in 0..deaths {
             let (node, key) = (&mut nodes[n % 2], format!("n{}", n % 2));
@@ -272,9 +289,12 @@ async fn install_while_nodes_die(deaths: usize) {
         }
         is_over.store(true, Ordering::Relaxed);
     };
-    let (_, by_pip, by_uv, by_r) = tokio::join!(die, repeat(&is_over, pip), repeat(&is_over, uv), repeat(&is_over, r));
-    eprintln!("{deaths} deaths, installs by pip {by_pip}, uv {by_uv}, R {by_r}");
-    assert!(by_pip > 0 && by_uv > 0 && by_r > 0);
+    let (_, by_pip, by_uv, by_r, by_twine) =
+        tokio::join!(die, repeat(&is_over, pip), repeat(&is_over, uv), repeat(&is_over, r), repeat(&is_over, twine));
+    eprintln!("{deaths} deaths, installs by pip {by_pip}, uv {by_uv}, R {by_r}, publications by twine {by_twine}");
+    assert!(by_pip > 0 && by_uv > 0 && by_r > 0 && by_twine > 0);
+    let pair = Pair { nodes, proxy, client, key, database };
+    assert_eq!(pair.check_blobs().await, 2 + 2 * by_twine);
 }
 
 /// Does it until all is over; how often.
@@ -296,4 +316,57 @@ fn no_install_fails_while_nodes_die_one_after_the_other() {
 #[ignore = "long: a hundred deaths"]
 fn no_install_fails_through_a_hundred_deaths() {
     within(1200, install_while_nodes_die(100));
+}
+
+/// Bytes a node has read from files.
+fn bytes_read(node: &Node) -> u64 {
+    let told = std::fs::read_to_string(format!("/proc/{}/io", node.pid())).unwrap();
+    told.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_download_that_a_death_cuts_off_is_resumed_from_the_other_node() {
+    within(180, async {
+        let mut pair = Pair::start("").await;
+        let files = Folder::new();
+        let [large, _] = make(&files, "large", "1.0", "noise:50000000").await;
+        pair.twine(&[large]).await.ok();
+        pair.until("/packages/pypi/simple/large/", "large-1.0").await;
+        let index = format!("{}/pypi/simple/", pair.packages());
+        let pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir"];
+        let uv = ["pip", "install", "--native-tls", "--no-cache"];
+        let python = tools::client("pip", "python");
+        for (program, told) in [(python, &pip[..]), (tools::tool("uv"), &uv[..])] {
+            // So slow that there is time to kill it within.
+            let mut held = Vec::new();
+            for node in &pair.nodes {
+                let Some(strace) = Strace::attach(node.pid(), "sendto,writev", "sendto,writev:delay_enter=20000").await
+                else {
+                    return;
+                };
+                held.push(strace);
+            }
+            let to = Folder::new();
+            let what = ["--index-url", &index, "--target", to.root().to_str().unwrap(), "--no-deps", "large"];
+            let before = [0, 1].map(|n| bytes_read(&pair.nodes[n]));
+            let arguments = [told, &what].concat();
+            let install = pair.client.runs_at(&program, &arguments);
+            let nodes = &pair.nodes;
+            let death = async {
+                let n = eventually("a part of the file to be read", async || {
+                    [0, 1].into_iter().find(|n| bytes_read(&nodes[*n]) > before[*n] + 8_000_000)
+                })
+                .await;
+                nodes[n].signal(Signal::KILL);
+                n
+            };
+            let (done, n) = tokio::join!(install, death);
+            let words = format!("{}{}", done.stdout, done.stderr);
+            drop(held);
+            assert_eq!(done.code, Some(0), "{words}");
+            pair.nodes[n].exit().await;
+            pair.nodes[n].again().await;
+            pair.proxy.until_health(&format!("n{n}"), "up").await;
+        }
+    });
 }

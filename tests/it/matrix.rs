@@ -74,11 +74,12 @@ impl Pair {
         self.client.runs("curl", &["-sS", "-f", "-u", &user, "-T", file, &url]).await
     }
 
-    /// Every row's blobs are there and are what the row says. Returns how many rows there are.
+    /// Every Python file's blobs are there and are what its row says. Returns how many rows there are.
     pub async fn check_blobs(&self) -> usize {
         let node = &self.nodes[0];
-        let rows =
-            self.database.sql("SELECT sha256, filename, COALESCE(metadata_sha256, '') FROM file ORDER BY filename");
+        let rows = self.database.sql(
+            "SELECT sha256, filename, COALESCE(metadata_sha256, '') FROM file WHERE kind IN ('bdist_wheel', 'sdist')",
+        );
         for row in rows.lines() {
             let [sha256, filename, metadata] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
             let path = format!("/packages/pypi/files/{sha256}/{filename}");

@@ -203,7 +203,9 @@ fn what_is_not_right_is_refused_in_words_and_leaves_nothing() {
             (and("md5_digest", "00"), Some((whl, &wheel)), 400, "md5_digest"),
             (and("requires_python", "three"), Some((whl, &wheel)), 400, "requires_python"),
             (but("version", "2.0"), Some(("good-2.0-py3-none-any.whl", &wheel)), 400, "another project or version"),
-            (vec![("x", "y"); 2001], Some((whl, &wheel)), 400, "more than 2000 fields"),
+            (and("name", "other"), Some((whl, &wheel)), 400, "`name` comes twice"),
+            (and("version", "2.0"), Some((whl, &wheel)), 400, "`version` comes twice"),
+            (vec![("x", "y"); 10_000], Some((whl, &wheel)), 400, "more than 2000 fields"),
         ];
         for (fields, file, status, words) in &cases {
             let answer = post(&node, &key, fields, *file).await;

@@ -34,15 +34,11 @@ impl Directory {
     /// Copies the file, because a spool is rarely on the same disk; then one rename shows the whole of it.
     pub(super) fn keep(&self, name: &Name, spooled: &Path, anew: bool) -> Result<(), BlobError> {
         let target = self.path(name);
-        if !anew && target.exists() {
-            return Ok(());
-        }
-        let beside = self.root.join(INCOMING).join(format!("{:032x}", dice::unique()));
-        let kept = copy(spooled, &beside).and_then(|()| {
-            let folder = target.parent().unwrap_or(&self.root);
-            fs::create_dir_all(folder)?;
-            fs::rename(&beside, &target)?;
-            // The name is on stable storage when its folder is, and that when its own is.
+        let folder = target.parent().unwrap_or(&self.root);
+        let kept = if !anew && target.exists() { Ok(()) } else { self.bring(spooled, folder, &target) };
+        let kept = kept.and_then(|()| {
+            // The name is on stable storage when its folder is, and that when its own is. Who brought it there before us may
+            // have died before it was.
             let mut folder = Some(folder);
             for _ in 0..3 {
                 let Some(at) = folder else { break };
@@ -51,10 +47,19 @@ impl Directory {
             }
             Ok(())
         });
-        if kept.is_err() {
+        kept.map_err(BlobError::Unavailable)
+    }
+
+    fn bring(&self, spooled: &Path, folder: &Path, target: &Path) -> io::Result<()> {
+        let beside = self.root.join(INCOMING).join(format!("{:032x}", dice::unique()));
+        let brought = copy(spooled, &beside).and_then(|()| {
+            fs::create_dir_all(folder)?;
+            fs::rename(&beside, target)
+        });
+        if brought.is_err() {
             let _ = fs::remove_file(&beside);
         }
-        kept.map_err(BlobError::Unavailable)
+        brought
     }
 
     /// Digests of all blobs. Copies that were never finished go after a day.

@@ -99,6 +99,10 @@ impl Form {
                 form.fields.entry(name).or_default().push(value);
             }
         }
+        // What is said of a file must not depend on who reads it.
+        if let Some(name) = SINGLE.iter().find(|name| form.fields.get(**name).is_some_and(|values| values.len() > 1)) {
+            return Err(Failure::bad(format!("The field `{name}` comes twice")));
+        }
         Ok(form)
     }
 }
@@ -119,6 +123,19 @@ fn broken(error: &multer::Error, file_bytes_max: u64) -> Failure {
     }
 }
 
+/// By these a file is named and judged.
+const SINGLE: &[&str] = &[
+    ":action",
+    "protocol_version",
+    "name",
+    "version",
+    "filetype",
+    "requires_python",
+    "sha256_digest",
+    "blake2_256_digest",
+    "md5_digest",
+    "attestations",
+];
 const ONCE: &[&str] = &[
     "author",
     "author_email",

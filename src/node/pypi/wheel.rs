@@ -91,6 +91,11 @@ fn says_the_same(text: &[u8], named: &Filename, what: &str) -> Result<(), String
     if name::normal(says("Name")) != name::normal(&named.project) || !same_version(says("Version"), &named.version) {
         return Err(format!("Invalid archive: its {what} names another project or version than the filename"));
     }
+    // Who reads the last of them would find another project.
+    let is_twice = |field: &str| metadata::fields(&read).iter().filter(|(name, _)| name == field).count() > 1;
+    if let Some(field) = ["name", "version"].into_iter().find(|field| is_twice(field)) {
+        return Err(format!("Invalid archive: its {what} has the field `{field}` twice"));
+    }
     Ok(())
 }
 
@@ -102,3 +107,6 @@ pub fn same_version(a: &str, b: &str) -> bool {
         _ => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests;
