@@ -75,6 +75,8 @@ enum Command {
     Job(cluster::job::Args),
     /// Keep every blob for a while, as during a backup, or no longer
     Hold(cluster::job::HoldArgs),
+    /// Show how often packages were downloaded
+    Stats(cluster::stats::Args),
     /// Show who changed what, when, from where
     Audit(cluster::audit::Args),
     /// Read configuration files and print every problem
@@ -123,6 +125,7 @@ pub fn run() -> ExitCode {
         Command::Remove(args) => cluster::package::remove(args),
         Command::Job(args) => cluster::job::run_job(args),
         Command::Hold(args) => cluster::job::run_hold(args),
+        Command::Stats(args) => cluster::stats::run_stats(args),
         Command::Audit(args) => cluster::audit::run_audit(args),
         Command::Check(args) => check::run(args, proxy::problems),
         Command::Schema(args) => schema::run(args),

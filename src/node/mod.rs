@@ -24,6 +24,7 @@ pub mod router;
 pub mod sandbox;
 pub mod secret;
 pub mod serve;
+pub mod stats;
 pub mod store;
 pub mod view;
 
@@ -183,6 +184,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         async move { auth.follow(stopping).await }
     });
     tending.spawn(jobs::schedule(parts.clone(), stopping.clone()));
+    tending.spawn(stats::follow(parts.clone(), stopping.clone()));
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();
     tending.spawn(member.follow(stopping, unfit));

@@ -18,6 +18,7 @@ use super::pypi::Pages;
 use super::registry::Unfit;
 use super::remote::Remotes;
 use super::secret::ClusterKey;
+use super::stats::Stats;
 use super::store::{KnownFile, Migrate, Repository, Scope, Store};
 use super::{NodeError, system};
 use crate::config::node::Settings;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub trees: Trees,
     /// Rows of files that were asked for, by repository, digest and name.
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
+    /// Downloads that are not yet written down.
+    pub stats: Stats,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// One line per request; `None`: nobody serves.
@@ -141,6 +144,7 @@ impl Parts {
             remotes: Remotes::new().map_err(system("no client for other indexes"))?,
             trees: trees(TREES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
+            stats: Stats::new(),
             metrics: Arc::new(Metrics::new()),
             access_log,
             job_added: Arc::default(),

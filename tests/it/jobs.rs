@@ -1,6 +1,6 @@
 //! Work in the background: what nothing refers to is deleted, and nothing else.
 
-use crate::harness::{Folder, Node, bowline, eventually, get, within};
+use crate::harness::{Folder, Node, bowline, eventually, get, get_as, within};
 use crate::packages::make;
 
 async fn collect(node: &Node) -> String {
@@ -65,5 +65,33 @@ fn what_nothing_refers_to_is_deleted_after_the_grace_period_and_not_while_there_
         assert!(list.contains("\"state\":\"done\""), "{list}");
         let wrong = bowline(&["job", "start", "x", "-c", &node.config()]).await;
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no job"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn downloads_are_counted_by_release_and_client() {
+    within(60, async {
+        let node = Node::start("a", "").await;
+        node.command(&["repo", "create", "pypi"]).await;
+        let files = Folder::new();
+        let alpha = make(&files, "alpha", "1.0", "a").await;
+        node.command(&["add", "pypi", &alpha[0]]).await;
+        let page = eventually("the project", async || {
+            let page = get(&node.address, "/packages/pypi/simple/alpha/").await;
+            (page.status == 200).then(|| page.text())
+        });
+        let link =
+            page.await.split('"').find(|text| text.contains(".whl#")).unwrap().replace("../../", "/packages/pypi/");
+        let path = link.split('#').next().unwrap();
+        for agent in ["pip/25.0 {}", "pip/25.0 {}", "uv/0.9.0"] {
+            assert_eq!(get_as(&node.address, path, &[("User-Agent", agent)]).await.status, 200);
+        }
+        get(&node.address, &format!("{path}.metadata")).await;
+        eventually("the downloads", async || {
+            let told = node.command(&["stats", "pypi", "alpha", "--by", "client", "--json"]).await;
+            (told == r#"[{"client":"pip","downloads":2},{"client":"uv","downloads":1}]"#).then_some(())
+        })
+        .await;
+        assert!(node.command(&["stats", "pypi"]).await.contains("alpha"));
     });
 }

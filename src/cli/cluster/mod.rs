@@ -11,6 +11,7 @@ pub mod key;
 pub mod package;
 pub mod repo;
 pub mod source;
+pub mod stats;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

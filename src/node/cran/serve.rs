@@ -85,11 +85,15 @@ pub async fn linux(
             Err(failure) => return Err(failure),
         }
     }
+    let is_binary = binary.0.is_some() || binary.1.is_some();
     let mut response = match binary {
         (Some(digest), _) => download::blob(&parts.packages, digest, PACKAGE, &repository, asked.wanted).await?,
         (None, Some(far)) => parts.remotes.file(&parts, &repository, far, PACKAGE, asked.wanted).await?,
         (None, None) => asked.answer("", &path).await?,
     };
+    if is_binary {
+        parts.stats.count(&repository, &path, asked.wanted, response.status());
+    }
     response.headers_mut().insert(VARY, HeaderValue::from_static("User-Agent"));
     Ok(response)
 }
@@ -200,13 +204,15 @@ impl Asked<'_> {
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
             "Meta/archive.rds" => (&tree.archive, "application/octet-stream"),
             _ => {
-                if let Some(digest) = tree.file(file) {
-                    return download::blob(&parts.packages, digest, PACKAGE, repository, *wanted).await;
-                }
-                if let Some(far) = tree.far(file) {
-                    return parts.remotes.file(parts, repository, far.clone(), PACKAGE, *wanted).await;
-                }
-                return self.archived(&tree, location, file).await.unwrap_or_else(|| Err(missing()));
+                let response = if let Some(digest) = tree.file(file) {
+                    download::blob(&parts.packages, digest, PACKAGE, repository, *wanted).await?
+                } else if let Some(far) = tree.far(file) {
+                    parts.remotes.file(parts, repository, far.clone(), PACKAGE, *wanted).await?
+                } else {
+                    self.archived(&tree, location, file).await.unwrap_or_else(|| Err(missing()))?
+                };
+                parts.stats.count(repository, file, *wanted, response.status());
+                return Ok(response);
             }
         };
         Ok(download::index(&served.bytes, &served.etag, content_type, repository, *wanted))

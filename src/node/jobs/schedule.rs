@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::Kind;
 use crate::node::parts::Parts;
+use crate::node::stats::today;
 use crate::node::store::{Deed, NewJob, Source, StoreError};
 use crate::runtime::{clock, dice};
 use crate::telemetry::Causes;
@@ -14,6 +15,9 @@ use crate::telemetry::Causes;
 const LOOK: Duration = Duration::from_secs(20);
 /// How long jobs that ended are remembered.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long downloads are remembered.
+const DOWNLOADS_DAYS: i64 = 3 * 366;
 
 /// Of whole storages.
 pub const STORAGE: &str = "storage";
@@ -43,6 +47,7 @@ async fn look(parts: &Parts) -> Result<(), StoreError> {
         }
     }
     parts.store.forget_jobs(ago(REMEMBERED)).await?;
+    parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
     Ok(())
 }
 

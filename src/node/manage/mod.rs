@@ -7,6 +7,7 @@ mod keys;
 mod packages;
 mod repos;
 mod sources;
+mod stats;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub fn router() -> Router<Parts> {
         .route("/whoami", get(keys::whoami))
         .route("/repos", get(repos::list).post(repos::create))
         .route("/repos/{repo}", get(repos::show).patch(repos::change).delete(repos::remove))
+        .route("/repos/{repo}/stats", get(stats::show))
         .route("/repos/{repo}/packages", get(packages::list))
         .route("/repos/{repo}/packages/{package}", patch(packages::status).get(packages::show).delete(packages::remove))
         .route("/repos/{repo}/packages/{package}/yank", post(packages::yank))

@@ -41,7 +41,11 @@ pub async fn file(
             (true, Some(metadata)) => metadata.parse().map_err(|_| missing())?,
             (true, None) => return Err(missing()),
         };
-        return download::blob(&parts.packages, digest, content_type, &repository, wanted).await;
+        let response = download::blob(&parts.packages, digest, content_type, &repository, wanted).await?;
+        if !wants_metadata {
+            parts.stats.count(&repository, name, wanted, response.status());
+        }
+        return Ok(response);
     }
     // Another index's, if it shows one of this name and digest.
     let project = name::normal(&name::parse(name).map_err(|_| missing())?.project);
@@ -55,5 +59,9 @@ pub async fn file(
         (true, None) => return Err(missing()),
     };
     let blob = RemoteBlob { remote, url, path: format!("{digest}/{filename}"), promise: Promise::Sha256(digest) };
-    parts.remotes.file(&parts, &repository, blob, content_type, wanted).await
+    let response = parts.remotes.file(&parts, &repository, blob, content_type, wanted).await?;
+    if !wants_metadata {
+        parts.stats.count(&repository, name, wanted, response.status());
+    }
+    Ok(response)
 }

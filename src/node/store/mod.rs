@@ -5,6 +5,7 @@
 
 mod audit;
 mod cran;
+mod download;
 pub mod garbage;
 mod job;
 mod key;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 pub use self::audit::AuditRow;
 pub use self::audit::Deed;
 pub use self::cran::RFile;
+pub use self::download::{By, Downloads};
 pub use self::job::{Attendance, Claimed, JobLine, JobRow, Jobs, NewJob};
 pub use self::key::{ApiKey, KeyRow, NewKey, Scope};
 pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Told, Which};

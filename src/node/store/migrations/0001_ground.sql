@@ -203,3 +203,15 @@ CREATE TABLE garbage (
     condemned_at BIGINT,
     is_deleted BOOLEAN NOT NULL
 );
+
+-- Files that clients got whole, by day (since 1970, UTC).
+CREATE TABLE download (
+    day BIGINT NOT NULL,
+    repository_id BIGINT NOT NULL,
+    package TEXT NOT NULL,
+    version TEXT NOT NULL,
+    -- pip, uv, R, …
+    client TEXT NOT NULL,
+    count BIGINT NOT NULL,
+    PRIMARY KEY (repository_id, day, package, version, client)
+);

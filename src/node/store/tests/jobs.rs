@@ -113,3 +113,28 @@ async fn a_blob_is_condemned_only_while_nothing_names_it_and_named_only_when_it_
     })
     .await;
 }
+
+#[tokio::test]
+async fn downloads_add_up() {
+    each(async |store| {
+        let row = |day, version: &str, client, count| Downloads {
+            repository: 7,
+            day,
+            package: "a".into(),
+            version: version.into(),
+            client,
+            count,
+        };
+        store.add_downloads(&[row(10, "1.0", "pip", 2), row(10, "1.1", "uv", 1)]).await.unwrap();
+        store.add_downloads(&[row(10, "1.0", "pip", 3), row(11, "1.0", "pip", 1)]).await.unwrap();
+        let by = async |by, since| store.downloads(7, Some("a"), since, by, 10).await.unwrap();
+        assert_eq!(by(By::Day, 0).await, [("10".into(), 6), ("11".into(), 1)]);
+        assert_eq!(by(By::Version, 0).await, [("1.0".into(), 6), ("1.1".into(), 1)]);
+        assert_eq!(by(By::Client, 11).await, [("pip".into(), 1)]);
+        assert_eq!(store.downloads(7, None, 0, By::Package, 10).await.unwrap(), [("a".into(), 7)]);
+        assert!(store.downloads(8, None, 0, By::Package, 10).await.unwrap().is_empty());
+        store.forget_downloads(11).await.unwrap();
+        assert_eq!(by(By::Day, 0).await, [("11".into(), 1)]);
+    })
+    .await;
+}
