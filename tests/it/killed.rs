@@ -121,7 +121,7 @@ async fn kill_at(step: Step, pair: &mut Pair, files: &Folder, s3: Option<&S3>) {
         Step::Half => {
             client.send(&upload.body[..upload.body.len() / 2]).await;
             eventually("half of the file in the spool", async || {
-                spooled(node).first().filter(|size| (100_000..upload.size).contains(size)).copied()
+                spooled(node).first().filter(|size| (upload.size / 4..upload.size).contains(size)).copied()
             })
             .await;
         }
