@@ -57,19 +57,19 @@ def sh(command, cores="1"):
 
 
 def wrk(url, connections, seconds, *headers, threads=1, script=None, cores="1", arguments=()):
-    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     if script:
         command += ["-s", script]
     for header in headers:
         command += ["-H", header]
     out = sh([*command, url, *(["--", *arguments] if arguments else [])], cores)
-    m = re.search(r"(\d+) requests in ([\d.]+)(m?)s, ([\d.]+)(\w+) read", out)
+    m = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m), ([\d.]+)(\w+) read", out)
     if not m:
         raise RuntimeError(out)
     size = float(m.group(4)) * {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}[m.group(5)]
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     broken = re.search(r"Socket errors: .*", out)
-    return {"n": int(m.group(1)), "seconds": float(m.group(2)) * (60 if m.group(3) else 1), "bytes": size,
+    return {"n": int(m.group(1)), "seconds": float(m.group(2)) * {"ms": 1e-3, "s": 1, "m": 60}[m.group(3)], "bytes": size,
             "p50_ms": percentile(out, 50), "p99_ms": percentile(out, 99),
             "errors": " ".join(x.group(0) for x in (wrong, broken) if x)}
 
