@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod auth;
 pub mod blob;
+pub mod block;
 pub mod catalog;
 pub mod cran;
 pub mod download;

@@ -165,16 +165,7 @@ mod tests {
 
     #[test]
     fn downloads_are_summed_by_release_and_client() {
-        let repository = Repository {
-            id: 7,
-            name: "pypi".into(),
-            language: Language::Python,
-            anonymous_read: true,
-            generation: 1,
-            upload_source: None,
-            own_sources: Vec::new(),
-            remotes: Vec::new(),
-        };
+        let repository = Repository::empty(Language::Python);
         let stats = Stats::new();
         let mut fields = HeaderMap::new();
         let mut get = |agent: &str, filename: &str, status: StatusCode| {

@@ -167,3 +167,64 @@ fn commands_say_what_they_miss() {
         assert!(wrong.code == Some(1) && wrong.stderr.contains("does not hold"), "{wrong:?}");
     });
 }
+
+#[test]
+fn what_a_repository_blocks_is_not_given_and_clients_read_why() {
+    within(60, async {
+        let far = Node::start("far", "").await;
+        far.command(&["repo", "create", "pypi"]).await;
+        let files = Folder::new();
+        let [other, _] = make(&files, "other", "1.0", "x").await;
+        let [evil, _] = make(&files, "evil", "1.0", "x").await;
+        far.command(&["add", "pypi", &other, &evil]).await;
+        let node = Node::start("a", "").await;
+        let url = format!("http://{}/packages/pypi/simple", far.address);
+        node.command(&["source", "create", "own"]).await;
+        node.command(&["source", "create", "chosen", "--url", &url, "--allow", "Other"]).await;
+        node.command(&["repo", "create", "pypi", "--source", "own", "--source", "chosen"]).await;
+        for version in ["1.0", "2.0"] {
+            let [alpha, _] = make(&files, "alpha", version, version).await;
+            node.command(&["add", "pypi", &alpha]).await;
+        }
+        node.command(&["repo", "block", "pypi", "Alpha", "--versions", ">=2", "--reason", "it eats data"]).await;
+        let page = eventually("the rule", async || {
+            let page = get(&node.address, "/packages/pypi/simple/alpha/").await.text();
+            page.contains("it eats data").then_some(page)
+        });
+        let page = page.await;
+        let link = page.split('"').find(|text| text.contains("alpha-2.0") && text.contains('#')).unwrap();
+        let refused = get(&node.address, &link.split('#').next().unwrap().replace("../../", "/packages/pypi/")).await;
+        assert!(
+            refused.status == 403 && refused.text().contains("alpha 2.0 is blocked in repository pypi: it eats data")
+        );
+
+        let client = Trusting(String::from("/dev/null"));
+        let index = format!("http://{}/packages/pypi/simple/", node.address);
+        let install = async |what: &str| {
+            let to = files.path(what).to_str().unwrap().to_owned();
+            let told = ["-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir", "--index-url", &index];
+            client.runs("python3", &[&told[..], &["--target", &to, what]].concat()).await
+        };
+        assert!(install("alpha").await.ok().stdout.contains("alpha-1.0"), "another version is chosen");
+        let insisted = install("alpha==2.0").await;
+        let words = format!("{}{}", insisted.stdout, insisted.stderr);
+        assert!(insisted.code == Some(1) && words.contains("it eats data"), "{words}");
+        node.command(&["repo", "unblock", "pypi", "alpha"]).await;
+        node.command(&["repo", "block", "pypi", "alpha", "--reason", "all of it"]).await;
+        let insisted = install("alpha").await;
+        let words = format!("{}{}", insisted.stdout, insisted.stderr);
+        assert!(insisted.code == Some(1) && words.contains("all of it"), "{words}");
+        assert!(node.command(&["repo", "blocks", "pypi"]).await.contains("all of it"));
+
+        // Of the other index only what was chosen.
+        install("other").await.ok();
+        assert_eq!(get(&node.address, "/packages/pypi/simple/evil/").await.status, 404);
+        node.command(&["source", "edit", "chosen", "--allow-all"]).await;
+        eventually("all of it", async || {
+            (get(&node.address, "/packages/pypi/simple/evil/").await.status == 200).then_some(())
+        })
+        .await;
+        let rule = ["repo", "block", "pypi", "x", "--versions", "new", "--reason", "x", "-c", &node.config()];
+        assert_eq!(bowline(&rule).await.code, Some(1));
+    });
+}

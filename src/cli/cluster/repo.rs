@@ -69,6 +69,35 @@ enum Verb {
         #[command(flatten)]
         on: On,
     },
+    /// Withhold a package, or some of its versions, and say why
+    Block {
+        repo: String,
+        package: String,
+        /// Only these, such as `<2.0` or `>=1.0, <1.4.2`
+        #[arg(long)]
+        versions: Option<String>,
+        /// Clients show it
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        on: On,
+    },
+    /// Give it again
+    Unblock {
+        repo: String,
+        package: String,
+        /// Only the rule about these
+        #[arg(long)]
+        versions: Option<String>,
+        #[command(flatten)]
+        on: On,
+    },
+    /// List what a repository withholds
+    Blocks {
+        repo: String,
+        #[command(flatten)]
+        on: On,
+    },
     /// Take a repository away; its sources and their packages stay
     Remove {
         repo: String,
@@ -156,6 +185,28 @@ pub fn run_repo(args: Args) -> ExitCode {
                 |_| format!("{package} is {status}\n"),
             )
         }
+        Verb::Block { repo, package, versions, reason, on } => {
+            let body = json!({ "package": package, "versions": versions, "reason": reason });
+            run(
+                &on,
+                async |to| to.call(Method::POST, &format!("/repos/{}/blocks", escaped(&repo)), Some(body)).await,
+                |_| format!("blocked: {package}\n"),
+            )
+        }
+        Verb::Unblock { repo, package, versions, on } => {
+            let query = versions.map(|versions| format!("?versions={}", escaped(&versions))).unwrap_or_default();
+            let path = format!("/repos/{}/blocks/{}{query}", escaped(&repo), escaped(&package));
+            run(
+                &on,
+                async |to| to.call(Method::DELETE, &path, None).await,
+                |_| format!("no longer blocked: {package}\n"),
+            )
+        }
+        Verb::Blocks { repo, on } => run(
+            &on,
+            async |to| to.call(Method::GET, &format!("/repos/{}/blocks", escaped(&repo)), None).await,
+            |list| table(list, [("PACKAGE", "package"), ("VERSIONS", "versions"), ("REASON", "reason")]),
+        ),
         Verb::Remove { repo, on } => run(
             &on,
             async |to| to.call(Method::DELETE, &format!("/repos/{}", escaped(&repo)), None).await,

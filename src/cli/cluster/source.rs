@@ -24,6 +24,9 @@ enum Verb {
         /// The other index: `https://pypi.org/simple/`
         #[arg(long, conflicts_with = "git")]
         url: Option<String>,
+        /// With --url: ask it for this package only; several times for several
+        #[arg(long, value_name = "PACKAGE", requires = "url")]
+        allow: Vec<String>,
         /// A git repository of which packages are built, one for each tag
         #[arg(long, value_name = "URL")]
         git: Option<String>,
@@ -36,6 +39,18 @@ enum Verb {
         /// Whose packages
         #[arg(long, value_enum, default_value = "pypi")]
         r#type: Type,
+        #[command(flatten)]
+        on: On,
+    },
+    /// Change which packages another index is asked for
+    Edit {
+        source: String,
+        /// This one only; several times for several
+        #[arg(long, value_name = "PACKAGE", required_unless_present = "allow_all")]
+        allow: Vec<String>,
+        /// Any
+        #[arg(long, conflicts_with = "allow")]
+        allow_all: bool,
         #[command(flatten)]
         on: On,
     },
@@ -91,19 +106,28 @@ pub fn run_sync(args: SyncArgs) -> ExitCode {
 /// Does it.
 pub fn run_source(args: Args) -> ExitCode {
     match args.verb {
-        Verb::Create { name, url, git, branch, folder, r#type, on } => {
+        Verb::Create { name, url, allow, git, branch, folder, r#type, on } => {
+            let allow = (!allow.is_empty()).then_some(allow);
             let kind = match (&url, &git) {
                 (_, Some(_)) => "git",
                 (Some(_), None) => "remote",
                 (None, None) => "local",
             };
             let url = git.or(url);
-            let (language, settings) = (r#type.as_str(), json!({ "branch": branch, "folder": folder }));
+            let (language, settings) = (r#type.as_str(), json!({ "allow": allow, "branch": branch, "folder": folder }));
             let mut body = json!({ "name": name, "type": language, "kind": kind, "url": url });
             if let (Value::Object(body), Value::Object(settings)) = (&mut body, settings) {
                 body.extend(settings);
             }
             run(&on, async |to| to.call(Method::POST, "/sources", Some(body)).await, |_| format!("made: {name}\n"))
+        }
+        Verb::Edit { source, allow, allow_all, on } => {
+            let body = json!({ "allow": (!allow_all).then_some(allow) });
+            run(
+                &on,
+                async |to| to.call(Method::PATCH, &format!("/sources/{}", escaped(&source)), Some(body)).await,
+                |_| format!("changed: {source}\n"),
+            )
         }
         Verb::List { on } => run(
             &on,

@@ -19,6 +19,7 @@ use super::agent::RAgent;
 use super::name;
 use super::package::is_word;
 use super::tree::Tree;
+use crate::node::block;
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
@@ -76,8 +77,9 @@ pub async fn linux(
     let agent = fields.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).and_then(RAgent::parse);
     let mut binary = (None, None);
     if let Some(RAgent { version, arch }) = agent.filter(|_| is_word(&codename))
-        && name::split(&path).is_some()
+        && let Some((package, number, _)) = name::split(&path)
     {
+        block::refuse(&repository, package, Some(number))?;
         match Tree::of(&parts, &repository, &format!("linux/{codename}/{version}/{arch}"), view.as_of()).await {
             Ok(tree) => binary = (tree.file(&path), tree.far(&path).cloned()),
             // Another index is away: its sources, which may be kept here, do as well.
@@ -204,6 +206,9 @@ impl Asked<'_> {
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
             "Meta/archive.rds" => (&tree.archive, "application/octet-stream"),
             _ => {
+                if let Some((package, version, _)) = name::split(file) {
+                    block::refuse(repository, package, Some(version))?;
+                }
                 let response = if let Some(digest) = tree.file(file) {
                     download::blob(&parts.packages, digest, PACKAGE, repository, *wanted).await?
                 } else if let Some(far) = tree.far(file) {
@@ -227,7 +232,7 @@ impl Asked<'_> {
             return None;
         }
         let mut last = None;
-        for remote in &self.repository.remotes {
+        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)) {
             let path = format!("src/contrib/Archive/{package}/{file}");
             let blob = RemoteBlob {
                 url: format!("{}{path}", remote.url),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::index::{self, Archived, Entry, Index, Served};
 use super::name;
+use crate::node::block;
 use crate::node::error::Failure;
 use crate::node::known::Known;
 use crate::node::parts::Parts;
@@ -79,11 +80,12 @@ impl Tree {
                 Some((folder, _)) if location.starts_with("linux/") => format!("{folder}/any"),
                 _ => location.to_owned(),
             };
-            let files = parts.store.r_files(repository.id, [location, &any], as_of).await?;
+            let mut files = parts.store.r_files(repository.id, [location, &any], as_of).await?;
+            files.retain(|file| block::reason(repository, &file.package, Some(&file.version)).is_none());
             let ours = if others.is_empty() { Vec::new() } else { parts.store.r_packages(repository.id).await? };
-            let (location, others) = (location.to_owned(), others.clone());
+            let (location, others, of) = (location.to_owned(), others.clone(), repository.clone());
             // 22,000 packages take a third of a second.
-            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, &location)));
+            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, &location, &of)));
             made.await.map_err(|e| StoreError::Unavailable(std::io::Error::other(e).into()))
         };
         parts.trees.get(key, repository.generation, read).await
@@ -95,6 +97,7 @@ impl Tree {
         ours: Vec<String>,
         others: &[(Remote, Arc<Listed<RemotePackage>>)],
         location: &str,
+        repository: &Repository,
     ) -> Self {
         let mut newest: HashMap<&str, &RFile> = HashMap::new();
         for file in files.iter().filter(|file| !file.is_archived) {
@@ -117,7 +120,12 @@ impl Tree {
         let mut far = HashMap::new();
         for (remote, listed) in others {
             let packages = listed.files.as_deref().unwrap_or_default();
-            for package in packages.iter().filter(|package| !names.contains(&package.name)) {
+            let is_shown = |package: &&RemotePackage| {
+                !names.contains(&package.name)
+                    && remote.allows(&package.name)
+                    && block::reason(repository, &package.name, Some(&package.version)).is_none()
+            };
+            for package in packages.iter().filter(is_shown) {
                 let filename = format!("{}_{}{}", package.name, package.version, ending(location));
                 let path = format!("{}/{filename}", folder(location));
                 let promise = package.md5.clone().map_or(Promise::Nothing, Promise::Md5);
@@ -125,7 +133,8 @@ impl Tree {
                 far.insert(filename, blob);
                 entries.push(Entry { record: package.record.clone(), md5: package.md5.clone().unwrap_or_default() });
             }
-            names.extend(packages.iter().map(|package| package.name.clone()));
+            let allowed = packages.iter().filter(|package| remote.allows(&package.name));
+            names.extend(allowed.map(|package| package.name.clone()));
         }
         entries.sort_by(|a, b| a.name().cmp(b.name()));
         let mut old: Vec<&RFile> = files.iter().filter(|file| !is_newest(file)).collect();
@@ -188,6 +197,7 @@ fn ending(location: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::store::Language;
 
     fn file(package: &str, version: &str, is_archived: bool) -> RFile {
         RFile {
@@ -211,6 +221,7 @@ mod tests {
             Vec::new(),
             &[],
             "",
+            &Repository::empty(Language::R),
         );
         let text = String::from_utf8(tree.index.text.bytes.to_vec()).unwrap();
         assert_eq!(text, "Package: a\nVersion: 1.10\nMD5sum: m\n");

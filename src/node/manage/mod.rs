@@ -2,6 +2,7 @@
 //! on a node's own machine without (see [`crate::node::operator`]).
 
 mod audit;
+mod blocks;
 mod jobs;
 mod keys;
 mod packages;
@@ -32,13 +33,15 @@ pub fn router() -> Router<Parts> {
         .route("/whoami", get(keys::whoami))
         .route("/repos", get(repos::list).post(repos::create))
         .route("/repos/{repo}", get(repos::show).patch(repos::change).delete(repos::remove))
+        .route("/repos/{repo}/blocks", get(blocks::list).post(blocks::create))
+        .route("/repos/{repo}/blocks/{package}", delete(blocks::remove))
         .route("/repos/{repo}/stats", get(stats::show))
         .route("/repos/{repo}/packages", get(packages::list))
         .route("/repos/{repo}/packages/{package}", patch(packages::status).get(packages::show).delete(packages::remove))
         .route("/repos/{repo}/packages/{package}/yank", post(packages::yank))
         .route("/repos/{repo}/packages/{package}/archive", post(packages::archive))
         .route("/sources", get(sources::list).post(sources::create))
-        .route("/sources/{source}", delete(sources::remove))
+        .route("/sources/{source}", patch(sources::change).delete(sources::remove))
         .route("/sources/{source}/sync", post(sources::sync))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))

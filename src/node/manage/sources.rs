@@ -12,7 +12,8 @@ use crate::node::error::Failure;
 use crate::node::git::{self, GitSettings};
 use crate::node::jobs;
 use crate::node::parts::Parts;
-use crate::node::store::{Scope, StoreError};
+use crate::node::pypi;
+use crate::node::store::{Language, Scope, StoreError};
 
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer {
     manager.may_everywhere(Scope::Read)?;
@@ -34,6 +35,8 @@ pub(super) struct Create {
     kind: String,
     /// `remote`: the simple repository API of another index, or a CRAN-like repository. `git`: as git takes it.
     url: Option<String>,
+    /// `remote`: the only packages it is asked for; absent: all.
+    allow: Option<Vec<String>>,
     /// `git`: build each commit of this branch; absent: each tag.
     branch: Option<String>,
     /// `git`: where the package is in the repository.
@@ -42,7 +45,10 @@ pub(super) struct Create {
 
 pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
-    let Json(Create { name, language, kind, url, branch, folder }) = read(body)?;
+    let Json(Create { name, language, kind, url, allow, branch, folder }) = read(body)?;
+    if kind != "remote" && allow.is_some() {
+        return Err(Failure::bad("Only a remote source has packages it may be asked for").into());
+    }
     if kind != "git" && (branch.is_some() || folder.is_some()) {
         return Err(Failure::bad("Only a git source has a branch and a folder").into());
     }
@@ -51,7 +57,9 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
     let settings = match (kind.as_str(), url) {
         ("local", None) => json!({}),
         ("local", Some(_)) => return Err(Failure::bad("A local source has no URL: what it has is uploaded").into()),
-        ("remote", Some(url)) => json!({ "url": index_url(&url)? }),
+        ("remote", Some(url)) => {
+            json!({ "url": index_url(&url)?, "allow": allow.map(|allow| names(language, allow)).transpose()? })
+        }
         ("remote", None) => return Err(Failure::bad("A remote source needs the URL of another index").into()),
         ("git", Some(url)) => {
             let settings = GitSettings { url, branch, folder };
@@ -69,6 +77,53 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
         },
     )?;
     Ok(Json(json!({ "name": name, "type": language.as_str(), "kind": kind, "settings": settings })))
+}
+
+/// As they are looked up.
+fn names(language: Language, allow: Vec<String>) -> Result<Vec<String>, Failure> {
+    if allow.len() > ALLOWED_MAX {
+        return Err(Failure::bad(format!("More than {ALLOWED_MAX} packages are as good as all")));
+    }
+    let mut names: Vec<String> = match language {
+        Language::Python => allow.iter().map(|name| pypi::name::normal(name)).collect(),
+        Language::R => allow,
+    };
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// Packages a source may be asked for.
+const ALLOWED_MAX: usize = 10_000;
+
+/// What changes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    /// The only packages it is asked for; `null`: all.
+    allow: Option<Vec<String>>,
+}
+
+pub(super) async fn change(
+    State(parts): State<Parts>,
+    manager: Manager,
+    Path(name): Path<String>,
+    body: Body<Change>,
+) -> Answer {
+    manager.may_everywhere(Scope::Admin)?;
+    let Json(Change { allow }) = read(body)?;
+    let all = parts.store.sources().await?;
+    let missing = || Failure::not_found(format_args!("remote source `{name}`"));
+    let source = all.into_iter().find(|source| source.name == name && source.kind == "remote").ok_or_else(missing)?;
+    let language = language_of(&source.language)?;
+    let allow = allow.map(|allow| names(language, allow)).transpose()?;
+    let detail = allow.as_ref().map_or_else(|| "all".to_owned(), |allow| allow.join(" "));
+    let deed = manager.deed("change_source", &name, &detail);
+    if !parts.store.set_allowed(&name, allow.as_deref(), &deed).await? {
+        return Err(missing().into());
+    }
+    parts.catalog.refresh().await?;
+    Ok(Json(json!({ "name": name, "allow": allow })))
 }
 
 /// How to look.

@@ -6,6 +6,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method};
 
 use super::name;
+use crate::node::block;
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
@@ -30,6 +31,10 @@ pub async fn file(
         Some(name) => (name, true),
         None => (filename.as_str(), false),
     };
+    if !repository.blocks.is_empty() {
+        let named = name::parse(name).map_err(|_| missing())?;
+        block::refuse(&repository, &name::normal(&named.project), Some(&named.version))?;
+    }
     let key = (repository.id, digest, name.to_owned());
     let read = async || parts.store.file(repository.id, &digest.to_string(), name).await;
     let known = parts.files.get::<Failure>(key, repository.generation, read).await?;

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::name;
+use crate::node::block;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::store::{Project, Told};
@@ -52,6 +53,7 @@ async fn answer(
     let missing = || Failure::not_found(format_args!("project `{project}` in repository `{}`", repository.name));
     let found = parts.store.project(repository.id, &name::normal(project), i64::MAX).await?;
     let (project, _) = found.filter(|(project, _)| project.status != "quarantined").ok_or_else(missing)?;
+    block::refuse(&repository, &project.normal_name, None)?;
     let files = parts.store.told(project.id).await?;
     let version = match version {
         Some(version) => files.iter().find(|file| file.version == version).map(|file| file.version.clone()),

@@ -14,6 +14,7 @@ use super::coding::{Coded, Variant};
 use super::name;
 use super::negotiate::{self, Form};
 use super::render::{self, Links};
+use crate::node::block;
 use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::known::Known;
@@ -183,11 +184,12 @@ impl<'a> Request<'a> {
         let read = async || {
             let found = self.parts.store.project(self.repository.id, &normal, self.view.as_of()).await?;
             // A name of ours stays ours, even without a file that may be shown.
-            Ok(found.map(|(project, files)| match project.status.as_str() {
+            Ok(found.map(|(project, mut files)| match project.status.as_str() {
                 "quarantined" => String::new(),
                 _ => {
                     let absolute = absolute();
                     let links = Links { up: self.up, absolute: absolute.as_deref() };
+                    withhold(&self.repository, &normal, &mut files);
                     render::project(&project, &files, self.form, &links)
                 }
             }))
@@ -198,7 +200,8 @@ impl<'a> Request<'a> {
         let remotes = &self.parts.remotes;
         let (_, listed) = remotes.project(self.parts, &self.repository, &normal).await?.ok_or_else(missing)?;
         let read = async || {
-            let files = remote_files(listed.files.as_deref().unwrap_or_default(), self.view);
+            let mut files = remote_files(listed.files.as_deref().unwrap_or_default(), self.view);
+            withhold(&self.repository, &normal, &mut files);
             let absolute = absolute();
             let links = Links { up: self.up, absolute: absolute.as_deref() };
             Ok(Some(render::project(&remote_project(&normal), &files, self.form, &links)))
@@ -228,6 +231,20 @@ impl<'a> Request<'a> {
             made.map(Some).map_err(|e| StoreError::Unavailable(std::io::Error::other(e).into()))
         };
         parts.pages.0.get(key.clone(), repository.generation, make).await
+    }
+}
+
+/// Versions that the repository withholds are shown as yanked: nobody chooses them, and who insists reads why (PEP 592), here
+/// and in the refusal of the file. A project that is withheld as a whole is shown as it is: installers show people why a file
+/// is refused, but not why a page is, nor why nothing but yanked files is there.
+fn withhold(repository: &Repository, normal_name: &str, files: &mut [PackageFile]) {
+    if repository.blocks.is_empty() || block::reason(repository, normal_name, None).is_some() {
+        return;
+    }
+    for file in files {
+        if let Some(reason) = block::reason(repository, normal_name, Some(&file.version)) {
+            file.yanked = Some(format!("blocked: {reason}"));
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl Remotes {
         repository: &Repository,
         normal_name: &str,
     ) -> Result<Option<(Remote, Arc<Listed<RemoteFile>>)>, Failure> {
-        for remote in &repository.remotes {
+        for remote in repository.remotes.iter().filter(|remote| remote.allows(normal_name)) {
             let url = format!("{}{normal_name}/", remote.url);
             let question = Question { url, accept: page::FORMS, client: &self.client };
             // A later index must not step in for one that is away: it could have other files of that name.

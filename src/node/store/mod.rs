@@ -4,6 +4,7 @@
 //! has heard of HTTP.
 
 mod audit;
+mod block;
 mod cran;
 mod download;
 pub mod garbage;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 pub use self::audit::AuditRow;
 pub use self::audit::Deed;
+pub use self::block::Block;
 pub use self::cran::RFile;
 pub use self::download::{By, Downloads};
 pub use self::job::{Attendance, Claimed, JobLine, JobRow, Jobs, NewJob};

@@ -16,6 +16,7 @@ macro_rules! bump {
         .await?
     };
 }
+pub(super) use bump;
 
 /// A project of a source.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]

@@ -1,7 +1,8 @@
 //! Repositories, and the sources they show.
 
 use super::audit::{Deed, record};
-use super::{Store, StoreError, new_id, now, with, within};
+use super::package::bump;
+use super::{Block, Store, StoreError, new_id, now, with, within};
 
 /// Subscribes a repository to sources by name, in their order.
 macro_rules! subscribe {
@@ -67,6 +68,26 @@ pub struct Repository {
     pub own_sources: Vec<i64>,
     /// Other indexes that are asked for what no local source has, in this order.
     pub remotes: Vec<Remote>,
+    /// What it withholds.
+    pub blocks: Vec<Block>,
+}
+
+#[cfg(test)]
+impl Repository {
+    /// One that shows nothing.
+    pub fn empty(language: Language) -> Self {
+        Self {
+            id: 1,
+            name: "repo".to_owned(),
+            language,
+            anonymous_read: true,
+            generation: 1,
+            upload_source: None,
+            own_sources: Vec::new(),
+            remotes: Vec::new(),
+            blocks: Vec::new(),
+        }
+    }
 }
 
 /// Another index.
@@ -80,6 +101,15 @@ pub struct Remote {
     pub url: String,
     /// What it said before this moment, microseconds since 1970, is asked again.
     pub synced_at: i64,
+    /// The only packages it is asked for, as looked up; `None`: all.
+    pub allow: Option<Vec<String>>,
+}
+
+impl Remote {
+    /// Whether it may be asked for a package. `package`: as looked up.
+    pub fn allows(&self, package: &str) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.iter().any(|allowed| allowed == package))
+    }
 }
 
 /// What a repository shows: one source after the other.
@@ -102,7 +132,10 @@ impl Source {
         let settings: serde_json::Value = serde_json::from_str(&self.settings).ok()?;
         let url = settings["url"].as_str()?.to_owned();
         let synced_at = settings["synced_at"].as_i64().unwrap_or(0);
-        Some(Remote { id: self.id, name: self.name.clone(), url, synced_at })
+        let names =
+            |list: &Vec<serde_json::Value>| list.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+        let allow = settings["allow"].as_array().map(names);
+        Some(Remote { id: self.id, name: self.name.clone(), url, synced_at, allow })
     }
 }
 
@@ -187,6 +220,8 @@ impl Store {
                 "DELETE FROM subscription WHERE repository_id IN (SELECT id FROM repository WHERE name = $1)",
             )
             .bind(name).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM block WHERE repository_id IN (SELECT id FROM repository WHERE name = $1)")
+                .bind(name).execute(&mut *tx).await?;
             let gone = sqlx::query("DELETE FROM repository WHERE name = $1").bind(name).execute(&mut *tx).await?;
             if gone.rows_affected() == 1 {
                 record!(&mut *tx, by)?;
@@ -202,13 +237,16 @@ impl Store {
     pub async fn repositories(&self) -> Result<Vec<Subscribed>, StoreError> {
         type Row = (i64, String, String, bool, i64);
         type Shown = (i64, i64, String, String, String, String);
-        let (rows, sources): (Vec<Row>, Vec<Shown>) = with!(self, pool => Ok((
+        type Withheld = (i64, String, String, String);
+        let (rows, sources, blocks): (Vec<Row>, Vec<Shown>, Vec<Withheld>) = with!(self, pool => Ok((
             sqlx::query_as("SELECT id, name, language, anonymous_read, generation FROM repository").fetch_all(pool).await?,
             sqlx::query_as(
                 "SELECT u.repository_id, s.id, s.name, s.language, s.kind, s.settings
                  FROM subscription u JOIN source s ON s.id = u.source_id ORDER BY u.repository_id, u.position",
             )
             .fetch_all(pool).await?,
+            sqlx::query_as("SELECT repository_id, package, versions, reason FROM block ORDER BY package, versions")
+                .fetch_all(pool).await?,
         )))?;
         // One of a language this program does not know is a newer program's business.
         let known = rows.into_iter().filter_map(|(id, name, language, anonymous_read, generation)| {
@@ -218,11 +256,23 @@ impl Store {
                 .map(|(_, id, name, language, kind, settings)| Source { id, name, language, kind, settings })
                 .collect();
             let upload_source = sources.iter().find(|source| source.kind == "local").map(|source| source.id);
+            let withheld = blocks.iter().filter(|block| block.0 == id).cloned();
+            let blocks = withheld.map(|(_, package, versions, reason)| Block { package, versions, reason }).collect();
             let own = sources.iter().filter(|source| source.kind != "remote");
             let own_sources = own.map(|source| source.id).collect();
             let remotes = sources.iter().filter(|source| source.kind == "remote").filter_map(Source::remote).collect();
             Some((
-                Repository { id, name, language, anonymous_read, generation, upload_source, own_sources, remotes },
+                Repository {
+                    id,
+                    name,
+                    language,
+                    anonymous_read,
+                    generation,
+                    upload_source,
+                    own_sources,
+                    remotes,
+                    blocks,
+                },
                 sources,
             ))
         });
@@ -262,6 +312,26 @@ impl Store {
             .execute(&mut *tx).await?;
             record!(&mut *tx, by)?;
             Ok::<_, StoreError>(())
+        }.await)
+    }
+
+    /// Changes the packages another index may be asked for; `None`: all. Whether there is such a source.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn set_allowed(&self, name: &str, allow: Option<&[String]>, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let found: Option<(i64, String)> =
+                sqlx::query_as("SELECT id, settings FROM source WHERE name = $1 AND kind = 'remote'")
+                    .bind(name).fetch_optional(&mut *tx).await?;
+            let Some((id, settings)) = found else { return Ok(false) };
+            let mut settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
+            settings["allow"] = serde_json::json!(allow);
+            sqlx::query("UPDATE source SET settings = $2 WHERE id = $1")
+                .bind(id).bind(settings.to_string()).execute(&mut *tx).await?;
+            bump!(tx, id);
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(true)
         }.await)
     }
 

@@ -14,6 +14,7 @@ fn pages_are_known_again_by_their_etag_in_each_encoding() {
         upload_source: None,
         own_sources: Vec::new(),
         remotes: Vec::new(),
+        blocks: Vec::new(),
     };
     let ask = |fields: &[(http::HeaderName, &str)]| {
         let fields = fields.iter().map(|(n, v)| (n.clone(), HeaderValue::from_str(v).unwrap())).collect();

@@ -215,3 +215,16 @@ CREATE TABLE download (
     count BIGINT NOT NULL,
     PRIMARY KEY (repository_id, day, package, version, client)
 );
+
+-- What a repository does not give, although its sources have it.
+CREATE TABLE block (
+    repository_id BIGINT NOT NULL REFERENCES repository (id),
+    -- As looked up.
+    package TEXT NOT NULL,
+    -- Such as '<2.0'; '': all.
+    versions TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    PRIMARY KEY (repository_id, package, versions)
+);
