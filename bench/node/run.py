@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -209,6 +210,7 @@ def main():
     parser.add_argument("--connections", type=int, default=256, help="of the installs")
     parser.add_argument("--out", help="folder for raw.json and table.md")
     a = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped then too
     for tool in ("nginx", "wrk", "openssl", "taskset", "setpriv"):
         if not shutil.which(tool):
             raise SystemExit(f"{tool} is missing: `make bench-node` installs what this needs")

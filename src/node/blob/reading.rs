@@ -15,9 +15,9 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use super::{BlobError, Bytestream, blocking};
 
 /// Bytes read at once, and handed on as one piece.
-const PIECE: usize = 128 * 1024;
-/// Buffers kept for the next pieces: few, so that they stay in the processor's cache.
-const BUFFERS: usize = 8;
+const PIECE: usize = 256 * 1024;
+/// Buffers kept for the next pieces.
+const BUFFERS: usize = 32;
 
 /// Buffers that were used and will be again, so that the system need not clear new ones for every piece.
 #[derive(Clone, Debug)]
