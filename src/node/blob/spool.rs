@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use blake2::Blake2b;
 use blake2::digest::consts::U32;
@@ -100,6 +101,12 @@ impl Spool {
         fs::rename(&hidden, &folder)?;
         for entry in fs::read_dir(below)? {
             let other = entry?.path();
+            // Of one that was killed before it had locked it.
+            let age = fs::metadata(&other).and_then(|of| of.modified()).ok().and_then(|at| at.elapsed().ok());
+            if other.extension().is_some_and(|ending| ending == "new") && age.is_some_and(|age| age > BEGINNING) {
+                let _ = fs::remove_dir_all(&other);
+                continue;
+            }
             let is_left = other != folder
                 && other.extension().is_none()
                 && File::open(other.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
@@ -225,4 +232,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
+/// No process takes so long to begin.
+const BEGINNING: Duration = Duration::from_secs(3600);
 const LOCK: &str = "lock";

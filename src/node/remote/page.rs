@@ -107,6 +107,8 @@ fn html(body: &[u8], base: &Url) -> Result<Vec<RemoteFile>, String> {
         found.requires_python = attribute(b"data-requires-python");
         found.metadata_sha256 = metadata.and_then(|text| digest(&hash(&text)?));
         found.yanked = attribute(b"data-yanked");
+        // In no PEP, but mirrors of PyPI say it.
+        found.uploaded_at = attribute(b"data-upload-time").as_deref().and_then(time);
         files.push(found);
     }
     Ok(files)
