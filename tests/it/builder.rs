@@ -141,18 +141,28 @@ async fn commit_r(git: &Repository, version: &str) {
 
 #[test]
 fn ten_builds_drain_across_two_nodes_although_one_of_them_is_killed() {
-    within(240, async {
+    drain(10, 240);
+}
+
+#[test]
+#[ignore = "long: a hundred builds"]
+fn a_hundred_builds_drain_across_two_nodes_although_one_of_them_is_killed() {
+    drain(100, 900);
+}
+
+fn drain(builds: usize, seconds: u64) {
+    within(seconds, async move {
         let a = Node::start("a", "[builder]\nevery = \"1h\"\n").await;
         let mut b = a.beside("b").await;
         let git = Repository::new().await;
-        for n in 0..10 {
+        for n in 0..builds {
             let version = format!("1.{n}");
             commit_r(&git, &version).await;
             git.git(&["tag", &format!("v{version}")]).await;
         }
         a.command(&["source", "create", "ours", "--type", "cran", "--git", &git.url()]).await;
         a.command(&["repo", "create", "cran", "--type", "cran", "--source", "ours"]).await;
-        assert!(a.command(&["sync", "ours", "--follow"]).await.contains("10 new"));
+        assert!(a.command(&["sync", "ours", "--follow"]).await.contains(&format!("{builds} new")));
         // Killed over a build, which begins again when it is taken for dead.
         let killed = eventually("a build on both nodes", async || {
             let running = jobs(&a, &["--kind", "build", "--state", "running"]).await;
@@ -162,7 +172,7 @@ fn ten_builds_drain_across_two_nodes_although_one_of_them_is_killed() {
         .await;
         b.signal(rustix::process::Signal::KILL);
         b.exit().await;
-        let all = until_built(&a, 10).await;
+        let all = until_built(&a, builds).await;
         assert!(all.iter().all(|job| job["state"] == "done"), "{all:#?}");
         let again = all.iter().find(|job| job["id"] == killed["id"]).unwrap();
         assert_eq!(again["attempt"], 2, "{again}");
@@ -177,7 +187,8 @@ fn ten_builds_drain_across_two_nodes_although_one_of_them_is_killed() {
             assert!(times.windows(2).all(|two| two[0].1 <= two[1].0), "{times:?}");
         }
         let index = get(&a.address, "/packages/cran/latest/src/contrib/PACKAGES").await.text();
-        assert!(index.contains("Package: fromgit\nVersion: 1.9"), "{index}");
+        let newest = format!("1.{}", builds - 1);
+        assert!(index.contains(&format!("Package: fromgit\nVersion: {newest}\n")), "{index}");
         let library = Folder::new();
         let root = library.root().to_str().unwrap();
         let text = format!(
@@ -185,15 +196,15 @@ fn ten_builds_drain_across_two_nodes_although_one_of_them_is_killed() {
              cat(fromgit::content())",
             a.address
         );
-        assert_eq!(r(&Trusting(String::from("/dev/null")), &text).await.ok().stdout, "built 1.9");
+        assert_eq!(r(&Trusting(String::from("/dev/null")), &text).await.ok().stdout, format!("built {newest}"));
 
         // A branch: each version once.
         a.command(&["source", "create", "edge", "--type", "cran", "--git", &git.url(), "--branch", "main"]).await;
         a.command(&["sync", "edge", "--follow"]).await;
-        until_built(&a, 11).await;
+        until_built(&a, builds + 1).await;
         git.commit(&[("R/more.R", "more <- 1\n")]).await;
         a.command(&["sync", "edge", "--follow"]).await;
-        let all = until_built(&a, 12).await;
+        let all = until_built(&a, builds + 2).await;
         assert!(all[0]["result"].as_str().unwrap().contains("nothing new"), "{}", all[0]);
         let wrong = bowline(&["source", "create", "x", "--git", "ext::sh -c id", "-c", &a.config()]).await;
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no URL of a git repository"), "{wrong:?}");
