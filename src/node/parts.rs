@@ -15,7 +15,7 @@ use super::error::Failure;
 use super::known::Known;
 use super::metrics::Metrics;
 use super::pypi::Pages;
-use super::registry::Unfit;
+use super::registry::{Beating, Unfit};
 use super::remote::Remotes;
 use super::secret::ClusterKey;
 use super::stats::Stats;
@@ -61,12 +61,16 @@ pub struct Shared {
     pub trees: Trees,
     /// Rows of files that were asked for, by repository, digest and name.
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
+    /// Whether names are ours, by repository: see [`Store::owns`].
+    pub owned: Known<(i64, String), bool>,
     /// Downloads that are not yet written down.
     pub stats: Stats,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// One line per request; `None`: nobody serves.
     pub access_log: Option<AccessLog>,
+    /// Since when this node is known to live.
+    pub beating: Beating,
     /// Says that there is a job to do.
     pub job_added: Arc<Notify>,
     /// Whether this node may go on.
@@ -74,7 +78,7 @@ pub struct Shared {
 }
 
 /// Keeps blobs, then writes the rows that name them: whatever happens in between leaves bytes that nobody names, never a name
-/// without bytes. The rows' writer is told whether the blobs were kept anew, because what there was is garbage by now.
+/// without bytes. The rows' writer is told since when the blobs were kept anew, because what there was is garbage by now.
 macro_rules! keep_and_name {
     ($parts:expr, $blobs:expr, $anew:ident => $write:expr) => {
         async {
@@ -82,13 +86,17 @@ macro_rules! keep_and_name {
             for blob in blobs {
                 $parts.packages.keep(blob).await?;
             }
-            let $anew = false;
+            let $anew = None;
             let mut written = $write;
-            if matches!(written, Err($crate::node::store::StoreError::Deleted)) {
+            // Garbage is collected once in a while: twice in a row is a coincidence, more often is none.
+            for _ in 0..3 {
+                if !matches!(written, Err($crate::node::store::StoreError::Deleted)) {
+                    break;
+                }
+                let $anew = Some($parts.store.clock().await?);
                 for blob in blobs {
                     $parts.packages.keep_anew(blob).await?;
                 }
-                let $anew = true;
                 written = $write;
             }
             written.map_err($crate::node::error::Failure::from)
@@ -144,9 +152,11 @@ impl Parts {
             remotes: Remotes::new().map_err(system("no client for other indexes"))?,
             trees: trees(TREES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
+            owned: Known::new(FILES_MAX, |_, _| 1),
             stats: Stats::new(),
             metrics: Arc::new(Metrics::new()),
             access_log,
+            beating: Beating::default(),
             job_added: Arc::default(),
             fitness,
         };

@@ -52,7 +52,9 @@ fn what_another_index_has_is_installed_kept_and_served_while_it_is_away() {
         // A name of ours is ours alone, whatever newer version somebody else shows.
         let page = get(&near.address, "/packages/pypi/simple/ours/").await.text();
         assert!(page.contains("ours-1.0") && !page.contains("9.9"), "{page}");
-        assert_eq!(get(&near.address, "/packages/pypi/simple/neither/").await.status, 404);
+        for path in ["simple/neither/", "2024-01-01/simple/ours/", "simple/%252e%252e%2Fours/", "simple/ours%3F/"] {
+            assert_eq!(get(&near.address, &format!("/packages/pypi/{path}")).await.status, 404, "{path}");
+        }
 
         far.signal(rustix::process::Signal::KILL);
         far.exit().await;

@@ -1,6 +1,7 @@
 //! From a commit to packages: fetched, built in a sandbox, looked at as any upload, published.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use super::program::{self, Ref};
@@ -13,14 +14,16 @@ use crate::node::sandbox::{Bounds, Door, INDEX, Run};
 use crate::node::store::{Language, Source};
 use crate::node::{cran, pypi, router};
 
+/// Bytes of a file's name.
+const NAME_MAX: u64 = 4096;
 /// Packages of one build.
 const FILES_MAX: usize = 20;
 
 /// `$folder`: where the package is. Only what is in `/work/out` comes out.
 const PYTHON: &str = "set -e; mkdir src out; tar -xf - -C src; cd \"src/$folder\"; \
-     \"$python\" -m build $isolation --outdir /work/out . >&2; exec tar -cf - -C /work/out .";
+     \"$python\" -m build $isolation --outdir /work/out . >&2; exec tar --format=gnu -cf - -C /work/out .";
 const R: &str = "set -e; mkdir src out; tar -xf - -C src; cd out; \
-     \"$r\" CMD build --no-manual --no-build-vignettes \"/work/src/$folder\" >&2; exec tar -cf - -C /work/out .";
+     \"$r\" CMD build --no-manual --no-build-vignettes \"/work/src/$folder\" >&2; exec tar --format=gnu -cf - -C /work/out .";
 
 /// Does the job: a [`Wanted`].
 pub async fn build(parts: &Parts, log: &Log, input: &str) -> Ended {
@@ -33,12 +36,12 @@ pub async fn build(parts: &Parts, log: &Log, input: &str) -> Ended {
     let (repository, tar) = (scratch.path().join("git"), scratch.path().join("source.tar"));
     log.say(&format!("{}: {} at {}", settings.url, wanted.short(), wanted.commit));
     let at = Ref { name: wanted.name.clone(), commit: wanted.commit.clone() };
-    let time = program::archive(&settings.url, &at, &repository, &tar).await?;
+    let time = program::archive(&settings.url, &at, &repository, &tar, parts.settings.builder.disk_max).await?;
 
     let builder = &parts.settings.builder;
     let index = index(parts, &source, language);
     let door = match &index {
-        Some(repository) => Some(Door::open(router::router(parts.clone()), repository).map_err(told)?),
+        Some(repository) => Some(Door::open(router::router(parts.clone()), repository, builder.uid).map_err(told)?),
         None => None,
     };
     let mut environment = vec![
@@ -117,18 +120,32 @@ fn version(tag: &str) -> Option<String> {
 /// The files that came out, each by itself. Blocks.
 fn unpack(tar: &Path, spool: &Spool, bytes_max: u64) -> Result<Vec<(String, Spooled)>, String> {
     let told = |e: std::io::Error| format!("what was built cannot be read: {e}");
+    let strange = || "the build made something that is no package".to_owned();
     let mut archive = tar::Archive::new(File::open(tar).map_err(told)?);
     let mut files = Vec::new();
-    for entry in archive.entries().map_err(told)? {
+    // What was built may have written this itself, so long names are read here, not by a library that believes their length.
+    let mut long: Option<Vec<u8>> = None;
+    for entry in archive.entries().map_err(told)?.raw(true) {
         let mut entry = entry.map_err(told)?;
-        let path = entry.path().map_err(told)?.into_owned();
-        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        if !entry.header().entry_type().is_file() {
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_longname() {
+            if entry.size() > NAME_MAX {
+                return Err(strange());
+            }
+            let mut name = Vec::new();
+            entry.read_to_end(&mut name).map_err(told)?;
+            long = Some(name);
             continue;
         }
-        let (Some(name), true) = (name, path.components().count() <= 2) else {
-            return Err(format!("the build made {}, which is no package", path.display()));
-        };
+        let name = long.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+        if kind.is_dir() {
+            continue;
+        }
+        let name = String::from_utf8(name).map_err(|_| strange())?;
+        let name = name.trim_end_matches('\0').trim_start_matches("./").to_owned();
+        if !kind.is_file() || name.contains('/') || name.chars().any(char::is_control) {
+            return Err(strange());
+        }
         if entry.size() > bytes_max {
             return Err(format!("{name} is larger than the {bytes_max} bytes this server takes"));
         }

@@ -31,7 +31,7 @@ pub(super) struct Ref {
 /// # Errors
 /// What git says.
 pub(super) async fn refs(url: &str) -> Result<Vec<Ref>, String> {
-    let mut command = git();
+    let mut command = git(LIST_MAX);
     command.args(["ls-remote", "--heads", "--tags", "--", url]);
     let text = run(command, LIST_TIMEOUT, LIST_MAX).await?;
     Ok(read(&text))
@@ -54,11 +54,12 @@ fn read(text: &str) -> Vec<Ref> {
     refs
 }
 
-/// The files of a commit as a tar file, and its time, seconds since 1970.
+/// The files of a commit as a tar file, and its time, seconds since 1970. `bytes_max`: of any file on the way.
 ///
 /// # Errors
 /// What git says.
-pub(super) async fn archive(url: &str, at: &Ref, folder: &Path, tar: &Path) -> Result<i64, String> {
+pub(super) async fn archive(url: &str, at: &Ref, folder: &Path, tar: &Path, bytes_max: u64) -> Result<i64, String> {
+    let git = || git(bytes_max);
     let repository = folder.as_os_str();
     let mut init = git();
     init.args(["init", "--quiet", "--bare", "--"]).arg(repository);
@@ -88,10 +89,11 @@ pub(super) async fn archive(url: &str, at: &Ref, folder: &Path, tar: &Path) -> R
     time.trim().parse().map_err(|_| format!("git gives no time of {}", at.commit))
 }
 
-/// Asks nobody anything, and does nothing a repository says.
-fn git() -> Command {
-    let mut command = Command::new("git");
+/// Asks nobody anything, does nothing a repository says, and writes no file larger than this.
+fn git(bytes_max: u64) -> Command {
+    let mut command = Command::new("prlimit");
     command
+        .args([&format!("--fsize={bytes_max}"), "--core=0", "git"])
         .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.auto=0"])
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git:file")

@@ -17,13 +17,8 @@ pub async fn sync(parts: &Parts, log: &Log, input: &str) -> Ended {
     let refs = program::refs(&settings.url).await?;
     let wanted = wanted(&settings, refs)?;
     let told = |e| Failure::from(e).message().to_owned();
-    let known: HashSet<String> = parts
-        .store
-        .subjects(Kind::Build.as_str(), &format!("{} ", source.name))
-        .await
-        .map_err(told)?
-        .into_iter()
-        .collect();
+    let known: HashSet<String> =
+        parts.store.subjects(Kind::Build.as_str(), &of(source.id)).await.map_err(told)?.into_iter().collect();
     let mut new = 0;
     for Ref { name, commit } in wanted {
         let wanted = Wanted { source: source.id, name, commit };
@@ -45,9 +40,9 @@ pub async fn sync(parts: &Parts, log: &Log, input: &str) -> Ended {
 /// 503.
 pub async fn retry(parts: &Parts, source: &Source) -> Result<usize, Failure> {
     let (mut seen, mut again) = (HashSet::new(), 0);
-    let which = Jobs { kind: Some(Kind::Build.as_str()), ..Jobs::default() };
-    let all = parts.store.jobs(which, i64::MAX).await?;
-    for job in all.into_iter().filter(|job| job.subject.starts_with(&format!("{} ", source.name))) {
+    let of = of(source.id);
+    let which = Jobs { kind: Some(Kind::Build.as_str()), input: Some(&of), ..Jobs::default() };
+    for job in parts.store.jobs(which, RETRIED_MAX).await? {
         // The latest of its subject says how it stands.
         let is_latest = seen.insert(job.subject.clone());
         if !is_latest || !matches!(job.state.as_str(), "failed" | "cancelled") {
@@ -58,6 +53,14 @@ pub async fn retry(parts: &Parts, source: &Source) -> Result<usize, Failure> {
     }
     Ok(again)
 }
+
+/// What the input of a source's builds begins with: its name may have been another source's before.
+fn of(source: i64) -> String {
+    format!("{{\"source\":{source},")
+}
+
+/// Builds looked at, latest first.
+const RETRIED_MAX: i64 = 10_000;
 
 async fn build(parts: &Parts, wanted: &Wanted, subject: &str) -> Result<bool, crate::node::store::StoreError> {
     let input = serde_json::to_string(wanted).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The end of blobs that nothing refers to: seen once and remembered, deleted when they still are it after the grace period.
 
+use std::time::Duration;
+
 use super::schedule::ago;
 use super::{Ended, Log};
 use crate::node::error::Failure;
@@ -10,6 +12,9 @@ use crate::types::Sha256;
 
 /// Blobs condemned at once: few enough to be deleted in time.
 const FEW: usize = 50;
+
+/// For one deletion.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) async fn collect(parts: &Parts, log: &Log) -> Ended {
     collected(parts, log).await.map_err(|failure| failure.message().to_owned())
@@ -28,7 +33,7 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
     let ripe = parts.store.suspects(ago(parts.settings.garbage.grace)).await?;
     let (mut deleted, mut freed) = (0, 0);
     for few in ripe.chunks(FEW) {
-        if parts.store.hold().await? > ago(std::time::Duration::ZERO) {
+        if parts.store.hold().await? > ago(Duration::ZERO) {
             log.say("there is a hold: nothing is deleted");
             break;
         }
@@ -41,7 +46,8 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
                 break;
             }
             let Ok(digest) = sha256.parse::<Sha256>() else { continue };
-            freed += parts.packages.delete(&digest).await?;
+            let Ok(deleted) = tokio::time::timeout(DELETE_TIMEOUT, parts.packages.delete(&digest)).await else { break };
+            freed += deleted?;
             log.say(&format!("deleted {sha256}"));
             gone.push(sha256);
         }

@@ -5,7 +5,7 @@ mod collect;
 mod log;
 mod schedule;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 pub use self::log::Log;
 pub use self::schedule::{STORAGE, follow as schedule, sync};
 use super::parts::Parts;
-use super::store::{Attendance, Claimed};
+use super::store::{Attendance, Claimed, StoreError};
 use super::{git, registry};
 use crate::config::node::Jobs;
 use crate::telemetry::Causes;
@@ -25,6 +25,9 @@ const POLL: Duration = Duration::from_secs(5);
 const ATTEND: Duration = Duration::from_secs(1);
 /// A job that killed so many nodes is not begun again.
 const DEATHS_MAX: i64 = 3;
+
+/// Characters of what came of a job.
+const RESULT_MAX: usize = 2_000;
 
 /// What there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,17 +75,21 @@ async fn work(kind: Kind, parts: &Parts, log: &Log, input: &str) -> Ended {
 
 /// Does jobs until told to stop, then gives back what is not done. `node`: id of this process in the registry.
 pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>) {
-    let mut running: JoinSet<Kind> = JoinSet::new();
+    let mut running: JoinSet<(Kind, i64)> = JoinSet::new();
     let mut busy: HashMap<Kind, usize> = HashMap::new();
+    let mut held: HashSet<i64> = HashSet::new();
     loop {
+        give_back(&parts, &node, &held).await;
         for kind in Kind::ALL {
             while busy.get(&kind).copied().unwrap_or(0) < kind.limit(&parts.settings.jobs) {
                 let Some(job) = claim(&parts, kind, &node).await else { break };
                 *busy.entry(kind).or_default() += 1;
+                held.insert(job.id);
+                let id = job.id;
                 let (parts, stop) = (parts.clone(), stop.clone());
                 running.spawn(async move {
                     run(parts, kind, job, stop).await;
-                    kind
+                    (kind, id)
                 });
             }
         }
@@ -90,8 +97,9 @@ pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>)
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(ended) = running.join_next() => {
-                if let Some(count) = ended.ok().and_then(|kind| busy.get_mut(&kind)) {
-                    *count -= 1;
+                if let Ok((kind, id)) = ended {
+                    held.remove(&id);
+                    busy.entry(kind).and_modify(|count| *count -= 1);
                 }
             }
             () = parts.job_added.notified() => {}
@@ -101,10 +109,26 @@ pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>)
     while running.join_next().await.is_some() {}
 }
 
+/// Jobs that rows say we have and we have not, because an answer of the database was lost.
+async fn give_back(parts: &Parts, node: &str, held: &HashSet<i64>) {
+    for job in parts.store.held(node).await.unwrap_or_default() {
+        if !held.contains(&job.id) {
+            let _ = parts.store.release(&job).await;
+        }
+    }
+}
+
 async fn claim(parts: &Parts, kind: Kind, node: &str) -> Option<Claimed> {
     let claimed = async {
-        let offset = parts.store.clock_offset().await?;
-        parts.store.claim(kind.as_str(), node, registry::ALIVE, offset).await
+        // After the database was away nobody has been heard of, until everybody had the time to be.
+        let heard = match parts.beating.since() {
+            Some(since) if since.elapsed() > registry::ALIVE => {
+                let alive = i64::try_from(registry::ALIVE.as_micros()).unwrap_or(i64::MAX);
+                schedule::ago(Duration::ZERO) - parts.store.clock_offset().await? - alive
+            }
+            _ => i64::MIN,
+        };
+        parts.store.claim(kind.as_str(), node, heard).await
     };
     match claimed.await {
         Ok(job) => job,
@@ -170,13 +194,19 @@ async fn run(parts: Parts, kind: Kind, job: Claimed, mut stop: watch::Receiver<b
         }
         _ => tracing::info!(kind = kind.as_str(), job = job.id, subject = job.subject, state, result, "a job ended"),
     }
+    // Programs of others say things no database takes.
+    let mut result: String = result.chars().map(|c| if c.is_control() { ' ' } else { c }).take(RESULT_MAX).collect();
     parts.metrics.job(kind.as_str(), state);
     // Without a database nobody else takes it over, so there is time.
     loop {
         log.flush().await;
         match parts.store.end(&job, state, &result).await {
             Ok(_) => return,
-            Err(error) => tracing::debug!(error = %Causes(&error), "a job's end cannot be written"),
+            Err(StoreError::Unavailable(_) | StoreError::NoPrimary) => {}
+            Err(error) => {
+                tracing::error!(job = job.id, error = %Causes(&error), "a job's end cannot be written");
+                "what came of it could not be written down".clone_into(&mut result);
+            }
         }
         tokio::select! {
             () = told(&mut stop) => return,

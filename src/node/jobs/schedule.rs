@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(20);
 /// How long jobs that ended are remembered.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// How long it is remembered that another index has not what somebody once asked for.
+const ABSENT: Duration = Duration::from_secs(2 * 24 * 3600);
 /// How long downloads are remembered.
 const DOWNLOADS_DAYS: i64 = 3 * 366;
 
@@ -47,6 +49,7 @@ async fn look(parts: &Parts) -> Result<(), StoreError> {
         }
     }
     parts.store.forget_jobs(ago(REMEMBERED)).await?;
+    parts.store.forget_absent(ago(ABSENT)).await?;
     parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
     Ok(())
 }

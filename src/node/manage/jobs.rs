@@ -49,7 +49,7 @@ pub(super) struct Asked {
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager, asked: Query<Asked>) -> Answer {
     manager.may_everywhere(Scope::Read)?;
     let Asked { kind, state, limit, before } = read(asked)?.0;
-    let which = Jobs { kind: kind.as_deref(), state: state.as_deref(), before };
+    let which = Jobs { kind: kind.as_deref(), state: state.as_deref(), before, input: None };
     let all = parts.store.jobs(which, limit.unwrap_or(50).clamp(1, LIMIT)).await?;
     Ok(Json(all.iter().map(told).collect()))
 }

@@ -23,6 +23,7 @@ struct Place {
 }
 
 impl Place {
+    /// To be looked at.
     async fn of(parts: &Parts, name: &str, package: &str) -> Result<Self, Failure> {
         let repository = found(parts, name).await?;
         let normal = match repository.language {
@@ -35,6 +36,24 @@ impl Place {
             }
         }
         Err(missing(package, name))
+    }
+}
+
+impl Place {
+    /// To be changed. What a repository shows of a source that it does not publish to is not its own.
+    async fn changing(
+        parts: &Parts,
+        manager: &Manager,
+        scope: Scope,
+        name: &str,
+        package: &str,
+    ) -> Result<Self, Failure> {
+        manager.may(scope, name)?;
+        let place = Self::of(parts, name, package).await?;
+        if place.repository.upload_source != Some(place.source) {
+            manager.may_everywhere(scope)?;
+        }
+        Ok(place)
     }
 }
 
@@ -116,13 +135,12 @@ pub(super) async fn status(
     Path((repo, package)): Path<(String, String)>,
     body: Body<NewStatus>,
 ) -> Answer {
-    manager.may(Scope::Publish, &repo)?;
     let Json(NewStatus { status, reason }) = read(body)?;
     if !["active", "archived", "deprecated", "quarantined"].contains(&status.as_str()) {
         let told = format!("`{status}` is no status: `active`, `archived`, `deprecated` or `quarantined`");
         return Err(Failure::bad(told).into());
     }
-    let place = Place::of(&parts, &repo, &package).await?;
+    let place = Place::changing(&parts, &manager, Scope::Publish, &repo, &package).await?;
     let subject = format!("{repo}/{package}");
     let detail = format!("{status} {}", reason.as_deref().unwrap_or_default());
     let deed = manager.deed("set_status", &subject, &detail);
@@ -178,9 +196,8 @@ pub(super) async fn yank(
     Path((repo, package)): Path<(String, String)>,
     body: Body<Files>,
 ) -> Answer {
-    manager.may(Scope::Publish, &repo)?;
     let files = read(body)?.0;
-    let place = Place::of(&parts, &repo, &package).await?;
+    let place = Place::changing(&parts, &manager, Scope::Publish, &repo, &package).await?;
     if place.repository.language == Language::R {
         return Err(Failure::bad("R knows no yanked packages: `archive` moves a version into the Archive").into());
     }
@@ -201,9 +218,8 @@ pub(super) async fn archive(
     Path((repo, package)): Path<(String, String)>,
     body: Body<Files>,
 ) -> Answer {
-    manager.may(Scope::Publish, &repo)?;
     let files = read(body)?.0;
-    let place = Place::of(&parts, &repo, &package).await?;
+    let place = Place::changing(&parts, &manager, Scope::Publish, &repo, &package).await?;
     let (subject, detail) = (format!("{repo}/{package}"), files.told());
     if place.repository.language == Language::Python {
         // PEP 792: a whole project is archived.
@@ -241,10 +257,9 @@ pub(super) async fn remove(
     Path((repo, package)): Path<(String, String)>,
     asked: Query<Removed>,
 ) -> Answer {
-    manager.may(Scope::Admin, &repo)?;
     let Removed { version, file } = read(asked)?.0;
     let files = Files { version, file, ..Files::default() };
-    let place = Place::of(&parts, &repo, &package).await?;
+    let place = Place::changing(&parts, &manager, Scope::Admin, &repo, &package).await?;
     let (subject, detail) = (format!("{repo}/{package}"), files.told());
     let done = parts.store.remove(files.which(&place), &manager.deed("remove", &subject, &detail)).await?;
     changed(&parts, done, "removed", &package, &repo).await

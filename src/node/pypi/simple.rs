@@ -177,6 +177,9 @@ impl<'a> Request<'a> {
         if normal != project {
             return Ok(moved(&format!("../{normal}/")));
         }
+        if !name::is_valid(&normal) {
+            return Err(Failure::not_found("project of this name: it cannot be one"));
+        }
         let base = self.parts.settings.external_url.as_ref();
         let absolute = || base.map(|base| format!("{base}/packages/{}", self.repository.name));
         let missing =

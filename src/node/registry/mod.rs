@@ -4,8 +4,8 @@
 pub mod doctor;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -86,6 +86,7 @@ pub struct Member {
     store: Store,
     storage: Vec<Watched>,
     report: Report,
+    beating: Beating,
 }
 
 /// A storage whose marks are looked at. One that hangs is not asked again until it has answered.
@@ -94,6 +95,22 @@ struct Watched {
     blobs: Blobs,
     said: StorageReport,
     asked: Option<JoinHandle<Result<Vec<String>, BlobError>>>,
+}
+
+/// Since when every heartbeat of this node has been written.
+#[derive(Clone, Debug, Default)]
+pub struct Beating(Arc<Mutex<Option<Instant>>>);
+
+impl Beating {
+    /// `None`: the last one was not.
+    pub fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_written(&self, is_written: bool) {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = is_written.then(|| since.unwrap_or_else(clock::now));
+    }
 }
 
 /// Whether this node may go on: `Some` tells why not.
@@ -135,6 +152,7 @@ impl Member {
             store,
             storage,
             report,
+            beating: parts.beating.clone(),
         };
         // The row before the marks: a mark without a row is swept away by others.
         let offset = member.store.clock_offset().await?;
@@ -171,7 +189,9 @@ impl Member {
                 // Told below, if it goes on.
                 Err(error) => tracing::debug!(error = %Causes(&error), "the schema cannot be looked at"),
             }
-            match (self.beat().await, is_silent) {
+            let beat = self.beat().await;
+            self.beating.is_written(beat.is_ok());
+            match (beat, is_silent) {
                 (Ok(()), _) => is_silent = false,
                 (Err(error), false) => {
                     is_silent = true;

@@ -130,7 +130,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
         match (ask(question, etag, read).await, row) {
             (Ok(Answer::Same { fresh_until }), Some(row)) => {
                 let row = RemotePage { fresh_until, asked_at: now(), ..row };
-                parts.store.put_remote_page(remote.id, name, &row, false).await?;
+                parts.store.put_remote_page(remote.id, name, &row, None).await?;
                 kept(parts, &row, old).await
             }
             (Ok(Answer::Page { files, etag, fresh_until }), _) => {
@@ -148,7 +148,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
             (Ok(Answer::None { fresh_until }), _) => {
                 let at = now();
                 let row = RemotePage { fetched_at: at, asked_at: at, fresh_until, etag: None, sha256: None };
-                parts.store.put_remote_page(remote.id, name, &row, false).await?;
+                parts.store.put_remote_page(remote.id, name, &row, None).await?;
                 Ok(Listed { files: None, stamp: row.fetched_at, asked_at: row.asked_at, fresh_until })
             }
             (Ok(Answer::Same { .. }), None) => Err(away(remote, "it answered 304 to who had nothing")),

@@ -24,6 +24,7 @@ use super::blob::BlobError;
 use super::download::{self, Wanted};
 use super::error::Failure;
 use super::parts::{Parts, keep_and_name};
+use super::pypi::name;
 use super::store::{Remote, Repository};
 use crate::telemetry::Causes;
 use crate::types::Sha256;
@@ -83,7 +84,8 @@ impl Remotes {
         Ok(Self { client, projects, trees, fetches: Fetches::default(), kept: Cache::new(KEPT_MAX) })
     }
 
-    /// What the first of a repository's other indexes that has a Python project says of it.
+    /// What the first of a repository's other indexes that has a Python project says of it. A name of ours is asked of nobody,
+    /// whatever we show of it, and whenever.
     ///
     /// # Errors
     /// 503: none of them has it, and one that might does not answer.
@@ -93,6 +95,14 @@ impl Remotes {
         repository: &Repository,
         normal_name: &str,
     ) -> Result<Option<(Remote, Arc<Listed<RemoteFile>>)>, Failure> {
+        if repository.remotes.is_empty() || !name::is_valid(normal_name) {
+            return Ok(None);
+        }
+        let key = (repository.id, normal_name.to_owned());
+        let read = async || parts.store.owns(repository.id, normal_name).await;
+        if parts.owned.get::<Failure>(key, repository.generation, read).await? {
+            return Ok(None);
+        }
         for remote in repository.remotes.iter().filter(|remote| remote.allows(normal_name)) {
             let url = format!("{}{normal_name}/", remote.url);
             let question = Question { url, accept: page::FORMS, client: &self.client };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,20 +36,24 @@ impl Drop for Door {
 }
 
 impl Door {
-    /// Opens one for reading this repository, whoever it is open to otherwise.
+    /// Opens one for reading this repository, whoever it is open to otherwise, by this user where we are root.
     ///
     /// # Errors
     /// What the system says.
-    pub fn open(router: Router, repository: &str) -> io::Result<Self> {
-        // Another user must get there, so it is where everybody may go; nobody can guess its name, or list it.
+    pub fn open(router: Router, repository: &str, uid: u32) -> io::Result<Self> {
+        // Where whoever it is for may go, whatever folders of ours are closed to.
         let folder = std::env::temp_dir().join(format!("bowline-{:032x}", dice::unique()));
         fs::create_dir(&folder)?;
         let name = format!("{:032x}", dice::unique());
         let mut door = Self { folder, name, _serving: JoinSet::new() };
-        fs::set_permissions(&door.folder, fs::Permissions::from_mode(0o711))?;
+        fs::set_permissions(&door.folder, fs::Permissions::from_mode(0o700))?;
         let path = door.folder.join(&door.name);
         let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        if rustix::process::geteuid().is_root() {
+            for path in [&path, &door.folder] {
+                chown(path, Some(uid), Some(uid))?;
+            }
+        }
         door._serving.spawn(serve(listener, router, format!("/packages/{repository}/").into()));
         Ok(door)
     }

@@ -8,12 +8,13 @@
 
 mod door;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::process::Command;
 
 pub use self::door::Door;
@@ -63,13 +64,12 @@ impl Run<'_> {
     /// # Errors
     /// Why there is no result, in a sentence.
     pub async fn run(&self, input: File, spool: &Spool, say: impl Fn(&str)) -> Result<Spooled, String> {
-        let mut child =
-            self.command().stdin(Stdio::from(input)).spawn().map_err(|e| format!("sh cannot be run: {e}"))?;
-        let (Some(out), Some(said)) = (child.stdout.take(), child.stderr.take()) else {
+        let mut child = self.command().spawn().map_err(|e| format!("sh cannot be run: {e}"))?;
+        let (Some(into), Some(out), Some(said)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err("its output cannot be read".to_owned());
         };
         let work = async {
-            let (out, ()) = tokio::join!(self.take(out, spool), listen(said, say));
+            let (out, (), ()) = tokio::join!(self.take(out, spool), listen(said, say), give(input, into));
             let out = out?;
             let status = child.wait().await.map_err(|e| e.to_string())?;
             match status.code() {
@@ -86,6 +86,8 @@ impl Run<'_> {
     /// of what was before, so that bubblewrap is our child and dies with us.
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
+        // bubblewrap keeps its own environment, which what it runs can read.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
         let opened = "command -v bwrap >/dev/null || { echo 'bubblewrap is not installed on this node (apt install bubblewrap)' >&2; exit 127; }; \
                       exec 9<\"$1\"; shift; exec \"$@\"";
         command.args(["-c", opened, "sh", &format!("/proc/{}/exe", std::process::id())]);
@@ -95,7 +97,16 @@ impl Run<'_> {
         }
         let (memory, processes) = (format!("--as={}", self.bounds.memory), format!("--nproc={PROCESSES_MAX}"));
         command.args(["prlimit", &memory, &processes, "--core=0", "--nofile=4096", "--", "bwrap"]);
-        command.args(["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]);
+        command.args([
+            "--unshare-all",
+            "--unshare-user",
+            "--disable-userns",
+            "--die-with-parent",
+            "--new-session",
+            "--clearenv",
+            "--hostname",
+            "sandbox",
+        ]);
         command.args(["--ro-bind", "/usr", "/usr"]);
         for name in ["bin", "sbin", "lib", "lib64", "lib32", "libx32"] {
             let (at, to) = (format!("/{name}"), format!("usr/{name}"));
@@ -137,7 +148,8 @@ impl Run<'_> {
             command.args(["/run/bowline", "sandbox-relay", "--to", &socket, "--"]);
         }
         command.args(["sh", "-c", self.script]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Pipes only: an open file could be opened again, for writing.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
@@ -159,6 +171,11 @@ impl Run<'_> {
         }
         spooling.finish().map_err(told)
     }
+}
+
+/// Gives what goes in, as much of it as is wanted.
+async fn give(input: File, mut into: impl AsyncWrite + Unpin) {
+    let _ = tokio::io::copy(&mut tokio::fs::File::from_std(input), &mut into).await;
 }
 
 /// Passes on what is said, line by line; a line that does not end is cut.

@@ -30,7 +30,9 @@ async fn nothing_of_the_machine_is_there_but_its_programs() {
     let secret = tempfile::Builder::new().prefix("secret").tempdir().unwrap();
     std::fs::write(secret.path().join("key"), "hunter2").unwrap();
     let script = format!(
-        "cat {0}/key /etc/shadow /etc/passwd /root/.bashrc /proc/1/environ 2>/dev/null | grep -a hunter2; ls /home /root {0}; id -u; \
+        "cat {0}/key /etc/shadow /etc/passwd /root/.bashrc 2>/dev/null | grep -a hunter2; \
+         cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -a '^CARGO'; (echo x >> /proc/self/fd/0) 2>/dev/null; \
+         unshare -Ur true 2>/dev/null && echo 'namespaces of its own'; ls /home /root {0}; id -u; \
          ls /proc | grep -c '^[0-9]'; cat /proc/net/dev | grep -vc 'lo:\\|face\\|Inter'; \
          for at in / /usr /etc /dev /run; do touch $at/x && echo \"wrote $at\"; done; \
          touch /work/x /tmp/x && echo works; exit 0",

@@ -23,28 +23,35 @@ const UNNAMED: &str = "NOT EXISTS (SELECT 1 FROM file WHERE sha256 = $1 AND remo
      AND NOT EXISTS (SELECT 1 FROM remote_page WHERE sha256 = $1)
      AND NOT EXISTS (SELECT 1 FROM remote_file WHERE sha256 = $1)";
 
-/// Before rows that name these digests are written, in their transaction: none of them may be on its way out. `anew`: their
-/// blobs were written again, whatever there was.
+/// Before rows that name these digests are written, in their transaction: none of them may be on its way out. `anew`: since
+/// when their blobs were written again, by the database's clock.
 macro_rules! spare {
     ($store:expr, $tx:ident, $digests:expr, $anew:expr) => {{
-        let digests: &[Option<&str>; 3] = $digests;
+        let (digests, anew): (&[Option<&str>; 3], Option<i64>) = ($digests, $anew);
         if let Some(lock) = $store.naming_lock() {
             sqlx::query(lock).execute(&mut *$tx).await?;
         }
-        let condemned: Option<i64> = sqlx::query_scalar(
-            "SELECT MAX(CASE WHEN is_deleted THEN 0 ELSE condemned_at END) FROM garbage
-                     WHERE sha256 IN ($1, $2, $3) AND condemned_at IS NOT NULL",
+        // The latest sentence, and the latest that is not known to be over.
+        let (condemned, pending): (Option<i64>, Option<i64>) = sqlx::query_as(
+            "SELECT MAX(condemned_at), MAX(CASE WHEN is_deleted THEN NULL ELSE condemned_at END) FROM garbage
+             WHERE sha256 IN ($1, $2, $3)",
         )
         .bind(digests[0])
         .bind(digests[1])
         .bind(digests[2])
         .fetch_one(&mut *$tx)
         .await?;
-        if let Some(at) = condemned {
-            if at > $crate::node::store::now() - $crate::node::store::micros($crate::node::store::garbage::SENTENCE) {
+        if let Some(condemned) = condemned {
+            let now: i64 = match $store.clock_query() {
+                Some(query) => sqlx::query_scalar(query).fetch_one(&mut *$tx).await?,
+                None => $crate::node::store::now(),
+            };
+            let sentence = $crate::node::store::micros($crate::node::store::garbage::SENTENCE);
+            if pending.is_some_and(|at| at > now - sentence) {
                 return Err($crate::node::store::StoreError::BeingDeleted);
             }
-            if !$anew {
+            // What was written before the sentence may be what was deleted.
+            if anew.is_none_or(|since| condemned >= since) {
                 return Err($crate::node::store::StoreError::Deleted);
             }
             sqlx::query("DELETE FROM garbage WHERE sha256 IN ($1, $2, $3)")
@@ -137,7 +144,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn condemn(&self, digests: &[String]) -> Result<Vec<String>, StoreError> {
-        let sql = format!("UPDATE garbage SET condemned_at = $2 WHERE sha256 = $1 AND {UNNAMED}");
+        let sql = format!("UPDATE garbage SET condemned_at = $2 WHERE sha256 = $1 AND NOT is_deleted AND {UNNAMED}");
         within!(self, tx => async {
             if let Some(lock) = self.condemning_lock() {
                 sqlx::query(lock).execute(&mut *tx).await?;
@@ -148,9 +155,13 @@ impl Store {
             if until(held) > now() {
                 return Ok(condemned);
             }
+            let at: i64 = match self.clock_query() {
+                Some(query) => sqlx::query_scalar(query).fetch_one(&mut *tx).await?,
+                None => now(),
+            };
             for sha256 in digests {
                 let done =
-                    sqlx::query(sqlx::AssertSqlSafe(&*sql)).bind(sha256).bind(now()).execute(&mut *tx).await?;
+                    sqlx::query(sqlx::AssertSqlSafe(&*sql)).bind(sha256).bind(at).execute(&mut *tx).await?;
                 if done.rows_affected() == 1 {
                     condemned.push(sha256.clone());
                 }

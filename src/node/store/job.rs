@@ -1,9 +1,7 @@
 //! Work that some node does, and the lines it writes meanwhile.
 
-use std::time::Duration;
-
 use super::audit::{Deed, record};
-use super::{Db, Store, StoreError, micros, new_id, now, with, within};
+use super::{Db, Store, StoreError, new_id, now, with, within};
 
 /// A job as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -84,6 +82,8 @@ pub struct Jobs<'a> {
     pub state: Option<&'a str>,
     /// Created before, microseconds since 1970.
     pub before: Option<i64>,
+    /// Whose input begins so.
+    pub input: Option<&'a str>,
 }
 
 /// A line of a job's log.
@@ -124,18 +124,12 @@ impl Store {
         }.await)
     }
 
-    /// Takes the oldest job of a kind that waits, or whose node has not been heard of for so long; nobody else gets it.
-    /// `offset`: see [`Self::clock_offset`].
+    /// Takes the oldest job of a kind that waits, or whose node has left or has not been heard of since then (microseconds
+    /// since 1970, by the database's clock); nobody else gets it.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn claim(
-        &self,
-        kind: &str,
-        node: &str,
-        alive: Duration,
-        offset: i64,
-    ) -> Result<Option<Claimed>, StoreError> {
+    pub async fn claim(&self, kind: &str, node: &str, heard: i64) -> Result<Option<Claimed>, StoreError> {
         const FREE: &str = "SELECT j.id FROM job j
              WHERE j.kind = $1 AND (j.state = 'waiting' OR (j.state = 'running' AND NOT EXISTS
                    (SELECT 1 FROM node n WHERE n.id = j.node AND n.seen_at >= $4)))
@@ -149,10 +143,22 @@ impl Store {
         };
         let sql =
             format!("{TAKE} WHERE id = ({FREE} {skip}) RETURNING id, subject, input, attempt, deaths, created_by");
-        let heard = now() - offset - micros(alive);
         within!(self, tx => Ok::<_, StoreError>(
             sqlx::query_as(sqlx::AssertSqlSafe(&*sql)).bind(kind).bind(node).bind(now()).bind(heard)
                 .fetch_optional(&mut *tx).await?
+        ))
+    }
+
+    /// Jobs that rows say a node has.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn held(&self, node: &str) -> Result<Vec<Claimed>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT id, subject, input, attempt, deaths, created_by FROM job WHERE node = $1 AND state = 'running'",
+            )
+            .bind(node).fetch_all(pool).await?
         ))
     }
 
@@ -286,23 +292,24 @@ impl Store {
     pub async fn jobs(&self, which: Jobs<'_>, limit: i64) -> Result<Vec<JobRow>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM job j WHERE ($1 IS NULL OR j.kind = $1) AND ($2 IS NULL OR j.state = $2)
-             AND j.created_at < $3 ORDER BY j.created_at DESC, j.id DESC LIMIT $4"
+             AND j.created_at < $3 AND ($5 IS NULL OR SUBSTR(j.input, 1, LENGTH($5)) = $5) ORDER BY j.created_at DESC, j.id DESC LIMIT $4"
         );
         with!(self, pool => Ok(
             sqlx::query_as(sqlx::AssertSqlSafe(&*sql))
                 .bind(which.kind).bind(which.state).bind(which.before.unwrap_or(i64::MAX)).bind(limit)
+                .bind(which.input)
                 .fetch_all(pool).await?
         ))
     }
 
-    /// Subjects of a kind that begin so, each once.
+    /// Subjects of a kind whose input begins so, each once.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn subjects(&self, kind: &str, beginning: &str) -> Result<Vec<String>, StoreError> {
         with!(self, pool => Ok(
             sqlx::query_scalar(
-                "SELECT DISTINCT subject FROM job WHERE kind = $1 AND SUBSTR(subject, 1, LENGTH($2)) = $2",
+                "SELECT DISTINCT subject FROM job WHERE kind = $1 AND SUBSTR(input, 1, LENGTH($2)) = $2",
             )
             .bind(kind).bind(beginning).fetch_all(pool).await?
         ))
@@ -319,17 +326,17 @@ impl Store {
         ))
     }
 
-    /// Forgets jobs that ended before this time, with their lines; but of each subject the last. How many.
+    /// Forgets the lines of jobs that ended before this time, and the jobs; but of each subject the last. How many.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn forget_jobs(&self, before: i64) -> Result<u64, StoreError> {
         const OLD: &str = "SELECT j.id FROM job j WHERE j.ended_at < $1 AND EXISTS (SELECT 1 FROM job later
              WHERE later.kind = j.kind AND later.subject = j.subject AND later.created_at > j.created_at)";
-        let lines = format!("DELETE FROM job_line WHERE job_id IN ({OLD})");
+        const LINES: &str = "DELETE FROM job_line WHERE job_id IN (SELECT id FROM job WHERE ended_at < $1)";
         let jobs = format!("DELETE FROM job WHERE id IN ({OLD})");
         within!(self, tx => async {
-            sqlx::query(sqlx::AssertSqlSafe(&*lines)).bind(before).execute(&mut *tx).await?;
+            sqlx::query(LINES).bind(before).execute(&mut *tx).await?;
             let gone = sqlx::query(sqlx::AssertSqlSafe(&*jobs)).bind(before).execute(&mut *tx).await?;
             Ok::<_, StoreError>(gone.rows_affected())
         }.await)

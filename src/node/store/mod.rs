@@ -234,6 +234,22 @@ impl Store {
         })
     }
 
+    /// The database's clock, microseconds since 1970: what two machines compare.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn clock(&self) -> Result<i64, StoreError> {
+        match self.clock_query() {
+            None => Ok(now()),
+            Some(query) => with!(self, pool => Ok(sqlx::query_scalar(query).fetch_one(pool).await?)),
+        }
+    }
+
+    /// What asks for it; `None`: it is ours.
+    fn clock_query(&self) -> Option<&'static str> {
+        matches!(self.db, Db::Postgres(_)).then_some("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT")
+    }
+
     /// Lets every connection go.
     pub async fn close(&self) {
         match &self.db {

@@ -213,12 +213,12 @@ impl Store {
         ))
     }
 
-    /// Publishes a file whose blobs are stored, all in one transaction. Idempotent. `anew`: they were stored again, after
-    /// [`StoreError::Deleted`].
+    /// Publishes a file whose blobs are stored, all in one transaction. Idempotent. `anew`: since when they were stored again, by
+    /// [`Self::clock`], after [`StoreError::Deleted`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn publish(&self, file: &NewFile<'_>, anew: bool, by: &Deed<'_>) -> Result<Published, StoreError> {
+    pub async fn publish(&self, file: &NewFile<'_>, anew: Option<i64>, by: &Deed<'_>) -> Result<Published, StoreError> {
         let at = now();
         let blobs = [Some(file.sha256), file.metadata_sha256, file.provenance_sha256];
         within!(self, tx => async {
@@ -272,6 +272,21 @@ pub struct KnownFile {
 }
 
 impl Store {
+    /// Whether a source of ours ever had a project, shown or not: then nobody else is asked for it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn owns(&self, repository: i64, normal_name: &str) -> Result<bool, StoreError> {
+        let found: i64 = with!(self, pool => Ok(
+            sqlx::query_scalar(
+                "SELECT COUNT(*) FROM project p JOIN subscription u ON u.source_id = p.source_id
+                 WHERE u.repository_id = $1 AND p.normal_name = $2",
+            )
+            .bind(repository).bind(normal_name).fetch_one(pool).await?
+        ))?;
+        Ok(found > 0)
+    }
+
     /// A file that a repository shows, by digest and name.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Db, Store, StoreError, micros, now, with};
+use super::{Store, StoreError, micros, now, with};
 
 /// What a node says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +46,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn clock_offset(&self) -> Result<i64, StoreError> {
-        let sql = match &self.db {
-            // Not on another machine, so the same clock.
-            Db::Sqlite(_) => return Ok(0),
-            Db::Postgres(_) => "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT",
-        };
+        // Not on another machine: the same clock.
+        let Some(sql) = self.clock_query() else { return Ok(0) };
         with!(self, pool => {
             // The first query may have to connect.
             sqlx::query("SELECT 1").execute(pool).await?;

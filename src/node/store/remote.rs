@@ -41,7 +41,7 @@ impl Store {
         source: i64,
         name: &str,
         page: &RemotePage,
-        anew: bool,
+        anew: Option<i64>,
     ) -> Result<(), StoreError> {
         within!(self, tx => async {
             spare!(self, tx, &[page.sha256.as_deref(), None, None], anew);
@@ -55,6 +55,17 @@ impl Store {
             .bind(page.sha256.as_deref()).bind(page.asked_at).execute(&mut *tx).await?;
             Ok::<_, StoreError>(())
         }.await)
+    }
+
+    /// Forgets what other indexes said they have not, if nobody asked since then.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_absent(&self, before: i64) -> Result<(), StoreError> {
+        with!(self, pool => {
+            sqlx::query("DELETE FROM remote_page WHERE sha256 IS NULL AND asked_at < $1").bind(before).execute(pool).await?;
+            Ok(())
+        })
     }
 
     /// The blob of a file of another index, if it is kept here.
@@ -72,7 +83,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn put_remote_file(&self, source: i64, path: &str, sha256: &str, anew: bool) -> Result<(), StoreError> {
+    pub async fn put_remote_file(
+        &self,
+        source: i64,
+        path: &str,
+        sha256: &str,
+        anew: Option<i64>,
+    ) -> Result<(), StoreError> {
         within!(self, tx => async {
             spare!(self, tx, &[Some(sha256), None, None], anew);
             sqlx::query(

@@ -52,16 +52,13 @@ async fn what_is_published_is_shown_once_and_its_name_is_never_given_to_other_by
         ));
         let before = store.repositories().await.unwrap().remove(0).0;
         let source = before.upload_source.unwrap();
+        assert_eq!(store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), None, &DEED).await.unwrap(), Published::New);
         assert_eq!(
-            store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap(),
-            Published::New
-        );
-        assert_eq!(
-            store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap(),
+            store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), None, &DEED).await.unwrap(),
             Published::Same
         );
         assert_eq!(
-            store.publish(&file(source, "my_pkg-1.0.tar.gz", "bb"), false, &DEED).await.unwrap(),
+            store.publish(&file(source, "my_pkg-1.0.tar.gz", "bb"), None, &DEED).await.unwrap(),
             Published::Conflict
         );
         let after = store.repositories().await.unwrap().remove(0).0;
@@ -85,7 +82,7 @@ async fn the_same_upload_many_times_at_once_is_published_once() {
         for _ in 0..20 {
             let store = store.clone();
             all.spawn(
-                async move { store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap() },
+                async move { store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), None, &DEED).await.unwrap() },
             );
         }
         let ends = all.join_all().await;
@@ -191,7 +188,7 @@ async fn what_is_managed_is_changed_and_written_down() {
         let source = repository.upload_source.unwrap();
         assert_eq!(source, sources[0].id);
 
-        store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), false, &DEED).await.unwrap();
+        store.publish(&file(source, "my_pkg-1.0.tar.gz", "aa"), None, &DEED).await.unwrap();
         let which = |version, filename| Which { source, normal_name: "my-pkg", version, filename };
         assert_eq!(store.yank(which(Some("2.0"), None), "", &DEED).await.unwrap(), 0);
         assert_eq!(store.yank(which(Some("1.0"), None), "broken", &DEED).await.unwrap(), 1);
@@ -201,7 +198,7 @@ async fn what_is_managed_is_changed_and_written_down() {
         assert_eq!(store.unyank(which(None, Some("my_pkg-1.0.tar.gz")), &DEED).await.unwrap(), 1);
         assert!(store.set_status(source, "my-pkg", "archived", Some("old"), &DEED).await.unwrap());
         assert!(!store.set_status(source, "other", "archived", None, &DEED).await.unwrap());
-        let closed = store.publish(&file(source, "my_pkg-2.0.tar.gz", "bb"), false, &DEED).await.unwrap();
+        let closed = store.publish(&file(source, "my_pkg-2.0.tar.gz", "bb"), None, &DEED).await.unwrap();
         assert_eq!(closed, Published::Closed("archived".into()));
         assert_eq!(store.archive(which(None, None), &DEED).await.unwrap(), 1);
         assert_eq!(store.unarchive(which(None, None), &DEED).await.unwrap(), 1);

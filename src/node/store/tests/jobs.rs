@@ -19,8 +19,8 @@ async fn a_job_is_claimed_once_and_again_when_its_node_is_dead() {
         beats(&store, "a").await;
         let id = store.enqueue(job("x"), None).await.unwrap().unwrap();
         assert_eq!(store.enqueue(job("x"), Some(&DEED)).await.unwrap(), None, "its slot is taken");
-        let claim = async |node: &str| store.claim("build", node, ALIVE, 0).await.unwrap();
-        assert_eq!(store.claim("collect", "a", ALIVE, 0).await.unwrap(), None, "of another kind");
+        let claim = async |node: &str| store.claim("build", node, now() - micros(ALIVE)).await.unwrap();
+        assert_eq!(store.claim("collect", "a", 0).await.unwrap(), None, "of another kind");
         let first = claim("a").await.unwrap();
         assert_eq!((first.id, first.attempt, first.deaths), (id, 1, 0));
         assert_eq!(claim("b").await, None, "its node lives");
@@ -67,7 +67,7 @@ async fn a_hundred_jobs_go_to_ten_claimants_once_each() {
             let store = store.clone();
             all.spawn(async move {
                 let mut ids = Vec::new();
-                while let Some(job) = store.claim("build", "a", ALIVE, 0).await.unwrap() {
+                while let Some(job) = store.claim("build", "a", 0).await.unwrap() {
                     ids.push(job.id);
                 }
                 ids
@@ -88,7 +88,7 @@ async fn a_blob_is_condemned_only_while_nothing_names_it_and_named_only_when_it_
         let source = store.repositories().await.unwrap()[0].0.upload_source.unwrap();
         let [aa, bb] = ["aa", "bb"].map(|text| [text.to_owned()]);
         let both = [aa.clone(), bb.clone()].concat();
-        store.publish(&file(source, "a-1.0.tar.gz", "aa"), false, &DEED).await.unwrap();
+        store.publish(&file(source, "a-1.0.tar.gz", "aa"), None, &DEED).await.unwrap();
         assert_eq!(store.named().await.unwrap(), aa.clone().into());
         store.suspect(&both).await.unwrap();
         store.acquit().await.unwrap();
@@ -102,13 +102,15 @@ async fn a_blob_is_condemned_only_while_nothing_names_it_and_named_only_when_it_
         assert_eq!(store.condemn(&both).await.unwrap(), bb, "one is named");
 
         let publish = async |anew| store.publish(&file(source, "b-1.0.tar.gz", "bb"), anew, &DEED).await;
-        for anew in [false, true] {
+        for anew in [None, Some(i64::MAX)] {
             assert!(matches!(publish(anew).await, Err(StoreError::BeingDeleted)));
         }
         store.executed(&bb).await.unwrap();
         assert_eq!(store.suspects(i64::MAX).await.unwrap(), aa);
-        assert!(matches!(publish(false).await, Err(StoreError::Deleted)), "whoever kept it may have seen the old one");
-        assert_eq!(publish(true).await.unwrap(), Published::New);
+        assert!(matches!(publish(None).await, Err(StoreError::Deleted)), "whoever kept it may have seen the old one");
+        assert!(store.condemn(&bb).await.unwrap().is_empty(), "it is gone");
+        assert!(matches!(publish(Some(0)).await, Err(StoreError::Deleted)), "kept before the sentence");
+        assert_eq!(publish(Some(store.clock().await.unwrap())).await.unwrap(), Published::New);
         assert_eq!(store.named().await.unwrap().len(), 2);
     })
     .await;
