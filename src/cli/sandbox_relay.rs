@@ -10,9 +10,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::process::Command;
 
 use super::on_host;
-
-/// As `node::sandbox::INDEX` has it.
-const PORT: u16 = 3939;
+use crate::node::sandbox::INDEX_PORT;
 
 /// Where to, and for whom.
 #[derive(Debug, clap::Args)]
@@ -39,7 +37,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 async fn relay(Args { to, command }: Args) -> std::io::Result<ExitCode> {
-    let listener = TcpListener::bind(("127.0.0.1", PORT)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", INDEX_PORT)).await?;
     let Some((program, arguments)) = command.split_first() else { return Ok(ExitCode::FAILURE) };
     let mut child = Command::new(program).args(arguments).spawn()?;
     loop {

@@ -1,6 +1,9 @@
-//! What a client still sends of an upload that has failed: taken and thrown away, because most read no answer before they
-//! have sent all, and show a broken connection in place of our words if we hang up.
+//! Bodies of uploads. A client that sends nothing for long has left.
+//!
+//! What one still sends of an upload that has failed is taken and thrown away, because most read no answer before they have
+//! sent all, and show a broken connection in place of our words if we hang up.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,8 +17,11 @@ use futures_util::StreamExt;
 use http::header::EXPECT;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
 
-/// For the next piece of it.
+/// For the next piece of an upload.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For the next piece of what is thrown away.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of it.
@@ -27,7 +33,8 @@ pub async fn hear_out(request: Request, next: Next) -> Response {
     let (give_back, mut back) = oneshot::channel();
     // A client that asks first sends nothing unasked.
     let is_asked_for = head.headers.contains_key(EXPECT);
-    let lent = Lent { body, was_read: !is_asked_for, give_back: Some(give_back) };
+    let patience = Box::pin(tokio::time::sleep(PATIENCE));
+    let lent = Lent { body, was_read: !is_asked_for, patience, give_back: Some(give_back) };
     let response = next.run(Request::from_parts(head, Body::new(lent))).await;
     if let (true, Ok(body)) = (response.status().as_u16() >= 400, back.try_recv()) {
         discard(body).await;
@@ -51,6 +58,8 @@ struct Lent {
     body: Body,
     /// The client sends it, whether we want it or not.
     was_read: bool,
+    /// Over when nothing came for too long.
+    patience: Pin<Box<Sleep>>,
     give_back: Option<oneshot::Sender<Body>>,
 }
 
@@ -60,7 +69,14 @@ impl HttpBody for Lent {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.was_read = true;
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.patience.as_mut().reset(Instant::now() + PATIENCE);
+        } else if self.patience.as_mut().poll(cx).is_ready() {
+            let late = io::Error::new(io::ErrorKind::TimedOut, "nothing came for too long");
+            return Poll::Ready(Some(Err(axum::Error::new(late))));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -77,5 +93,25 @@ impl Drop for Lent {
         if let Some(give_back) = self.give_back.take().filter(|_| self.was_read) {
             let _ = give_back.send(std::mem::take(&mut self.body));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_has_left() {
+        let (first, never) = (Ok::<_, io::Error>(Bytes::from_static(b"x")), futures_util::stream::pending());
+        let slow = futures_util::stream::once(async {
+            tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+            Ok(Bytes::from_static(b"y"))
+        });
+        let body = Body::from_stream(futures_util::stream::iter([first]).chain(slow).chain(never));
+        let patience = Box::pin(tokio::time::sleep(PATIENCE));
+        let mut pieces = Body::new(Lent { body, was_read: true, patience, give_back: None }).into_data_stream();
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "x");
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "y", "slow, but not silent");
+        assert!(pieces.next().await.unwrap().is_err());
     }
 }

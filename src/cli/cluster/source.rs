@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::endpoint::escaped;
 use super::repo::Type;
@@ -114,11 +114,10 @@ pub fn run_source(args: Args) -> ExitCode {
                 (None, None) => "local",
             };
             let url = git.or(url);
-            let (language, settings) = (r#type.as_str(), json!({ "allow": allow, "branch": branch, "folder": folder }));
-            let mut body = json!({ "name": name, "type": language, "kind": kind, "url": url });
-            if let (Value::Object(body), Value::Object(settings)) = (&mut body, settings) {
-                body.extend(settings);
-            }
+            let body = json!({
+                "name": name, "type": r#type.as_str(), "kind": kind, "url": url,
+                "allow": allow, "branch": branch, "folder": folder,
+            });
             run(&on, async |to| to.call(Method::POST, "/sources", Some(body)).await, |_| format!("made: {name}\n"))
         }
         Verb::Edit { source, allow, allow_all, on } => {

@@ -213,6 +213,13 @@ mod tests {
             ]
         );
         assert_eq!(digests(), digests());
+        for file in python().unwrap().into_iter().chain(r().unwrap()).filter(|file| file.name.ends_with(".tar.gz")) {
+            let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(&*file.bytes));
+            let times: Vec<u64> =
+                tar.entries().unwrap().map(|entry| entry.unwrap().header().mtime().unwrap()).collect();
+            assert!(times.iter().all(|time| *time == MADE), "{}: {times:?}", file.name);
+            assert_eq!(file.bytes[4..8], [0; 4], "gzip's own time");
+        }
     }
 
     #[test]

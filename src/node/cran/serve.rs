@@ -9,6 +9,8 @@
 //!
 //! A view is `latest`, or a day: see [`crate::node::view`].
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -52,10 +54,8 @@ pub async fn source_of(
     method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
-    let repository = readable(&parts, &repository, &fields, origin).await?;
-    let view = View::parse(&view)?;
-    let asked =
-        Asked { parts: &parts, repository: &repository, view, wanted: Wanted { method: &method, fields: &fields } };
+    let wanted = Wanted { method: &method, fields: &fields };
+    let asked = Asked::new(&parts, origin, &repository, &view, wanted).await?;
     asked.answer("", &path).await
 }
 
@@ -70,17 +70,16 @@ pub async fn linux(
     method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
-    let repository = readable(&parts, &repository, &fields, origin).await?;
-    let view = View::parse(&view)?;
-    let asked =
-        Asked { parts: &parts, repository: &repository, view, wanted: Wanted { method: &method, fields: &fields } };
+    let wanted = Wanted { method: &method, fields: &fields };
+    let asked = Asked::new(&parts, origin, &repository, &view, wanted).await?;
+    let (repository, view) = (&*asked.repository, asked.view);
     let agent = fields.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).and_then(RAgent::parse);
     let mut binary = (None, None);
     if let Some(RAgent { version, arch }) = agent.filter(|_| is_word(&codename))
         && let Some((package, number, _)) = name::split(&path)
     {
-        block::refuse(&repository, package, Some(number))?;
-        match Tree::of(&parts, &repository, &format!("linux/{codename}/{version}/{arch}"), view.as_of()).await {
+        block::refuse(repository, package, Some(number))?;
+        match Tree::of(&parts, repository, &format!("linux/{codename}/{version}/{arch}"), view.as_of()).await {
             Ok(tree) => binary = (tree.file(&path), tree.far(&path).cloned()),
             // Another index is away: its sources, which may be kept here, do as well.
             Err(_) if !repository.remotes.is_empty() => {}
@@ -89,12 +88,12 @@ pub async fn linux(
     }
     let is_binary = binary.0.is_some() || binary.1.is_some();
     let mut response = match binary {
-        (Some(digest), _) => download::blob(&parts.packages, digest, PACKAGE, &repository, asked.wanted).await?,
-        (None, Some(far)) => parts.remotes.file(&parts, &repository, far, PACKAGE, asked.wanted).await?,
+        (Some(digest), _) => download::blob(&parts.packages, digest, PACKAGE, repository, asked.wanted).await?,
+        (None, Some(far)) => parts.remotes.file(&parts, repository, far, PACKAGE, asked.wanted).await?,
         (None, None) => asked.answer("", &path).await?,
     };
     if is_binary {
-        parts.stats.count(&repository, &path, asked.wanted, response.status());
+        parts.stats.count(repository, &path, asked.wanted, response.status());
     }
     response.headers_mut().insert(VARY, HeaderValue::from_static("User-Agent"));
     Ok(response)
@@ -125,32 +124,17 @@ pub async fn binary_of(
     method: Method,
     fields: HeaderMap,
 ) -> Result<Response, Failure> {
-    let repository = readable(&parts, &repository, &fields, origin).await?;
-    let view = View::parse(&view)?;
+    let wanted = Wanted { method: &method, fields: &fields };
+    let asked = Asked::new(&parts, origin, &repository, &view, wanted).await?;
     let agent = fields.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).and_then(RAgent::parse);
     let arch = agent.map_or_else(|| "x86_64".to_owned(), |agent| agent.arch);
     let missing = || Failure::not_found(format_args!("file at `bin/{path}`"));
     let (location, file) = locate(&path, &arch).ok_or_else(missing)?;
-    let asked =
-        Asked { parts: &parts, repository: &repository, view, wanted: Wanted { method: &method, fields: &fields } };
     let mut response = asked.answer(&location, file).await?;
     if location.starts_with("linux/") {
         response.headers_mut().insert(VARY, HeaderValue::from_static("User-Agent"));
     }
     Ok(response)
-}
-
-async fn readable(
-    parts: &Parts,
-    repository: &str,
-    fields: &HeaderMap,
-    origin: Origin,
-) -> Result<std::sync::Arc<Repository>, Failure> {
-    let repository = parts.readable(repository, fields, origin).await?;
-    match repository.language {
-        Language::R => Ok(repository),
-        Language::Python => Err(Failure::not_found(format_args!("R package in repository `{}`", repository.name))),
-    }
 }
 
 /// `windows/contrib/4.2/PACKAGES` as location and file.
@@ -179,12 +163,26 @@ fn locate<'a>(path: &'a str, arch: &str) -> Option<(String, &'a str)> {
 /// A request for something of a repository.
 struct Asked<'a> {
     parts: &'a Parts,
-    repository: &'a Repository,
+    repository: Arc<Repository>,
     view: View,
     wanted: Wanted<'a>,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    async fn new(
+        parts: &'a Parts,
+        origin: Origin,
+        repository: &str,
+        view: &str,
+        wanted: Wanted<'a>,
+    ) -> Result<Self, Failure> {
+        let repository = parts.readable(repository, wanted.fields, origin).await?;
+        match repository.language {
+            Language::R => Ok(Self { parts, repository, view: View::parse(view)?, wanted }),
+            Language::Python => Err(Failure::not_found(format_args!("R package in repository `{}`", repository.name))),
+        }
+    }
+
     async fn answer(&self, location: &str, path: &str) -> Result<Response, Failure> {
         let Self { parts, repository, view, wanted } = self;
         let missing = || Failure::not_found(format_args!("file `{path}` in repository `{}`", repository.name));
@@ -240,7 +238,7 @@ impl Asked<'_> {
                 remote: remote.clone(),
                 promise: Promise::Nothing,
             };
-            let answer = self.parts.remotes.file(self.parts, self.repository, blob, PACKAGE, self.wanted).await;
+            let answer = self.parts.remotes.file(self.parts, &self.repository, blob, PACKAGE, self.wanted).await;
             if !answer.as_ref().is_err_and(|failure| failure.status() == StatusCode::NOT_FOUND) {
                 return Some(answer);
             }

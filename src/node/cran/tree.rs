@@ -95,7 +95,7 @@ impl Tree {
     fn new(
         files: &[RFile],
         ours: Vec<String>,
-        others: &[(Remote, Arc<Listed<RemotePackage>>)],
+        others: &[(Arc<Remote>, Arc<Listed<RemotePackage>>)],
         location: &str,
         repository: &Repository,
     ) -> Self {

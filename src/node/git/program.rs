@@ -1,11 +1,12 @@
 //! The `git` program: it knows every server, every way to log in, and every proxy.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use super::is_ref;
@@ -110,26 +111,21 @@ fn git(bytes_max: u64) -> Command {
     command
 }
 
+/// What a stream gives, as far as there is one; what is longer is cut.
+async fn all(from: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        from.take(bytes_max).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
 async fn run(mut command: Command, timeout: Duration, bytes_max: u64) -> Result<String, String> {
     let mut child = command.spawn().map_err(|e| format!("git cannot be run on this node: {e}"))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let read = async |from: Option<_>| {
-        let mut bytes = Vec::new();
-        if let Some(from) = from {
-            AsyncReadExt::take(from, bytes_max).read_to_end(&mut bytes).await?;
-        }
-        Ok::<_, std::io::Error>(bytes)
-    };
     let work = async {
-        let said = async {
-            let mut bytes = Vec::new();
-            if let Some(err) = err {
-                err.take(bytes_max).read_to_end(&mut bytes).await?;
-            }
-            Ok::<_, std::io::Error>(bytes)
-        };
-        let (out, said) = tokio::try_join!(read(out), said)?;
-        Ok::<_, std::io::Error>((out, said, child.wait().await?))
+        let (out, said) = tokio::try_join!(all(out, bytes_max), all(err, bytes_max))?;
+        Ok::<_, io::Error>((out, said, child.wait().await?))
     };
     let done = tokio::time::timeout(timeout, work).await;
     let (out, said, status) = done.map_err(|_| "git took too long".to_owned())?.map_err(|e| format!("git: {e}"))?;

@@ -1,4 +1,5 @@
 //! The end of blobs that nothing refers to: seen once and remembered, deleted when they still are it after the grace period.
+//! And of rows that nobody will look at any more.
 
 use std::time::Duration;
 
@@ -6,12 +7,20 @@ use super::schedule::ago;
 use super::{Ended, Log};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
+use crate::node::stats::today;
 use crate::node::store::garbage::SENTENCE;
 use crate::runtime::clock;
 use crate::types::Sha256;
 
 /// Blobs condemned at once: few enough to be deleted in time.
 const FEW: usize = 50;
+
+/// How long jobs that ended are remembered.
+const JOBS: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long it is remembered that another index has not what somebody once asked for.
+const ABSENT: Duration = Duration::from_secs(2 * 24 * 3600);
+/// How long downloads are remembered.
+const DOWNLOADS_DAYS: i64 = 3 * 366;
 
 /// For one deletion.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -21,6 +30,9 @@ pub(super) async fn collect(parts: &Parts, log: &Log) -> Ended {
 }
 
 async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
+    parts.store.forget_jobs(ago(JOBS)).await?;
+    parts.store.forget_absent(ago(ABSENT)).await?;
+    parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
     // Bytes before rows: what is named by the time the rows are read was there, or came later.
     let there = parts.packages.digests().await?;
     let named = parts.store.named().await?;

@@ -6,21 +6,12 @@ use tokio::sync::watch;
 
 use super::Kind;
 use crate::node::parts::Parts;
-use crate::node::stats::today;
 use crate::node::store::{Deed, NewJob, Source, StoreError};
 use crate::runtime::{clock, dice};
 use crate::telemetry::Causes;
 
 /// Between two looks, more or less.
 const LOOK: Duration = Duration::from_secs(20);
-/// How long jobs that ended are remembered.
-const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// How long it is remembered that another index has not what somebody once asked for.
-const ABSENT: Duration = Duration::from_secs(2 * 24 * 3600);
-/// How long downloads are remembered.
-const DOWNLOADS_DAYS: i64 = 3 * 366;
-
 /// Of whole storages.
 pub const STORAGE: &str = "storage";
 
@@ -48,9 +39,6 @@ async fn look(parts: &Parts) -> Result<(), StoreError> {
             sync(parts, source, None).await?;
         }
     }
-    parts.store.forget_jobs(ago(REMEMBERED)).await?;
-    parts.store.forget_absent(ago(ABSENT)).await?;
-    parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
     Ok(())
 }
 

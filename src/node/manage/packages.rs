@@ -37,9 +37,7 @@ impl Place {
         }
         Err(missing(package, name))
     }
-}
 
-impl Place {
     /// To be changed. What a repository shows of a source that it does not publish to is not its own.
     async fn changing(
         parts: &Parts,

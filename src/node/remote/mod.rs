@@ -47,7 +47,7 @@ const KEPT_MAX: u64 = 50_000;
 #[derive(Clone, Debug)]
 pub struct RemoteBlob {
     /// Whose.
-    pub remote: Remote,
+    pub remote: Arc<Remote>,
     /// Where to get it.
     pub url: String,
     /// What rows call it.
@@ -94,7 +94,7 @@ impl Remotes {
         parts: &Parts,
         repository: &Repository,
         normal_name: &str,
-    ) -> Result<Option<(Remote, Arc<Listed<RemoteFile>>)>, Failure> {
+    ) -> Result<Option<(Arc<Remote>, Arc<Listed<RemoteFile>>)>, Failure> {
         if repository.remotes.is_empty() || !name::is_valid(normal_name) {
             return Ok(None);
         }

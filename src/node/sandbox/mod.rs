@@ -22,6 +22,8 @@ use crate::node::blob::{Spool, Spooled};
 
 /// Where the one index is, as seen from inside.
 pub const INDEX: &str = "http://127.0.0.1:3939";
+/// Its port.
+pub const INDEX_PORT: u16 = 3939;
 /// Bytes of a line of what a program says.
 const LINE_MAX: u64 = 4_000;
 /// Programs and threads.

@@ -1,5 +1,7 @@
 //! Repositories, and the sources they show.
 
+use std::sync::Arc;
+
 use super::audit::{Deed, record};
 use super::package::bump;
 use super::{Block, Store, StoreError, new_id, now, with, within};
@@ -67,8 +69,8 @@ pub struct Repository {
     /// Sources whose packages are kept here, local and git, in their order.
     pub own_sources: Vec<i64>,
     /// Other indexes that are asked for what no local source has, in this order.
-    pub remotes: Vec<Remote>,
-    /// What it withholds.
+    pub remotes: Vec<Arc<Remote>>,
+    /// What it withholds, by package.
     pub blocks: Vec<Block>,
 }
 
@@ -101,14 +103,14 @@ pub struct Remote {
     pub url: String,
     /// What it said before this moment, microseconds since 1970, is asked again.
     pub synced_at: i64,
-    /// The only packages it is asked for, as looked up; `None`: all.
+    /// The only packages it is asked for, as looked up, in order; `None`: all.
     pub allow: Option<Vec<String>>,
 }
 
 impl Remote {
     /// Whether it may be asked for a package. `package`: as looked up.
     pub fn allows(&self, package: &str) -> bool {
-        self.allow.as_ref().is_none_or(|allow| allow.iter().any(|allowed| allowed == package))
+        self.allow.as_ref().is_none_or(|allow| allow.binary_search_by(|allowed| (**allowed).cmp(package)).is_ok())
     }
 }
 
@@ -134,7 +136,8 @@ impl Source {
         let synced_at = settings["synced_at"].as_i64().unwrap_or(0);
         let names =
             |list: &Vec<serde_json::Value>| list.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
-        let allow = settings["allow"].as_array().map(names);
+        let mut allow: Option<Vec<String>> = settings["allow"].as_array().map(names);
+        allow.iter_mut().for_each(|allow| allow.sort_unstable());
         Some(Remote { id: self.id, name: self.name.clone(), url, synced_at, allow })
     }
 }
@@ -245,7 +248,7 @@ impl Store {
                  FROM subscription u JOIN source s ON s.id = u.source_id ORDER BY u.repository_id, u.position",
             )
             .fetch_all(pool).await?,
-            sqlx::query_as("SELECT repository_id, package, versions, reason FROM block ORDER BY package, versions")
+            sqlx::query_as("SELECT repository_id, package, versions, reason FROM block")
                 .fetch_all(pool).await?,
         )))?;
         // One of a language this program does not know is a newer program's business.
@@ -257,10 +260,14 @@ impl Store {
                 .collect();
             let upload_source = sources.iter().find(|source| source.kind == "local").map(|source| source.id);
             let withheld = blocks.iter().filter(|block| block.0 == id).cloned();
-            let blocks = withheld.map(|(_, package, versions, reason)| Block { package, versions, reason }).collect();
+            let mut blocks: Vec<Block> =
+                withheld.map(|(_, package, versions, reason)| Block { package, versions, reason }).collect();
+            // By bytes, whatever order the database's language has.
+            blocks.sort_by(|a, b| (&a.package, &a.versions).cmp(&(&b.package, &b.versions)));
             let own = sources.iter().filter(|source| source.kind != "remote");
             let own_sources = own.map(|source| source.id).collect();
-            let remotes = sources.iter().filter(|source| source.kind == "remote").filter_map(Source::remote).collect();
+            let remotes = sources.iter().filter(|source| source.kind == "remote");
+            let remotes = remotes.filter_map(Source::remote).map(Arc::new).collect();
             Some((
                 Repository {
                     id,
