@@ -56,6 +56,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["cli"]),
+    ("rpassword", &["cli"]),
+    ("argon2", &["node"]),
 ];
 
 /// Where metrics have their names.

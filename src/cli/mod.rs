@@ -57,6 +57,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Make, list and revoke API keys
     Key(cluster::key::Args),
+    /// Make, list, change and lock users
+    User(cluster::user::Args),
     /// Make, list and change package repositories
     Repo(cluster::repo::Args),
     /// Make and list sources: what repositories show
@@ -116,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Migrate(args) => migrate::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Key(args) => cluster::key::run_key(args),
+        Command::User(args) => cluster::user::run_user(args),
         Command::Repo(args) => cluster::repo::run_repo(args),
         Command::Source(args) => cluster::source::run_source(args),
         Command::Sync(args) => cluster::source::run_sync(args),

@@ -46,9 +46,14 @@ impl Failure {
         Self::new(StatusCode::UNAUTHORIZED, "The API key does not hold (any more)")
     }
 
+    /// 401 for a wrong name or password.
+    pub fn wrong_password() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "There is no such user, or this is not their password")
+    }
+
     /// 403.
-    pub fn forbidden(what: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::FORBIDDEN, format!("The API key does not allow to {what}"))
+    pub fn forbidden(why: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, why.to_string())
     }
 
     /// 503 of a node that is about to end.
@@ -58,7 +63,7 @@ impl Failure {
 
     /// 429.
     pub fn too_many_wrong_keys() -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong API keys from this address; wait a minute")
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong API keys or passwords; wait a minute")
     }
 
     /// The status.

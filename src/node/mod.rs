@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod observe;
 pub mod operator;
 pub mod parts;
+pub mod password;
 pub mod publish;
 pub mod pypi;
 pub mod registry;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::{Notify, watch};
 
-use super::auth::{Auth, Caller};
+use super::auth::Auth;
 use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
 use super::cran::tree::{Trees, trees};
@@ -183,11 +183,8 @@ impl Parts {
         if found.as_ref().is_ok_and(|r| r.anonymous_read) || caller.may(Scope::Read, name) {
             return found;
         }
-        match caller {
-            // Who may not see it is not told whether it is there.
-            Caller::Anonymous => Err(Failure::needs_key()),
-            _ => Err(Failure::forbidden(format_args!("read repository `{name}`"))),
-        }
+        // Who may not see it is not told whether it is there.
+        Err(caller.refused(format_args!("read repository `{name}`")))
     }
 }
 

@@ -8,7 +8,6 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::auth::Caller;
 use super::blob::{Spool, Spooled};
 use super::error::Failure;
 use super::parts::{Origin, Parts, keep_and_name};
@@ -75,10 +74,7 @@ pub enum Ended {
 pub async fn target(parts: &Parts, repository: &str, fields: &HeaderMap, origin: Origin) -> Result<Target, Failure> {
     let caller = parts.auth.caller(fields, origin).await?;
     if !caller.may(Scope::Publish, repository) {
-        return Err(match caller {
-            Caller::Anonymous => Failure::needs_key(),
-            _ => Failure::forbidden(format_args!("publish to `{repository}`")),
-        });
+        return Err(caller.refused(format_args!("publish to `{repository}`")));
     }
     let repository = parts.catalog.find(repository)?;
     let missing = || Failure::bad(format!("Repository `{}` has no local source and takes no uploads", repository.name));
@@ -149,7 +145,7 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
             Ok(Ended::Conflict(file.filename))
         }
         Published::Closed(status) => {
-            Err(Failure::forbidden(format_args!("publish: project `{}` is {status}", file.project)))
+            Err(Failure::forbidden(format_args!("Project `{}` is {status} and takes no files", file.project)))
         }
     }
 }

@@ -14,6 +14,15 @@ pub fn secret<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// A random UUID (RFC 9562 §5.4) as URLs have it.
+pub fn guid() -> String {
+    let mut bytes = secret::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let n = format!("{:032x}", u128::from_be_bytes(bytes));
+    format!("{}-{}-{}-{}-{}", &n[..8], &n[8..12], &n[12..16], &n[16..20], &n[20..])
+}
+
 /// A number that does not come twice in practice, cheap enough for every request. Guessable: not for secrets.
 pub fn unique() -> u128 {
     thread_local! {
@@ -37,6 +46,13 @@ fn mix(n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guid_says_that_it_is_random() {
+        let guid = guid();
+        assert_eq!((guid.len(), &guid[14..15]), (36, "4"), "{guid}");
+        assert!("89ab".contains(&guid[19..20]), "{guid}");
+    }
 
     #[test]
     fn numbers_do_not_repeat() {

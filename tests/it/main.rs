@@ -39,3 +39,4 @@ mod states;
 mod sticky;
 mod tls;
 mod upgrade;
+mod users;

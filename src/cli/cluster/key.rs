@@ -28,6 +28,9 @@ enum Verb {
         /// What it allows
         #[arg(long, value_enum, default_value = "read")]
         scope: Allowed,
+        /// Whose it is: it allows no more than their role does, and ends with them
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
         /// Only in this repository
         #[arg(long, value_name = "NAME")]
         repository: Option<String>,
@@ -61,14 +64,15 @@ enum Allowed {
 /// Does it.
 pub fn run_key(args: Args) -> ExitCode {
     match args.verb {
-        Verb::Create { name, admin, scope, repository, expires, on } => {
+        Verb::Create { name, user, admin, scope, repository, expires, on } => {
             let scope = match scope {
                 _ if admin => "admin",
                 Allowed::Read => "read",
                 Allowed::Publish => "publish",
                 Allowed::Admin => "admin",
             };
-            let body = json!({ "name": name, "scope": scope, "repository": repository, "expires_in": expires });
+            let body =
+                json!({ "name": name, "user": user, "scope": scope, "repository": repository, "expires_in": expires });
             run(
                 &on,
                 async |to| to.call(Method::POST, "/keys", Some(body)).await,
@@ -82,6 +86,7 @@ pub fn run_key(args: Args) -> ExitCode {
                 let columns = [
                     ("ID", "id"),
                     ("NAME", "name"),
+                    ("USER", "user"),
                     ("SCOPE", "scope"),
                     ("REPOSITORY", "repository"),
                     ("EXPIRES", "expires"),

@@ -12,6 +12,7 @@ pub mod package;
 pub mod repo;
 pub mod source;
 pub mod stats;
+pub mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -108,8 +109,9 @@ fn table<const N: usize>(list: &Value, columns: [(&'static str, &str); N]) -> St
 fn cell(value: &Value) -> Cell {
     match value {
         Value::Number(number) if number.is_u64() => Cell::from(number.as_u64().unwrap_or_default()),
-        Value::String(text) => Cell::from(text.as_str()),
         Value::Null => Cell::from("-"),
+        Value::String(text) if text.is_empty() => Cell::from("-"),
+        Value::String(text) => Cell::from(text.as_str()),
         Value::Bool(true) => Cell::from("yes"),
         Value::Bool(false) => Cell::from("no"),
         Value::Array(all) => {

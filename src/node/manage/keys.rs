@@ -7,28 +7,45 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::users::find;
 use super::{Answer, Body, Manager, read, time};
 use crate::node::auth::{self, Caller};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
-use crate::node::store::{NewKey, Scope};
+use crate::node::store::{NewKey, Scope, User};
 use crate::runtime::clock;
 use crate::types::HumanDuration;
 
 pub(super) async fn whoami(manager: Manager) -> Answer {
     Ok(Json(match &manager.caller {
-        Caller::Key(key) => json!({ "name": key.name, "scope": key.scope.as_str(), "repository": key.repository }),
-        _ => json!({ "name": manager.caller.name(), "scope": "admin", "repository": null }),
+        Caller::Key(key) => json!({
+            "name": key.name,
+            "user": key.user.as_ref().map(|user| &user.username),
+            "scope": key.scope.as_str(),
+            "repository": key.repository,
+        }),
+        Caller::User(user) => json!({
+            "name": user.username, "user": user.username, "scope": user.role.scope().as_str(), "repository": null,
+        }),
+        Caller::Host | Caller::Anonymous => {
+            json!({ "name": manager.caller.name(), "user": null, "scope": "admin", "repository": null })
+        }
     }))
 }
 
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer {
-    manager.may_everywhere(Scope::Admin)?;
-    let keys = parts.store.keys().await?;
+    let own = match (manager.may_everywhere(Scope::Admin), manager.caller.user()) {
+        (Ok(()), _) => None,
+        (Err(_), Some(user)) => Some(user.username.clone()),
+        (Err(refused), None) => return Err(refused.into()),
+    };
+    let mut keys = parts.store.keys().await?;
+    keys.retain(|key| own.is_none() || key.username == own);
     let told = keys.into_iter().map(|key| {
         json!({
             "id": key.id.to_string(),
             "name": key.name,
+            "user": key.username,
             "scope": key.scope,
             "repository": key.repository,
             "created": time(key.created_at),
@@ -45,6 +62,8 @@ pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
     name: String,
+    /// Whose it is to be, by guid or name. Absent: the caller's, if they are no administrator, else nobody's.
+    user: Option<String>,
     scope: String,
     repository: Option<String>,
     /// From now, such as `30d`; absent: it never expires.
@@ -52,12 +71,7 @@ pub(super) struct Create {
 }
 
 pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
-    let Json(Create { name, scope, repository, expires_in }) = read(body)?;
-    // Who administrates one repository makes keys for that one.
-    match &repository {
-        Some(repository) => manager.may(Scope::Admin, repository)?,
-        None => manager.may_everywhere(Scope::Admin)?,
-    }
+    let Json(Create { name, user, scope, repository, expires_in }) = read(body)?;
     if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
         return Err(Failure::bad("A key needs a name of up to 100 characters").into());
     }
@@ -67,19 +81,55 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
         parts.catalog.refresh().await?;
         parts.catalog.find(repository)?;
     }
+    let user = owner(&parts, &manager, user.as_deref(), scope, repository.as_deref()).await?;
     let expires_at = expires_in.map(|text| from_now(&text)).transpose()?;
     let key = auth::new_key();
     let hash = auth::hash(key.expose());
-    let new = NewKey { name: &name, hash: &hash, scope, repository: repository.as_deref(), expires_at };
-    let detail = format!("{} {}", scope.as_str(), repository.as_deref().unwrap_or("*"));
+    let user_id = user.as_ref().map(|user| user.id);
+    let new = NewKey { name: &name, user: user_id, hash: &hash, scope, repository: repository.as_deref(), expires_at };
+    let username = user.map(|user| user.username);
+    let whose = username.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
+    let detail = format!("{} {}{whose}", scope.as_str(), repository.as_deref().unwrap_or("*"));
     parts.store.create_key(new, &manager.deed("create_key", &name, &detail)).await?;
     Ok(Json(json!({
         "name": name,
+        "user": username,
         "scope": scope.as_str(),
         "repository": repository,
         "expires": expires_at.map(time),
         "key": key.expose(),
     })))
+}
+
+/// Whose key it will be, if the caller may make it. Who administrates one repository makes keys for that one; everybody makes
+/// keys of their own that allow no more than the credential they call with.
+async fn owner(
+    parts: &Parts,
+    manager: &Manager,
+    user: Option<&str>,
+    scope: Scope,
+    repository: Option<&str>,
+) -> Result<Option<User>, Failure> {
+    let may = |scope| match repository {
+        Some(repository) => manager.may(scope, repository),
+        None => manager.may_everywhere(scope),
+    };
+    let own = manager.caller.user();
+    let Some(named) = user else {
+        return match may(Scope::Admin) {
+            Ok(()) => Ok(None),
+            Err(refused) => {
+                let own = own.ok_or(refused)?;
+                may(scope).map(|()| Some(own.clone()))
+            }
+        };
+    };
+    if let Some(own) = own.filter(|own| own.guid == named || own.username == named.to_lowercase()) {
+        may(scope)?;
+        return Ok(Some(own.clone()));
+    }
+    manager.may_everywhere(Scope::Admin)?;
+    find(parts, named).await.map(Some)
 }
 
 /// So long from now, `30d`, in microseconds since 1970.
@@ -95,7 +145,9 @@ pub(super) async fn revoke(State(parts): State<Parts>, manager: Manager, Path(id
     let missing = || Failure::not_found(format_args!("API key `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
     let key = parts.store.keys().await?.into_iter().find(|key| key.id == number).ok_or_else(missing)?;
+    let is_own = key.username.is_some() && key.username.as_ref() == manager.caller.user().map(|user| &user.username);
     match &key.repository {
+        _ if is_own => {}
         Some(repository) => manager.may(Scope::Admin, repository)?,
         None => manager.may_everywhere(Scope::Admin)?,
     }

@@ -9,6 +9,7 @@ mod packages;
 mod repos;
 mod sources;
 mod stats;
+mod users;
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::request;
+use http::{StatusCode, request};
 use serde_json::json;
 
 use super::auth::Caller;
@@ -43,6 +44,11 @@ pub fn router() -> Router<Parts> {
         .route("/sources", get(sources::list).post(sources::create))
         .route("/sources/{source}", patch(sources::change).delete(sources::remove))
         .route("/sources/{source}/sync", post(sources::sync))
+        .route("/user", get(users::current))
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{user}", get(users::show).put(users::change).delete(users::remove))
+        .route("/users/{user}/lock", post(users::lock))
+        .route("/users/{user}/password", post(users::password))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
         .route("/jobs", get(jobs::list).post(jobs::create))
@@ -77,7 +83,7 @@ impl Manager {
         if self.caller.may(scope, repository) {
             return Ok(());
         }
-        Err(Failure::forbidden(format_args!("{} in `{repository}`", verb(scope))))
+        Err(self.caller.refused(format_args!("{} in `{repository}`", verb(scope))))
     }
 
     /// Allows what concerns no single repository, or refuses.
@@ -85,7 +91,7 @@ impl Manager {
         if self.caller.may_everywhere(scope) {
             return Ok(());
         }
-        Err(Failure::forbidden(format_args!("{} for all repositories", verb(scope))))
+        Err(self.caller.refused(format_args!("{} for all repositories", verb(scope))))
     }
 
     fn deed<'a>(&'a self, action: &'static str, subject: &'a str, detail: &'a str) -> Deed<'a> {
@@ -112,7 +118,14 @@ impl<E: Into<Failure>> From<E> for ApiFailure {
 
 impl IntoResponse for ApiFailure {
     fn into_response(self) -> Response {
-        let text = json!({ "error": self.0.message() }).to_string();
+        // Posit Connect's numbers, which its clients know.
+        let code = match self.0.status() {
+            StatusCode::UNAUTHORIZED => 30,
+            StatusCode::FORBIDDEN => 22,
+            StatusCode::NOT_FOUND => 4,
+            _ => 0,
+        };
+        let text = json!({ "code": code, "error": self.0.message(), "payload": null }).to_string();
         let mut response = self.0.into_response();
         *response.body_mut() = text.into();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

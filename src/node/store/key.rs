@@ -1,7 +1,7 @@
 //! API keys: stored as hashes, found by hash.
 
 use super::audit::{Deed, record};
-use super::{Store, StoreError, new_id, now, with, within};
+use super::{Store, StoreError, User, new_id, now, with, within};
 
 /// What a key allows; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,8 @@ impl Scope {
 pub struct NewKey<'a> {
     /// For people, and for the audit log.
     pub name: &'a str,
+    /// Whose it is, by the id of their row; `None`: a program's.
+    pub user: Option<i64>,
     /// SHA-256 of the key, hexadecimal.
     pub hash: &'a str,
     /// What it allows.
@@ -52,6 +54,8 @@ pub struct KeyRow {
     pub id: i64,
     /// For people, and for the audit log.
     pub name: String,
+    /// Whose it is; `None`: a program's.
+    pub username: Option<String>,
     /// See [`Scope::as_str`].
     pub scope: String,
     /// `None`: every repository.
@@ -71,13 +75,20 @@ pub struct KeyRow {
 pub struct ApiKey {
     /// Of its row.
     pub id: i64,
-    /// For people, and for the audit log.
+    /// For people.
     pub name: String,
-    /// What it allows.
+    /// Whose it is; `None`: a program's.
+    pub user: Option<User>,
+    /// For the audit log: its name, and whose it is.
+    pub who: String,
+    /// What it allows, and its user's role with it.
     pub scope: Scope,
     /// `None`: every repository.
     pub repository: Option<String>,
 }
+
+/// Id, name, its user's row, scope, repository.
+type Held = (i64, String, Option<i64>, String, Option<String>);
 
 impl Store {
     /// Makes a key.
@@ -87,10 +98,10 @@ impl Store {
     pub async fn create_key(&self, key: NewKey<'_>, by: &Deed<'_>) -> Result<(), StoreError> {
         within!(self, tx => {
             sqlx::query(
-                "INSERT INTO api_key (id, name, hash, scope, repository, created_at, created_by, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                "INSERT INTO api_key (id, name, account_id, hash, scope, repository, created_at, created_by, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             )
-            .bind(new_id()).bind(key.name).bind(key.hash).bind(key.scope.as_str()).bind(key.repository)
+            .bind(new_id()).bind(key.name).bind(key.user).bind(key.hash).bind(key.scope.as_str()).bind(key.repository)
             .bind(now()).bind(by.who).bind(key.expires_at)
             .execute(&mut *tx).await?;
             record!(&mut *tx, by).map(drop)
@@ -102,17 +113,26 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn key(&self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
-        let row: Option<(i64, String, String, Option<String>)> = with!(self, pool => Ok(
+        let row: Option<Held> = with!(self, pool => Ok(
             sqlx::query_as(
-                "SELECT id, name, scope, repository FROM api_key
+                "SELECT id, name, account_id, scope, repository FROM api_key
                  WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
             )
             .bind(hash).bind(now()).fetch_optional(pool).await?
         ))?;
+        let Some((id, name, account, scope, repository)) = row else { return Ok(None) };
         // A scope this program does not know, written by a newer one, allows nothing here.
-        Ok(row.and_then(|(id, name, scope, repository)| {
-            Some(ApiKey { id, name, scope: Scope::parse(&scope)?, repository })
-        }))
+        let Some(scope) = Scope::parse(&scope) else { return Ok(None) };
+        let user = match account {
+            None => None,
+            Some(account) => match self.user_of(account).await? {
+                Some(user) if user.locked_at.is_none() => Some(user),
+                _ => return Ok(None),
+            },
+        };
+        let scope = user.as_ref().map_or(scope, |user| scope.min(user.role.scope()));
+        let who = user.as_ref().map_or_else(|| name.clone(), |user| format!("{} ({name})", user.username));
+        Ok(Some(ApiKey { id, name, user, who, scope, repository }))
     }
 
     /// Every key that was not revoked, by name.
@@ -122,8 +142,9 @@ impl Store {
     pub async fn keys(&self) -> Result<Vec<KeyRow>, StoreError> {
         with!(self, pool => Ok(
             sqlx::query_as(
-                "SELECT id, name, scope, repository, created_at, created_by, expires_at, last_used_at FROM api_key
-                 WHERE revoked_at IS NULL ORDER BY name, created_at",
+                "SELECT api_key.id AS id, name, username, scope, repository, api_key.created_at AS created_at, created_by,
+                 expires_at, last_used_at FROM api_key LEFT JOIN account ON account.id = api_key.account_id
+                 WHERE revoked_at IS NULL ORDER BY name, api_key.created_at",
             )
             .fetch_all(pool).await?
         ))

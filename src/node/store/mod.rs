@@ -16,6 +16,7 @@ mod remote;
 mod repository;
 mod schema;
 mod servers;
+mod user;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use self::remote::RemotePage;
 pub use self::repository::{Language, Remote, Repository, Source, Subscribed};
 pub use self::schema::Migrate;
 use self::servers::Servers;
+pub use self::user::{Profile, Role, User};
 use crate::config::node::DatabaseUrl;
 use crate::runtime::{clock, dice};
 

@@ -95,8 +95,14 @@ async fn the_same_upload_many_times_at_once_is_published_once() {
 #[tokio::test]
 async fn keys_hold_until_they_expire_and_the_first_fact_decides() {
     each(async |store| {
-        let key =
-            |hash, expires_at| NewKey { name: "k", hash, scope: Scope::Publish, repository: Some("a"), expires_at };
+        let key = |hash, expires_at| NewKey {
+            name: "k",
+            user: None,
+            hash,
+            scope: Scope::Publish,
+            repository: Some("a"),
+            expires_at,
+        };
         store.create_key(key("h1", None), &DEED).await.unwrap();
         store.create_key(key("h2", Some(now() - 1)), &DEED).await.unwrap();
         let found = store.key("h1").await.unwrap().unwrap();
@@ -212,6 +218,51 @@ async fn what_is_managed_is_changed_and_written_down() {
         assert!(!store.remove_source("extra", &DEED).await.unwrap());
         assert_eq!(store.audit(i64::MAX, 100).await.unwrap().len(), 12);
         assert_eq!(store.audit(i64::MAX, 3).await.unwrap().len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_users_keys_allow_what_the_user_is_allowed_now() {
+    each(async |store| {
+        let profile = |username, role| Profile { username, email: "a@b", first_name: "Ann", last_name: "Lee", role };
+        let ann = profile("ann", Role::Publisher);
+        store.create_user("g-1", ann, Some("phc"), &DEED).await.unwrap();
+        assert!(matches!(store.create_user("g-2", ann, None, &DEED).await, Err(StoreError::Taken)));
+        store.create_user("g-3", profile("bob", Role::Viewer), None, &DEED).await.unwrap();
+        let user = store.user("G-1").await.unwrap().unwrap();
+        assert_eq!((user.number, user.role, user.has_password), (1, Role::Publisher, true));
+        assert_eq!(store.user("bob").await.unwrap().unwrap().number, 2, "numbers of what failed are given again");
+        let found: Vec<_> = store.users("LE").await.unwrap().into_iter().map(|user| user.username).collect();
+        assert_eq!(found, ["ann", "bob"], "by last name");
+        assert!(store.users("%").await.unwrap().is_empty());
+
+        let new = NewKey {
+            name: "k",
+            user: Some(user.id),
+            hash: "h",
+            scope: Scope::Admin,
+            repository: None,
+            expires_at: None,
+        };
+        store.create_key(new, &DEED).await.unwrap();
+        let key = store.key("h").await.unwrap().unwrap();
+        assert_eq!((key.scope, key.who.as_str()), (Scope::Publish, "ann (k)"));
+        store.keys_used(&[(key.id, 7)]).await.unwrap();
+        assert_eq!(store.user("ann").await.unwrap().unwrap().active_at, Some(7));
+        assert!(store.change_user(user.id, profile("ann", Role::Viewer), &DEED).await.unwrap());
+        assert_eq!(store.key("h").await.unwrap().unwrap().scope, Scope::Read);
+        assert_eq!(store.password(user.id).await.unwrap().as_deref(), Some("phc"));
+        store.lock_user(user.id, true, &DEED).await.unwrap();
+        assert!(store.key("h").await.unwrap().is_none() && store.password(user.id).await.unwrap().is_none());
+        store.lock_user(user.id, false, &DEED).await.unwrap();
+        assert!(store.key("h").await.unwrap().is_some());
+        assert!(matches!(
+            store.change_user(user.id, profile("bob", Role::Viewer), &DEED).await,
+            Err(StoreError::Taken)
+        ));
+        assert!(store.remove_user(user.id, &DEED).await.unwrap());
+        assert!(store.key("h").await.unwrap().is_none() && !store.remove_user(user.id, &DEED).await.unwrap());
     })
     .await;
 }

@@ -31,9 +31,38 @@ CREATE TABLE node (
     report TEXT NOT NULL
 );
 
+-- Numbers given in order, where clients want small ones.
+CREATE TABLE counter (
+    name TEXT PRIMARY KEY,
+    last BIGINT NOT NULL
+);
+INSERT INTO counter (name, last) VALUES ('account', 0);
+
+-- People.
+CREATE TABLE account (
+    id BIGINT PRIMARY KEY,
+    guid TEXT NOT NULL UNIQUE,
+    -- What R's clients know a user by.
+    number BIGINT NOT NULL UNIQUE,
+    -- Lower-case: what one logs in with.
+    username TEXT NOT NULL UNIQUE,
+    email TEXT NOT NULL,
+    first_name TEXT NOT NULL,
+    last_name TEXT NOT NULL,
+    -- viewer, publisher, administrator.
+    role TEXT NOT NULL,
+    -- As a PHC string of Argon2id; NULL: nobody logs in with one.
+    password TEXT,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    locked_at BIGINT
+);
+
 CREATE TABLE api_key (
     id BIGINT PRIMARY KEY,
     name TEXT NOT NULL,
+    -- Whose it is, and with whom it ends; NULL: a program's.
+    account_id BIGINT REFERENCES account (id),
     -- SHA-256 of the key: it has 256 random bits, so a slow hash would protect nothing.
     hash TEXT NOT NULL UNIQUE,
     scope TEXT NOT NULL,
@@ -45,6 +74,7 @@ CREATE TABLE api_key (
     last_used_at BIGINT,
     revoked_at BIGINT
 );
+CREATE INDEX api_key_account ON api_key (account_id);
 
 CREATE TABLE audit (
     id BIGINT PRIMARY KEY,

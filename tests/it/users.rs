@@ -1,0 +1,140 @@
+//! Users: passwords and keys of people, their roles and their end, with real clients through the TLS proxy.
+
+use crate::harness::{Authority, Folder, Node, Output, bowline, eventually, get_as, within};
+use crate::packages::{Trusting, base, make, proxy};
+
+/// A password of ours, and the value of `Authorization` with it.
+fn basic(username: &str, password: &str) -> String {
+    use base64::Engine;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}")))
+}
+
+#[test]
+fn people_publish_and_install_by_password_or_key_as_their_role_allows() {
+    within(120, async {
+        let a = Node::start("a", "").await;
+        let b = a.beside("b").await;
+        a.command(&["repo", "create", "pypi", "--private"]).await;
+        let own = Folder::new();
+        let file = |name: &str, text: &str| own.write(name, format!("{text}\n")).to_str().unwrap().to_owned();
+        let admin = file("admin", &a.command(&["key", "create", "--admin"]).await);
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        let (url, pem) = (base(&proxy), proxy.folder.path("ca.pem").to_str().unwrap().to_owned());
+        let far = async |key: &str, arguments: &[&str]| -> Output {
+            bowline(&[arguments, &["--server", &url, "--ca-file", &pem, "--key-file", key]].concat()).await
+        };
+
+        let (ann, bob) = (file("ann", "ann's secret"), file("bob", "bob's: secret"));
+        let create = ["user", "create", "Ann", "--role", "publisher", "--email", "ann@example.org"];
+        let told = far(&admin, &[&create[..], &["--password-file", &ann]].concat()).await.ok();
+        assert_eq!(told.stdout, "made: ann\n");
+        far(&admin, &["user", "create", "bob", "--password-file", &bob]).await.ok();
+        for (arguments, words) in [
+            (&["user", "create", "ANN"][..], "There is a user `ann` already"),
+            (&["user", "create", "a b"], "is no user name"),
+            (&["user", "create", "cy", "--email", "nowhere"], "is no mail address"),
+            (&["user", "create", "cy", "--password-file", &file("short", "1234")], "8 to 1024 characters"),
+            (&["user", "lock", "cy"], "There is no user `cy`"),
+            (&["key", "create", "--user", "cy"], "There is no user `cy`"),
+        ] {
+            let refused = far(&admin, arguments).await;
+            assert!(refused.code == Some(1) && refused.stderr.contains(words), "{arguments:?}: {refused:?}");
+        }
+
+        // By password: ann publishes, bob only installs.
+        let client = Trusting(pem.clone());
+        let files = Folder::new();
+        let alpha = make(&files, "alpha", "1.0", "x").await;
+        let upload = format!("{url}/packages/pypi/legacy/");
+        let twine = async |username: &str, password: &str, file: &str| {
+            let told = ["upload", "--non-interactive", "--repository-url", &upload, "-u", username, "-p", password];
+            client.runs("twine", &[&told[..], &[file]].concat()).await
+        };
+        let refused = twine("bob", "bob's: secret", &alpha[0]).await;
+        let words = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(refused.code == Some(1) && words.contains("A viewer is not allowed to publish"), "{words}");
+        let refused = twine("ann", "bob's: secret", &alpha[0]).await;
+        let words = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(refused.code == Some(1) && words.contains("this is not their password"), "{words}");
+        twine("Ann", "ann's secret", &alpha[0]).await.ok();
+        let install = async |username: &str, password: &str, to: &str| {
+            let index = url.replace("://", &format!("://{username}:{password}@")) + "/packages/pypi/simple/";
+            let to = files.path(to).to_str().unwrap().to_owned();
+            let told = ["-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir", "--index-url", &index];
+            client.runs("python3", &[&told[..], &["--target", &to, "alpha"]].concat()).await
+        };
+        install("bob", "bob%27s%3A%20secret", "bob").await.ok();
+
+        // A key of hers, made by herself, is her name and no more than her.
+        let address = &a.address;
+        let as_ann = basic("ann", "ann's secret");
+        let post = async |body: &str| {
+            let mut client = crate::harness::Client::tcp(address).await;
+            let fields = [("authorization", as_ann.as_str()), ("content-type", "application/json")];
+            client.request("POST", "/__api__/v1/keys", &fields, body.as_bytes()).await
+        };
+        let refused = post(r#"{"name": "laptop", "scope": "admin"}"#).await;
+        assert!(refused.status == 403 && refused.text().contains("A publisher is not allowed"), "{}", refused.text());
+        let refused = post(r#"{"name": "laptop", "scope": "read", "user": "bob"}"#).await;
+        assert_eq!(refused.status, 403);
+        let made = post(r#"{"name": "laptop", "scope": "publish"}"#).await;
+        let made: serde_json::Value = serde_json::from_str(&made.text()).unwrap();
+        assert_eq!(made["user"], "ann");
+        let laptop = made["key"].as_str().unwrap().to_owned();
+        // As password of any user.
+        twine("bob", &laptop, &alpha[1]).await.ok();
+        let laptop_file = file("laptop", &laptop);
+        assert_eq!(far(&laptop_file, &["repo", "create", "x"]).await.code, Some(1));
+        let keys = far(&laptop_file, &["key", "list"]).await.ok().stdout;
+        assert!(keys.contains("laptop") && keys.lines().count() == 2, "only hers: {keys}");
+        let who = get_as(address, "/__api__/v1/user", &[("authorization", &format!("Key {laptop}"))]).await;
+        let who: serde_json::Value = serde_json::from_str(&who.text()).unwrap();
+        assert_eq!((&who["username"], &who["user_role"]), (&"ann".into(), &"publisher".into()));
+        let audit = far(&admin, &["audit"]).await.ok().stdout;
+        assert!(audit.contains("ann (laptop)") && audit.contains("create_user"), "{audit}");
+        assert!(!audit.contains("secret"), "{audit}");
+
+        // An administrator's key of hers is a publisher's; then she is a viewer; then she is locked out; then back again.
+        let strong = far(&admin, &["key", "create", "--user", "ann", "--admin", "--name", "strong"]).await.ok().stdout;
+        let strong = file("strong", strong.trim());
+        assert_eq!(far(&strong, &["repo", "create", "x"]).await.code, Some(1));
+        far(&admin, &["user", "edit", "ann", "--role", "viewer", "--last-name", "Lee"]).await.ok();
+        let beta = make(&files, "beta", "1.0", "x").await;
+        eventually("her new role", async || {
+            (far(&strong, &["add", "pypi", &beta[0]]).await.code == Some(1)).then_some(())
+        })
+        .await;
+        far(&admin, &["user", "lock", "ann"]).await.ok();
+        for node in [&a, &b] {
+            for fields in [as_ann.clone(), format!("Bearer {laptop}")] {
+                eventually("the lock", async || {
+                    let answer = get_as(&node.address, "/packages/pypi/simple/", &[("authorization", &fields)]).await;
+                    (answer.status == 401).then_some(())
+                })
+                .await;
+            }
+        }
+        let listed = far(&admin, &["user", "list"]).await.ok().stdout;
+        let words: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[1][..6], ["ann", "viewer", "-", "Lee", "ann@example.org", "yes"], "{listed}");
+        far(&admin, &["user", "unlock", "ann"]).await.ok();
+        far(&admin, &["user", "password", "ann", "--password-file", &file("new", "another secret")]).await.ok();
+        for (password, status) in [("another secret", 200), ("ann's secret", 401)] {
+            let fields = [("authorization", &*basic("ann", password))];
+            assert_eq!(get_as(address, "/packages/pypi/simple/", &fields).await.status, status, "{password}");
+        }
+        far(&admin, &["user", "remove", "ann"]).await.ok();
+        let gone = far(&strong, &["key", "list"]).await;
+        eventually("her end", async || (far(&laptop_file, &["key", "list"]).await.code == Some(1)).then_some(())).await;
+        assert_eq!(gone.code, Some(1));
+
+        // Who guesses is slowed down, whatever name they guess for.
+        let mut statuses = std::collections::BTreeSet::new();
+        for n in 0..25 {
+            let fields = [("authorization", &*basic("bob", &format!("a wrong one {n}")))];
+            statuses.insert(get_as(&b.address, "/packages/pypi/simple/", &fields).await.status);
+        }
+        assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [401, 429]);
+    });
+}
