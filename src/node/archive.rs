@@ -1,6 +1,7 @@
 //! Archives somebody sends: looked through before they are kept, never unpacked here. Blocks.
 
 mod layout;
+pub mod walk;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -9,6 +10,7 @@ use std::io::{self, Read};
 use flate2::read::MultiGzDecoder;
 
 use self::layout::Placed;
+use self::walk::{Broken, Entry, Kind, walk};
 
 /// Entries of an archive.
 const ENTRIES_MAX: usize = 100_000;
@@ -111,43 +113,44 @@ impl Tar {
     /// # Errors
     /// One sentence for whoever sends it.
     pub fn look(file: File, wanted: impl Fn(&str) -> bool, bytes_max: u64) -> Result<Self, String> {
-        let mut archive = tar::Archive::new(Limited { inner: MultiGzDecoder::new(file), left: TAR_UNPACKED_MAX });
         let wrong = |e: io::Error| format!("Invalid archive: not a .tar.gz: {e}");
         let mut found = Self { names: Vec::new(), read: Vec::new() };
-        for entry in archive.entries().map_err(wrong)? {
-            let mut entry = entry.map_err(wrong)?;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+        let reader = Limited { inner: MultiGzDecoder::new(file), left: TAR_UNPACKED_MAX };
+        let walked = walk(reader, |Entry { name, kind, .. }, bytes| {
             if found.names.len() >= ENTRIES_MAX {
                 return Err(format!("Invalid archive: more than {ENTRIES_MAX} entries"));
             }
-            let kind = entry.header().entry_type();
-            if kind.is_pax_global_extensions() || name.is_empty() {
-                continue;
+            if name.is_empty() {
+                return Ok(());
             }
-            if !is_inside(&name) || kind.is_block_special() || kind.is_character_special() || kind.is_fifo() {
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            // A hard link counts from the archive's top, a symbolic one from its own folder.
+            let (stays_inside, link_stays) = match kind {
+                Kind::File | Kind::Folder => (true, true),
+                Kind::Symbolic(target) => (true, stays(folder, target)),
+                Kind::Hard(target) => (true, is_inside(target)),
+                Kind::Strange => (false, true),
+            };
+            if !is_inside(name) || !stays_inside {
                 return Err(format!("Invalid archive: the entry {name:?} does not stay inside"));
             }
-            if let Some(target) = entry.link_name_bytes() {
-                let target = String::from_utf8_lossy(&target).into_owned();
-                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-                // A hard link counts from the archive's top, a symbolic one from its own folder.
-                let is_fine = if kind.is_hard_link() { is_inside(&target) } else { stays(folder, &target) };
-                if !is_fine {
-                    return Err(format!("Invalid archive: the link {name:?} leads outside"));
-                }
+            if !link_stays {
+                return Err(format!("Invalid archive: the link {name:?} leads outside"));
             }
-            if kind.is_file() && wanted(&name) {
-                if found.read.iter().any(|(read, _)| *read == name) {
+            if *kind == Kind::File && wanted(name) {
+                if found.read.iter().any(|(read, _)| read == name) {
                     return Err(format!("Invalid archive: two entries are named {name:?}"));
                 }
-                let bytes = bounded(&mut entry, &name, bytes_max)?;
-                found.read.push((name.clone(), bytes));
+                found.read.push((name.clone(), bounded(bytes, name, bytes_max)?));
             }
-            found.names.push(name);
-        }
+            found.names.push(name.clone());
+            Ok(())
+        });
+        let mut rest = walked.map_err(|broken| match broken {
+            Broken::Read(error) => wrong(error),
+            Broken::Refused(why) => why,
+        })?;
         // Some programs go on behind the mark of the end, and all but the first gzip may begin there.
-        let mut rest = archive.into_inner();
         let mut block = [0; 8192];
         loop {
             match rest.read(&mut block).map_err(wrong)? {
