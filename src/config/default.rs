@@ -183,3 +183,48 @@ pub const BUILDER_MEMORY_MAX: ByteSize = ByteSize::kib(8 * 1024 * 1024);
 
 /// Source, what it requires, and what is made of it.
 pub const BUILDER_DISK_MAX: ByteSize = ByteSize::kib(2 * 1024 * 1024);
+
+/// `jobs.deploy`.
+pub const DEPLOY_JOBS: u64 = 4;
+
+/// `content.bundle_bytes_max`.
+pub const BUNDLE_BYTES_MAX: ByteSize = ByteSize::kib(1024 * 1024);
+
+/// `content.unpacked_bytes_max`.
+pub const UNPACKED_BYTES_MAX: ByteSize = ByteSize::kib(8 * 1024 * 1024);
+
+/// `content.sandbox`.
+pub(super) const CONTENT_SANDBOX: super::word::SandboxKind = super::word::SandboxKind::Namespaces;
+
+/// `content.uid`: `nobody`.
+pub const CONTENT_UID: u64 = 65_534;
+
+/// `content.python`.
+pub const CONTENT_PYTHON: &str = "python3";
+
+/// `content.r`.
+pub const CONTENT_R: &str = "R";
+
+/// `content.uv`.
+pub const CONTENT_UV: &str = "uv";
+
+/// `content.init_timeout`.
+pub const CONTENT_INIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `content.idle_timeout`.
+pub const CONTENT_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// `content.read_timeout`.
+pub const CONTENT_READ_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// `content.max_processes`.
+pub const CONTENT_MAX_PROCESSES: u64 = 3;
+
+/// `content.max_connections`.
+pub const CONTENT_MAX_CONNECTIONS: u64 = 20;
+
+/// `content.environment_timeout`.
+pub const CONTENT_ENVIRONMENT_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// `content.disk_max`.
+pub const CONTENT_DISK_MAX: ByteSize = ByteSize::kib(1024 * 1024);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::error::Failure;
 use super::metrics::Metrics;
-use super::store::{Repository, Store, StoreError};
+use super::store::{Language, Repository, Store, StoreError};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -71,6 +71,12 @@ impl Catalog {
     pub fn showing(&self, source: i64) -> Option<String> {
         let now = self.now.load();
         now.iter().find(|repository| repository.own_sources.contains(&source)).map(|repository| repository.name.clone())
+    }
+
+    /// The first repository for a language.
+    pub fn first(&self, language: Language) -> Option<String> {
+        let now = self.now.load();
+        now.iter().find(|repository| repository.language == language).map(|repository| repository.name.clone())
     }
 
     /// The repository of this name.

@@ -1,10 +1,13 @@
 //! The content and package server: from URL to blob. Stateless; several nodes share a database and a storage.
 
+pub mod api;
 pub mod archive;
 pub mod auth;
 pub mod blob;
 pub mod block;
 pub mod catalog;
+pub mod connect;
+pub mod content;
 pub mod cran;
 pub mod download;
 pub mod error;
@@ -187,6 +190,11 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     });
     tending.spawn(jobs::schedule(parts.clone(), stopping.clone()));
     tending.spawn(stats::follow(parts.clone(), stopping.clone()));
+    tending.spawn({
+        let (workers, stopping) = (parts.contents.workers.clone(), stopping.clone());
+        async move { workers.follow(stopping).await }
+    });
+    let workers = parts.contents.workers.clone();
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();
     tending.spawn(member.follow(stopping, unfit));
@@ -231,6 +239,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         () = tokio::time::sleep(deadline) => tracing::warn!("left at the deadline"),
         _ = signals.next() => tracing::warn!("left at a second signal"),
     }
+    workers.end();
     // Jobs that cannot be given back in time are claimed again when this node is not heard of any more.
     let _ = tokio::time::timeout(Duration::from_secs(5), working).await;
     let tended = async { while tending.join_next().await.is_some() {} };

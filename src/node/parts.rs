@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::auth::Auth;
 use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
+use super::content::Contents;
 use super::cran::tree::{Trees, trees};
 use super::error::Failure;
 use super::known::Known;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
     /// Whether names are ours, by repository: see [`Store::owns`].
     pub owned: Known<(i64, String), bool>,
+    /// What people publish.
+    pub contents: Contents,
     /// Downloads that are not yet written down.
     pub stats: Stats,
     /// What is counted.
@@ -139,6 +142,7 @@ impl Parts {
         let opened = Blobs::open(place, key.secret(), spool.clone(), settings.cache_bytes_max).await;
         let packages = opened.map_err(system(format!("the storage {} cannot be used", place.at)))?;
         let catalog = Catalog::open(store.clone()).await?;
+        let contents = Contents::new(&settings.content, &settings.cache);
         let (unfit, fitness) = watch::channel(None);
         let shared = Shared {
             settings: Arc::new(settings),
@@ -153,6 +157,7 @@ impl Parts {
             trees: trees(TREES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
             owned: Known::new(FILES_MAX, |_, _| 1),
+            contents,
             stats: Stats::new(),
             metrics: Arc::new(Metrics::new()),
             access_log,

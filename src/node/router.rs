@@ -4,14 +4,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::{Path, State};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use axum::{Extension, Router};
 use http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::error::Failure;
 use super::observe::Observe;
 use super::parts::{Origin, Parts};
-use super::{cran, manage, publish, pypi, rest};
+use super::{connect, content, cran, manage, publish, pypi, rest};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Exposition;
 
@@ -57,6 +57,12 @@ pub fn router(parts: Parts) -> Router {
         .route("/packages/{repository}/{view}/bin/{*path}", get(cran::serve::binary_of))
         // Administrators.
         .nest("/__api__/v1", manage::router())
+        // rsconnect, rsconnect-python, posit-sdk.
+        .nest("/__api__", connect::router())
+        // Browsers, and whoever calls an API that was published.
+        .route("/content/{guid}", any(content::serve::moved))
+        .route("/content/{guid}/", any(content::serve::serve))
+        .route("/content/{guid}/{*rest}", any(content::serve::serve))
         // renv asks two components above a repository's URL.
         .route("/__api__/status", get(cran::status::status))
         .route("/packages/__api__/status", get(cran::status::status))

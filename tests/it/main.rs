@@ -15,6 +15,7 @@ mod check;
 mod clients;
 mod cluster;
 mod conf;
+mod content;
 mod cran;
 mod demo;
 mod drain;

@@ -7,10 +7,12 @@ use crate::config::build::{self, Site};
 use crate::config::default;
 use crate::config::reader::Problems;
 use crate::config::value::{DatabaseAddress, PlainText};
-use crate::config::word::StorageType;
+use crate::config::word::{SandboxKind, StorageType};
+use crate::types::ByteSize;
 
 use super::{
-    Builder, Database, DatabaseUrl, Garbage, Jobs, Listener, Packages, Place, S3, Settings, Storage, Where, file,
+    Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Packages, Place, S3, Settings, Storage, Where,
+    file,
 };
 
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Settings> {
@@ -33,6 +35,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         None => site.path(Path::new(default::CACHE_PATH), 0..0),
     };
     let builder = builder(file.builder.get(), &mut site);
+    let content = content(file.content.get(), &mut site);
     Some(Settings {
         name: file.name.get().map(|name| name.0.clone()),
         threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),
@@ -54,6 +57,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         },
         jobs: jobs(file.jobs.get()),
         builder,
+        content,
         garbage: garbage(file.garbage.get()),
         log: build::log(file.log.get()),
         access_log,
@@ -71,6 +75,7 @@ fn jobs(written: Option<&file::Jobs>) -> Jobs {
         collect: number(written.and_then(|jobs| Some(jobs.collect.get()?.0)), default::COLLECT_JOBS),
         sync: number(written.and_then(|jobs| Some(jobs.sync.get()?.0)), default::SYNC_JOBS),
         build: number(written.and_then(|jobs| Some(jobs.build.get()?.0)), default::BUILD_JOBS),
+        deploy: number(written.and_then(|jobs| Some(jobs.deploy.get()?.0)), default::DEPLOY_JOBS),
     }
 }
 
@@ -93,6 +98,59 @@ fn builder(written: Option<&file::Builder>, site: &mut Site<'_, '_>) -> Builder 
         disk_max: written
             .and_then(|builder| Some(builder.disk_max.get()?.0))
             .unwrap_or(default::BUILDER_DISK_MAX.bytes()),
+    }
+}
+
+fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content {
+    let text = |key: Option<&PlainText>| key.map(|text| text.0.clone());
+    let paths = written.map(|content| content.readable.elements()).unwrap_or_default();
+    let programs = |written: Option<&[toml::Spanned<PlainText>]>, default: &str| match written {
+        Some(all) if !all.is_empty() => all.iter().map(|text| text.get_ref().0.clone()).collect(),
+        _ => vec![default.to_owned()],
+    };
+    let count = |count: Option<u64>, default: u64| usize::try_from(count.unwrap_or(default)).unwrap_or(usize::MAX);
+    let size = |size: Option<u64>, default: ByteSize| size.unwrap_or(default.bytes());
+    let uid = written.and_then(|content| Some(content.uid.get()?.0)).unwrap_or(default::CONTENT_UID);
+    Content {
+        bundle_bytes_max: size(
+            written.and_then(|content| Some(content.bundle_bytes_max.get()?.0)),
+            default::BUNDLE_BYTES_MAX,
+        ),
+        unpacked_bytes_max: size(
+            written.and_then(|content| Some(content.unpacked_bytes_max.get()?.0)),
+            default::UNPACKED_BYTES_MAX,
+        ),
+        is_sandboxed: written.and_then(|content| content.sandbox.get().copied()).unwrap_or(default::CONTENT_SANDBOX)
+            == SandboxKind::Namespaces,
+        uid: u32::try_from(uid).unwrap_or(u32::MAX),
+        readable: paths.iter().map(|path| site.path(&path.get_ref().0, path.span())).collect(),
+        python: programs(written.map(|content| content.python.elements()), default::CONTENT_PYTHON),
+        r: programs(written.map(|content| content.r.elements()), default::CONTENT_R),
+        uv: written.and_then(|content| text(content.uv.get())).unwrap_or_else(|| default::CONTENT_UV.to_owned()),
+        pypi: written.and_then(|content| text(content.pypi.get())),
+        cran: written.and_then(|content| text(content.cran.get())),
+        init_timeout: written
+            .and_then(|content| Some(content.init_timeout.get()?.0))
+            .unwrap_or(default::CONTENT_INIT_TIMEOUT),
+        idle_timeout: written
+            .and_then(|content| Some(content.idle_timeout.get()?.0))
+            .unwrap_or(default::CONTENT_IDLE_TIMEOUT),
+        read_timeout: written
+            .and_then(|content| Some(content.read_timeout.get()?.0))
+            .unwrap_or(default::CONTENT_READ_TIMEOUT),
+        max_processes: count(
+            written.and_then(|content| Some(content.max_processes.get()?.0)),
+            default::CONTENT_MAX_PROCESSES,
+        ),
+        max_connections: count(
+            written.and_then(|content| Some(content.max_connections.get()?.0)),
+            default::CONTENT_MAX_CONNECTIONS,
+        ),
+        environment_timeout: written
+            .and_then(|content| Some(content.environment_timeout.get()?.0))
+            .unwrap_or(default::CONTENT_ENVIRONMENT_TIMEOUT),
+        memory_max: written.and_then(|content| Some(content.memory_max.get()?.0)),
+        disk_max: size(written.and_then(|content| Some(content.disk_max.get()?.0)), default::CONTENT_DISK_MAX),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::file::{AccessLog, Log, Shutdown, shown};
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
 use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Name, PlainText, Size, Wait};
-use crate::config::word::{NodeRole, StorageType};
+use crate::config::word::{NodeRole, SandboxKind, StorageType};
 use crate::types::ListenAddress;
 
 section! {
@@ -32,6 +32,7 @@ section! {
         packages: Packages = Table,
         jobs: Jobs = Table,
         builder: Builder = Table,
+        content: Content = Table,
         garbage: Garbage = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
@@ -112,6 +113,8 @@ section! {
         sync: Count<0, 100> = shown(default::SYNC_JOBS),
         /// Building packages from git repositories.
         build: Count<0, 100> = shown(default::BUILD_JOBS),
+        /// Deploying what was published.
+        deploy: Count<0, 100> = shown(default::DEPLOY_JOBS),
     }
 
     /// How packages are made from git repositories, in a sandbox. It needs `git`, `bwrap` (bubblewrap), and R, or Python
@@ -138,6 +141,47 @@ section! {
         memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::BUILDER_MEMORY_MAX),
         /// Bytes of files of a build, which are kept in memory.
         disk_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::BUILDER_DISK_MAX),
+    }
+
+    /// What people publish, and how it runs: each process in a sandbox of its own. It needs `bwrap` (bubblewrap), and R, or
+    /// Python with `uv`, on each node.
+    Content("`[content]`") {
+        /// Bytes of one bundle.
+        bundle_bytes_max: Size<1024, { 1 << 50 }> = shown(default::BUNDLE_BYTES_MAX),
+        /// Bytes it may unpack to.
+        unpacked_bytes_max: Size<1024, { 1 << 50 }> = shown(default::UNPACKED_BYTES_MAX),
+        /// `none`: processes see and may do whatever the node may. Only where nobody publishes but who could do so anyhow.
+        sandbox: SandboxKind = shown(default::CONTENT_SANDBOX),
+        /// Who content runs as, where the node runs as root; else as the node.
+        uid: Count<1, { u32::MAX as u64 - 1 }> = shown(default::CONTENT_UID),
+        /// What content sees of this machine, read-only, beside /usr: where interpreters are.
+        readable: Vec<Spanned<FilePath>> = Optional("[\"/opt/R\", \"/opt/python\"]"),
+        /// Python interpreters; content gets the one nearest to what it was made with.
+        python: Vec<Spanned<PlainText>> = Optional("[\"python3\", \"/opt/python/3.12/bin/python3\"]"),
+        /// The same for R.
+        r: Vec<Spanned<PlainText>> = Optional("[\"R\", \"/opt/R/4.5/bin/R\"]"),
+        /// What makes Python environments.
+        uv: PlainText = shown(default::CONTENT_UV),
+        /// The repository environments are made from. Default: the first for Python.
+        pypi: PlainText = Optional("\"pypi\""),
+        /// The same for R. Default: what is installed on this machine, and nothing else.
+        cran: PlainText = Optional("\"cran\""),
+        /// For a process to answer its first request.
+        init_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_INIT_TIMEOUT),
+        /// A process nobody uses ends after this.
+        idle_timeout: Wait<1000, { 30 * DAY }> = shown(default::CONTENT_IDLE_TIMEOUT),
+        /// For the next bytes of an answer.
+        read_timeout: Wait<1000, { 30 * DAY }> = shown(default::CONTENT_READ_TIMEOUT),
+        /// Processes of one content on this node.
+        max_processes: Count<1, 1000> = shown(default::CONTENT_MAX_PROCESSES),
+        /// Connections of one process.
+        max_connections: Count<1, 100_000> = shown(default::CONTENT_MAX_CONNECTIONS),
+        /// For making an environment.
+        environment_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_ENVIRONMENT_TIMEOUT),
+        /// Bytes of writable memory of one process. Default: no bound.
+        memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = Optional("\"4GiB\""),
+        /// Bytes of files in memory (`/tmp`) of one process.
+        disk_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_DISK_MAX),
     }
 
     /// Blobs that nothing refers to.

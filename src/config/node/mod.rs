@@ -40,6 +40,8 @@ pub struct Settings {
     pub jobs: Jobs,
     /// How packages are made from git repositories.
     pub builder: Builder,
+    /// What people publish.
+    pub content: Content,
     /// Blobs that nothing refers to.
     pub garbage: Garbage,
     /// The process log.
@@ -153,6 +155,8 @@ pub struct Jobs {
     pub sync: usize,
     /// Builds packages.
     pub build: usize,
+    /// Deploys content.
+    pub deploy: usize,
 }
 
 /// How packages are made from git repositories.
@@ -177,6 +181,47 @@ pub struct Builder {
     /// Bytes of memory of one process.
     pub memory_max: u64,
     /// Bytes of all files.
+    pub disk_max: u64,
+}
+
+/// What people publish, and how it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Bytes of one bundle.
+    pub bundle_bytes_max: u64,
+    /// Bytes it may unpack to.
+    pub unpacked_bytes_max: u64,
+    /// Processes have namespaces of their own.
+    pub is_sandboxed: bool,
+    /// Who they run as where this program is root.
+    pub uid: u32,
+    /// What they see of this machine beside `/usr`.
+    pub readable: Vec<PathBuf>,
+    /// Python interpreters.
+    pub python: Vec<String>,
+    /// R.
+    pub r: Vec<String>,
+    /// What makes Python environments.
+    pub uv: String,
+    /// Name of the repository they are made from; `None`: the first for Python.
+    pub pypi: Option<String>,
+    /// Name of the repository R's are made from; `None`: what is installed will do.
+    pub cran: Option<String>,
+    /// For the first answer of a process.
+    pub init_timeout: Duration,
+    /// An unused process ends after this.
+    pub idle_timeout: Duration,
+    /// For the next bytes of an answer.
+    pub read_timeout: Duration,
+    /// Processes of one content on a node.
+    pub max_processes: usize,
+    /// Connections of one process.
+    pub max_connections: usize,
+    /// For making an environment.
+    pub environment_timeout: Duration,
+    /// Bytes of writable memory of one process; `None`: no bound.
+    pub memory_max: Option<u64>,
+    /// Bytes of files in memory of one process.
     pub disk_max: u64,
 }
 

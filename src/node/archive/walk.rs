@@ -32,8 +32,6 @@ pub struct Entry {
     pub kind: Kind,
     /// Bytes that follow.
     pub size: u64,
-    /// It may be executed.
-    pub is_executable: bool,
 }
 
 /// Why it ended early.
@@ -98,8 +96,7 @@ pub fn walk<R: Read>(
             EntryType::Link => Kind::Hard(link()),
             _ => Kind::Strange,
         };
-        let is_executable = header.mode().is_ok_and(|mode| mode & 0o100 != 0);
-        visit(&Entry { name, kind, size, is_executable }, &mut entry).map_err(Broken::Refused)?;
+        visit(&Entry { name, kind, size }, &mut entry).map_err(Broken::Refused)?;
     }
     Ok(archive.into_inner())
 }

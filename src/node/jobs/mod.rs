@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 pub use self::log::Log;
 pub use self::schedule::{STORAGE, follow as schedule, sync};
+use super::content::deploy;
 use super::parts::Parts;
 use super::store::{Attendance, Claimed, StoreError};
 use super::{git, registry};
@@ -38,11 +39,13 @@ pub enum Kind {
     Sync,
     /// Make packages of a commit.
     Build,
+    /// Let a bundle run.
+    Deploy,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Collect, Self::Sync, Self::Build];
+    pub const ALL: [Self; 4] = [Self::Collect, Self::Sync, Self::Build, Self::Deploy];
 
     /// As rows have it.
     pub fn as_str(self) -> &'static str {
@@ -50,6 +53,7 @@ impl Kind {
             Self::Collect => "collect",
             Self::Sync => "sync",
             Self::Build => "build",
+            Self::Deploy => deploy::KIND,
         }
     }
 
@@ -58,6 +62,7 @@ impl Kind {
             Self::Collect => jobs.collect,
             Self::Sync => jobs.sync,
             Self::Build => jobs.build,
+            Self::Deploy => jobs.deploy,
         }
     }
 }
@@ -70,6 +75,7 @@ async fn work(kind: Kind, parts: &Parts, log: &Log, input: &str) -> Ended {
         Kind::Collect => collect::collect(parts, log).await,
         Kind::Sync => git::sync(parts, log, input).await,
         Kind::Build => git::build(parts, log, input).await,
+        Kind::Deploy => deploy::deploy(parts, log, input).await,
     }
 }
 

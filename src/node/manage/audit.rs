@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Manager, Query, read, time};
+use crate::node::api::{Answer, Manager, Query, read, time};
 use crate::node::parts::Parts;
 use crate::node::store::Scope;
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::keys::from_now;
-use super::{Answer, Body, Manager, Query, read, time};
+use crate::node::api::{Answer, Body, Manager, Query, read, time};
 use crate::node::error::Failure;
 use crate::node::jobs::{Kind, STORAGE};
 use crate::node::parts::Parts;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::users::find;
-use super::{Answer, Body, Manager, read, time};
+use crate::node::api::{Answer, Body, Manager, read, time};
 use crate::node::auth::{self, Caller};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;

@@ -5,7 +5,8 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, ApiFailure, Body, Manager, check_name, read};
+use super::check_name;
+use crate::node::api::{Answer, ApiFailure, Body, Manager, read};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::store::{Language, Scope, StoreError, Subscribed};

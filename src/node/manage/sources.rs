@@ -6,8 +6,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::check_name;
 use super::repos::language_of;
-use super::{Answer, Body, Manager, check_name, read};
+use crate::node::api::{Answer, Body, Manager, read};
 use crate::node::error::Failure;
 use crate::node::git::{self, GitSettings};
 use crate::node::jobs;

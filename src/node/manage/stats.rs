@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Manager, Query, read};
+use crate::node::api::{Answer, Manager, Query, read};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::pypi;

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Body, Manager, Query, read, time};
+use crate::node::api::{Answer, Body, Manager, Query, read, time};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::store::{Profile, Role, Scope, StoreError, User};
@@ -157,26 +157,28 @@ pub(super) async fn password(
 pub(super) async fn remove(State(parts): State<Parts>, manager: Manager, Path(user): Path<String>) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
     let user = find(&parts, &user).await?;
-    parts.store.remove_user(user.id, &manager.deed("remove_user", &user.username, &user.guid)).await?;
+    let removed = parts.store.remove_user(user.id, &manager.deed("remove_user", &user.username, &user.guid)).await;
+    removed.map_err(|error| match error {
+        StoreError::InUse => Failure::new(
+            StatusCode::CONFLICT,
+            format!("Content of `{}` is there; remove it first, or lock the user instead", user.username),
+        ),
+        other => other.into(),
+    })?;
     parts.auth.forget();
     Ok(Json(json!({ "removed": user.username })))
-}
-
-/// `GET /user`: who the caller is.
-pub(super) async fn current(State(parts): State<Parts>, manager: Manager) -> Answer {
-    let own = manager.caller.user().ok_or_else(|| Failure::forbidden("This API key is no user's"))?;
-    Ok(Json(told(&find(&parts, &own.guid).await?)))
 }
 
 /// The user of this guid or name.
 ///
 /// # Errors
 /// 404, 503.
-pub(super) async fn find(parts: &Parts, user: &str) -> Result<User, Failure> {
+pub async fn find(parts: &Parts, user: &str) -> Result<User, Failure> {
     parts.store.user(user).await?.ok_or_else(|| Failure::not_found(format_args!("user `{user}`")))
 }
 
-fn told(user: &User) -> Value {
+/// A user as clients want it.
+pub fn told(user: &User) -> Value {
     json!({
         "guid": user.guid,
         "username": user.username,

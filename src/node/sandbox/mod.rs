@@ -7,17 +7,18 @@
 //! believed.
 
 mod door;
+mod enclosure;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::process::Command;
 
 pub use self::door::Door;
+pub use self::enclosure::{Enclosure, Folder, Memory};
 use crate::node::blob::{Spool, Spooled};
 
 /// Where the one index is, as seen from inside.
@@ -26,10 +27,8 @@ pub const INDEX: &str = "http://127.0.0.1:3939";
 pub const INDEX_PORT: u16 = 3939;
 /// Bytes of a line of what a program says.
 const LINE_MAX: u64 = 4_000;
-/// Programs and threads.
-const PROCESSES_MAX: &str = "1024";
 /// Bytes of `/tmp`; the work itself has a disk of its own.
-const TMP_BYTES: &str = "268435456";
+const TMP_BYTES: u64 = 256 << 20;
 
 /// Bounds on what a program may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,75 +83,21 @@ impl Run<'_> {
         done.unwrap_or_else(|_| Err(format!("it took longer than {}", humantime::format_duration(self.bounds.time))))
     }
 
-    /// The shell opens this very program, which the user it becomes may not be able to; everything after it takes the place
-    /// of what was before, so that bubblewrap is our child and dies with us.
     fn command(&self) -> Command {
-        let mut command = Command::new("sh");
-        // bubblewrap keeps its own environment, which what it runs can read.
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
-        let opened = "command -v bwrap >/dev/null || { echo 'bubblewrap is not installed on this node (apt install bubblewrap)' >&2; exit 127; }; \
-                      exec 9<\"$1\"; shift; exec \"$@\"";
-        command.args(["-c", opened, "sh", &format!("/proc/{}/exe", std::process::id())]);
-        if rustix::process::geteuid().is_root() {
-            let (uid, gid) = (format!("--reuid={}", self.uid), format!("--regid={}", self.uid));
-            command.args(["setpriv", &uid, &gid, "--clear-groups", "--no-new-privs"]);
-        }
-        let (memory, processes) = (format!("--as={}", self.bounds.memory), format!("--nproc={PROCESSES_MAX}"));
-        command.args(["prlimit", &memory, &processes, "--core=0", "--nofile=4096", "--", "bwrap"]);
-        command.args([
-            "--unshare-all",
-            "--unshare-user",
-            "--disable-userns",
-            "--die-with-parent",
-            "--new-session",
-            "--clearenv",
-            "--hostname",
-            "sandbox",
-        ]);
-        command.args(["--ro-bind", "/usr", "/usr"]);
-        for name in ["bin", "sbin", "lib", "lib64", "lib32", "libx32"] {
-            let (at, to) = (format!("/{name}"), format!("usr/{name}"));
-            match std::fs::read_link(&at) {
-                Ok(_) => command.args(["--symlink", &to, &at]),
-                Err(_) => command.args(["--ro-bind-try", &at, &at]),
-            };
-        }
-        // Of what is in /etc only what programs need to find and start others.
-        for path in ETC {
-            command.args(["--ro-bind-try", path, path]);
-        }
-        for path in self.readable {
-            command.arg("--ro-bind").args([path, path]);
-        }
-        let disk = self.bounds.disk.to_string();
-        command.args(["--proc", "/proc", "--dev", "/dev", "--size", TMP_BYTES, "--tmpfs", "/dev/shm"]);
-        command.args(["--perms", "1777", "--size", TMP_BYTES, "--tmpfs", "/tmp", "--size", &disk, "--tmpfs", "/work"]);
-        if let Some(door) = self.door {
-            command.args(["--perms", "0555", "--ro-bind-data", "9", "/run/bowline"]);
-            command.arg("--ro-bind").args([door.folder().as_os_str(), "/run/index".as_ref()]);
-        }
-        command.args(["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work"]);
-        let plain = [
-            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
-            ("HOME", "/work"),
-            ("USER", "builder"),
-            ("LANG", "C.UTF-8"),
-            ("TZ", "UTC"),
-        ];
-        for (name, value) in plain {
-            command.args(["--setenv", name, value]);
-        }
-        for (name, value) in &self.environment {
-            command.args(["--setenv", name, value]);
-        }
-        if let Some(door) = self.door {
-            let socket = format!("/run/index/{}", door.name());
-            command.args(["/run/bowline", "sandbox-relay", "--to", &socket, "--"]);
-        }
-        command.args(["sh", "-c", self.script]);
-        // Pipes only: an open file could be opened again, for writing.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
+        let enclosure = Enclosure {
+            is_closed: true,
+            environment: self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            readable: self.readable,
+            folders: Vec::new(),
+            work: Some(self.bounds.disk),
+            tmp: TMP_BYTES,
+            at: "/work",
+            uid: self.uid,
+            door: self.door,
+            port_at: None,
+            memory: Memory::Addresses(self.bounds.memory),
+        };
+        enclosure.command(&["sh", "-c", self.script].map(OsString::from))
     }
 
     /// What comes out, no more than there is disk for.
@@ -192,17 +137,6 @@ async fn listen(said: impl AsyncRead + Unpin, say: impl Fn(&str)) {
         line.clear();
     }
 }
-
-const ETC: &[&str] = &[
-    "/etc/alternatives",
-    "/etc/fonts",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/R",
-    "/etc/ssl/certs",
-];
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 mod audit;
 mod block;
+mod content;
 mod cran;
 mod download;
 pub mod garbage;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub use self::audit::AuditRow;
 pub use self::audit::Deed;
 pub use self::block::Block;
+pub use self::content::{About, BundleRow, ContentRow, NewBundle};
 pub use self::cran::RFile;
 pub use self::download::{By, Downloads};
 pub use self::job::{Attendance, Claimed, JobLine, JobRow, Jobs, NewJob};

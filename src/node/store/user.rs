@@ -191,9 +191,17 @@ impl Store {
     /// Removes a user and their keys. Whether there was one.
     ///
     /// # Errors
-    /// See [`StoreError`].
+    /// [`StoreError::InUse`]: content is theirs.
     pub async fn remove_user(&self, id: i64, by: &Deed<'_>) -> Result<bool, StoreError> {
         within!(self, tx => async {
+            let owns: Option<i64> = sqlx::query_scalar(
+                "SELECT content.id FROM content JOIN account ON account.guid = owner WHERE account.id = $1 LIMIT 1",
+            )
+            .bind(id).fetch_optional(&mut *tx).await?;
+            if owns.is_some() {
+                return Err(StoreError::InUse);
+            }
+            sqlx::query("DELETE FROM client_token WHERE account_id = $1").bind(id).execute(&mut *tx).await?;
             sqlx::query("DELETE FROM api_key WHERE account_id = $1").bind(id).execute(&mut *tx).await?;
             let gone =
                 sqlx::query("DELETE FROM account WHERE id = $1").bind(id).execute(&mut *tx).await?.rows_affected() == 1;

@@ -1,0 +1,329 @@
+//! `/v1/content`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::{Extension, response::IntoResponse};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::node::api::{Answer, ApiFailure, Body, Manager, Query, read, time};
+use crate::node::content::access;
+use crate::node::content::manifest::Manifest;
+use crate::node::content::settings::Settings;
+use crate::node::error::Failure;
+use crate::node::parts::{Origin, Parts};
+use crate::node::store::{About, BundleRow, ContentRow, Scope, StoreError};
+use crate::runtime::dice;
+
+/// Characters of a name, and of a title.
+const NAME_MAX: usize = 64;
+const TITLE_MAX: usize = 1_000;
+/// Characters of a description.
+const DESCRIPTION_MAX: usize = 4_096;
+
+/// Which content.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    name: Option<String>,
+    owner_guid: Option<String>,
+}
+
+pub(super) async fn list(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    manager: Manager,
+    fields: HeaderMap,
+    query: Query<Wanted>,
+) -> Answer {
+    let axum::extract::Query(Wanted { name, owner_guid }) = read(query)?;
+    // Names are an owner's own, so who asks by name means theirs.
+    let owner = owner_guid.or_else(|| name.is_some().then(|| access::owner(&manager.caller)));
+    let all = parts.store.contents(owner.as_deref(), name.as_deref()).await?;
+    let base = parts.base(&fields, origin);
+    let mut told = Vec::new();
+    for content in all.iter().filter(|content| access::may_see(&manager.caller, content)) {
+        told.push(tell(&parts, &base, &manager, content).await?);
+    }
+    Ok(Json(Value::Array(told)))
+}
+
+/// What content is to be; absent: as it is, or as the node is configured.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wish {
+    name: Option<String>,
+    title: Option<String>,
+    description: Option<String>,
+    access_type: Option<String>,
+    locked: Option<bool>,
+    #[serde(flatten)]
+    settings: Told,
+}
+
+/// Settings that are said: absent is not null.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    #[serde(deserialize_with = "said")]
+    init_timeout: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    idle_timeout: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    connection_timeout: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    read_timeout: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    min_processes: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    max_processes: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    max_conns_per_process: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    load_factor: Option<Option<f64>>,
+}
+
+fn said<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
+}
+
+impl Told {
+    fn over(self, old: &Settings) -> Settings {
+        Settings {
+            init_timeout: self.init_timeout.unwrap_or(old.init_timeout),
+            idle_timeout: self.idle_timeout.unwrap_or(old.idle_timeout),
+            connection_timeout: self.connection_timeout.unwrap_or(old.connection_timeout),
+            read_timeout: self.read_timeout.unwrap_or(old.read_timeout),
+            min_processes: self.min_processes.unwrap_or(old.min_processes),
+            max_processes: self.max_processes.unwrap_or(old.max_processes),
+            max_conns_per_process: self.max_conns_per_process.unwrap_or(old.max_conns_per_process),
+            load_factor: self.load_factor.unwrap_or(old.load_factor),
+        }
+    }
+}
+
+pub(super) async fn create(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    manager: Manager,
+    fields: HeaderMap,
+    body: Body<Wish>,
+) -> Answer {
+    let Json(wish) = read(body)?;
+    let content = make(&parts, &manager, wish).await?;
+    Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
+}
+
+/// Makes content.
+///
+/// # Errors
+/// 400, 403, 409.
+pub(super) async fn make(parts: &Parts, manager: &Manager, wish: Wish) -> Result<ContentRow, Failure> {
+    manager.may_everywhere(Scope::Publish)?;
+    let name = wish.name.ok_or_else(|| Failure::bad("Content needs a `name`"))?;
+    let settings = wish.settings.over(&Settings::default());
+    settings.check(&parts.settings.content).map_err(Failure::bad)?;
+    let written = serde_json::to_string(&settings).unwrap_or_default();
+    let about = About {
+        name: &name,
+        title: wish.title.as_deref().unwrap_or_default(),
+        description: wish.description.as_deref().unwrap_or_default(),
+        access: wish.access_type.as_deref().unwrap_or("acl"),
+        settings: &written,
+        is_locked: wish.locked.unwrap_or(false),
+    };
+    check(&about)?;
+    let (guid, owner) = (dice::guid(), access::owner(&manager.caller));
+    let made = parts.store.create_content(&guid, &owner, about, &manager.deed("create_content", &name, &guid)).await;
+    made.map_err(|error| taken(error, &name))?;
+    parts.store.content(&guid).await?.ok_or_else(|| missing(&guid))
+}
+
+pub(super) async fn show(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    manager: Manager,
+    fields: HeaderMap,
+    Path(guid): Path<String>,
+) -> Answer {
+    let content = visible(&parts, &manager, &guid).await?;
+    Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
+}
+
+pub(super) async fn change(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    manager: Manager,
+    fields: HeaderMap,
+    Path(guid): Path<String>,
+    body: Body<Wish>,
+) -> Answer {
+    let Json(wish) = read(body)?;
+    let content = own(&parts, &manager, &guid).await?;
+    let settings = wish.settings.over(&Settings::read(&content.settings));
+    settings.check(&parts.settings.content).map_err(Failure::bad)?;
+    let written = serde_json::to_string(&settings).unwrap_or_default();
+    let about = About {
+        name: wish.name.as_deref().unwrap_or(&content.name),
+        title: wish.title.as_deref().unwrap_or(&content.title),
+        description: wish.description.as_deref().unwrap_or(&content.description),
+        access: wish.access_type.as_deref().unwrap_or(&content.access),
+        settings: &written,
+        is_locked: wish.locked.unwrap_or(content.is_locked),
+    };
+    check(&about)?;
+    let deed = manager.deed("change_content", &content.name, &content.guid);
+    parts.store.change_content(content.id, about, &deed).await.map_err(|error| taken(error, about.name))?;
+    parts.contents.forget(&guid);
+    let content = visible(&parts, &manager, &guid).await?;
+    Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
+}
+
+pub(super) async fn remove(
+    State(parts): State<Parts>,
+    manager: Manager,
+    Path(guid): Path<String>,
+) -> Result<impl IntoResponse, ApiFailure> {
+    let content = own(&parts, &manager, &guid).await?;
+    parts.store.remove_content(content.id, &manager.deed("remove_content", &content.name, &guid)).await?;
+    parts.contents.forget(&guid);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Content the caller may see.
+///
+/// # Errors
+/// 403, 404.
+pub(super) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
+    let content = parts.store.content(&guid.to_lowercase()).await?.ok_or_else(|| missing(guid))?;
+    if access::may_see(&manager.caller, &content) {
+        return Ok(content);
+    }
+    Err(manager.caller.refused("see this content"))
+}
+
+/// Content the caller may change.
+///
+/// # Errors
+/// 403, 404, 409 where it is locked.
+pub(super) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
+    let content = visible(parts, manager, guid).await?;
+    changeable(manager, content)
+}
+
+/// The same for content that was looked up.
+///
+/// # Errors
+/// 403.
+pub(super) fn changeable(manager: &Manager, content: ContentRow) -> Result<ContentRow, Failure> {
+    if access::may_change(&manager.caller, &content) {
+        return Ok(content);
+    }
+    Err(manager.caller.refused("change this content"))
+}
+
+pub(super) fn missing(guid: &str) -> Failure {
+    Failure::not_found(format_args!("content `{guid}`"))
+}
+
+fn taken(error: StoreError, name: &str) -> Failure {
+    match error {
+        StoreError::Taken => {
+            Failure::new(StatusCode::CONFLICT, format!("There is content of yours named `{name}` already"))
+        }
+        other => other.into(),
+    }
+}
+
+fn check(about: &About<'_>) -> Result<(), Failure> {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    let name = about.name;
+    if !(1..=NAME_MAX).contains(&name.len()) || !name.bytes().all(is_part) {
+        return Err(Failure::bad(format!(
+            "`{name}` is no name of content: letters, digits, `.`, `_` and `-`, up to {NAME_MAX}"
+        )));
+    }
+    if about.title.chars().count() > TITLE_MAX || about.title.chars().any(char::is_control) {
+        return Err(Failure::bad(format!("A title has up to {TITLE_MAX} characters on one line")));
+    }
+    if about.description.chars().count() > DESCRIPTION_MAX {
+        return Err(Failure::bad(format!("A description has up to {DESCRIPTION_MAX} characters")));
+    }
+    if !["all", "logged_in", "acl"].contains(&about.access) {
+        return Err(Failure::bad(format!("`{}` is no `access_type`: `all`, `logged_in` or `acl`", about.access)));
+    }
+    Ok(())
+}
+
+/// Content as clients want it. `base`: how the world calls us.
+///
+/// # Errors
+/// 503.
+pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: &ContentRow) -> Result<Value, Failure> {
+    let bundle = match content.bundle {
+        Some(number) => parts.store.bundle(number).await?,
+        None => None,
+    };
+    let manifest = bundle.as_ref().and_then(manifest);
+    let settings = Settings::read(&content.settings);
+    let role = if access::may_change(&manager.caller, content) { "owner" } else { "viewer" };
+    let guid = &content.guid;
+    let who = json!({
+        "id": content.number.to_string(),
+        "guid": guid,
+        "name": content.name,
+        "title": if content.title.is_empty() { Value::Null } else { json!(content.title) },
+        "description": content.description,
+        "access_type": content.access,
+        "locked": content.is_locked,
+        "locked_message": "",
+        "connection_timeout": settings.connection_timeout,
+        "read_timeout": settings.read_timeout,
+        "init_timeout": settings.init_timeout,
+        "idle_timeout": settings.idle_timeout,
+        "max_processes": settings.max_processes,
+        "min_processes": settings.min_processes,
+        "max_conns_per_process": settings.max_conns_per_process,
+        "load_factor": settings.load_factor,
+    });
+    let how = json!({
+        "memory_request": null,
+        "memory_limit": null,
+        "cpu_request": null,
+        "cpu_limit": null,
+        "service_account_name": null,
+        "default_image_name": null,
+        "created_time": time(content.created_at),
+        "last_deployed_time": content.deployed_at.map_or(Value::Null, |at| json!(time(at))),
+        "bundle_id": content.bundle.map(|number| number.to_string()),
+        "app_mode": content.app_mode.as_deref().unwrap_or("unknown"),
+        "content_category": "",
+        "parameterized": manifest.as_ref().is_some_and(|manifest| manifest.has_parameters),
+        "cluster_name": "Local",
+        "image_name": "Local",
+        "r_version": manifest.as_ref().and_then(|manifest| manifest.r.clone()),
+        "py_version": manifest.as_ref().and_then(|manifest| manifest.python.clone()),
+        "quarto_version": null,
+        "node_version": null,
+        "r_environment_management": true,
+        "py_environment_management": true,
+        "run_as": null,
+        "run_as_current_user": false,
+        "owner_guid": content.owner,
+        "content_url": format!("{base}/content/{guid}/"),
+        "dashboard_url": format!("{base}/connect/content/{guid}"),
+        "vanity_url": content.vanity.as_ref().map(|path| format!("{base}{path}")),
+        "app_role": role,
+        "tags": [],
+    });
+    let both = [who, how].into_iter().filter_map(|half| match half {
+        Value::Object(keys) => Some(keys),
+        _ => None,
+    });
+    Ok(Value::Object(both.flatten().collect()))
+}
+
+/// What a bundle's manifest says.
+pub(super) fn manifest(bundle: &BundleRow) -> Option<Manifest> {
+    serde_json::from_str(&bundle.manifest).ok()
+}

@@ -1,0 +1,44 @@
+//! The API that publishing clients call: rsconnect-python, rsconnect for R, posit-sdk. Routes, names and answers are Posit
+//! Connect's; what is behind them is ours.
+//!
+//! Everything a client may ask about is in the database, so that any node answers any request.
+
+mod bundles;
+mod content;
+mod deploy;
+mod server;
+mod tasks;
+mod variables;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+
+use super::parts::Parts;
+use super::rest;
+
+/// The routes below `/__api__`.
+pub fn router() -> Router<Parts> {
+    // What bounds a body is in the handler, piece by piece.
+    let uploads = Router::new()
+        .route("/v1/content/{guid}/bundles", get(bundles::list).post(bundles::create))
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(rest::hear_out));
+    Router::new()
+        .merge(uploads)
+        .route("/server_settings", get(server::settings))
+        .route("/v1/server_settings/python", get(server::python))
+        .route("/v1/server_settings/r", get(server::r))
+        .route("/v1/server_settings/quarto", get(server::quarto))
+        .route("/v1/server_settings/nodejs", get(server::nodejs))
+        .route("/v1/user", get(server::user))
+        .route("/v1/content", get(content::list).post(content::create))
+        .route("/v1/content/{guid}", get(content::show).patch(content::change).delete(content::remove))
+        .route("/v1/content/{guid}/environment", get(variables::list).patch(variables::merge).put(variables::replace))
+        .route("/v1/content/{guid}/bundles/{id}", get(bundles::show).delete(bundles::remove))
+        .route("/v1/content/{guid}/bundles/{id}/download", get(bundles::download))
+        .route("/v1/content/{guid}/deploy", post(deploy::deploy))
+        .route("/v1/content/{guid}/build", post(deploy::build))
+        .route("/v1/tasks/{id}", get(tasks::show))
+}

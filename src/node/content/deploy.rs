@@ -1,0 +1,76 @@
+//! The job of deploying: a bundle is unpacked, its environment made, a process begun on trial; only then it runs in the place
+//! of what ran before. What a node that died left undone another one does again.
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Manifest;
+use super::mode::Way;
+use super::prepare::{prepare, unpacked};
+use super::settings::Settings;
+use super::worker::Process;
+use crate::node::jobs::{Ended, Log};
+use crate::node::parts::Parts;
+use crate::node::store::Deed;
+use crate::telemetry::Causes;
+
+/// As rows have it.
+pub const KIND: &str = "deploy";
+
+/// What is to be deployed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The content.
+    pub guid: String,
+    /// Its bundle.
+    pub bundle: i64,
+    /// It is to run in the place of what runs.
+    pub activates: bool,
+    /// Who wants it.
+    pub who: String,
+}
+
+/// Does the job: a [`Wanted`].
+pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
+    let wanted: Wanted = serde_json::from_str(input).map_err(|e| e.to_string())?;
+    let read = |e: crate::node::store::StoreError| format!("the database does not answer: {}", Causes(&e));
+    let content = parts.store.content(&wanted.guid).await.map_err(read)?.ok_or("the content was removed")?;
+    let bundle = parts.store.bundle(wanted.bundle).await.map_err(read)?.ok_or("the bundle was removed")?;
+    let manifest: Manifest = serde_json::from_str(&bundle.manifest).map_err(|e| e.to_string())?;
+    let mode = manifest.mode().ok_or_else(|| format!("this server does not run `{}`", manifest.mode))?;
+    log.say(&format!("Deploying bundle {} of {} as {}", bundle.number, content.name, manifest.mode));
+    log.flush().await;
+    let say = |line: &str| log.say(line);
+    match mode.way() {
+        Way::Files => drop(unpacked(parts, &bundle).await?),
+        Way::Workers => {
+            let prefix = format!("/content/{}", content.guid);
+            let start = prepare(parts, &content, &bundle, &prefix, &say).await?;
+            log.say("Starting it on trial");
+            log.flush().await;
+            let limits = Settings::read(&content.settings).limits(&parts.settings.content);
+            let process = Process::begin(start)?;
+            let ready = process.is_ready(limits.init_timeout).await;
+            process.said().iter().for_each(|line| log.say(line));
+            ready.map_err(|why| format!("It does not start: {}", why.lines().next().unwrap_or_default()))?;
+        }
+        Way::Rendering => return Err(format!("this node has nothing that renders `{}`", manifest.mode)),
+    }
+    if !wanted.activates {
+        log.say("It can be looked at; what ran before goes on running");
+        return Ok("prepared".to_owned());
+    }
+    let deed = Deed {
+        who: &wanted.who,
+        address: None,
+        action: "activate",
+        subject: &content.name,
+        detail: &format!("bundle {} of {}", bundle.number, content.guid),
+    };
+    let is_there = parts.store.activate(content.id, bundle.number, mode.as_str(), &deed).await.map_err(read)?;
+    if !is_there {
+        return Err("the content was removed meanwhile".to_owned());
+    }
+    parts.contents.forget(&content.guid);
+    log.say("It runs now");
+    Ok("activated".to_owned())
+}

@@ -1,0 +1,323 @@
+//! A request's way to a worker and back.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use hyper::body::{Frame, SizeHint};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, Sleep};
+
+use super::worker::Lease;
+
+/// The cookie by which a browser comes back to the process it had.
+pub const COOKIE_NAME: &str = "bowline_worker";
+/// What names of cookies of ours begin with: no content sees them.
+const OUR_COOKIES: &str = "bowline_";
+
+/// What only we say to content, so that nobody else does (lower-case).
+const OURS: &[&str] = &[
+    "rstudio-connect-app-base-url",
+    "rstudio-connect-credentials",
+    "shiny-server-credentials",
+    "posit-connect-user-session-token",
+    "script_name",
+    "script-name",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "forwarded",
+    "x-rsc-request",
+    "x-rsc-authorization",
+    "proxy-connection",
+    "keep-alive",
+];
+
+/// What is said to content about a request.
+#[derive(Debug)]
+pub struct About<'a> {
+    /// Path and query as the program wants them.
+    pub target: &'a str,
+    /// The path browsers see, without a slash at the end.
+    pub prefix: &'a str,
+    /// How browsers call the whole server.
+    pub base: &'a str,
+    /// Whoever asks.
+    pub client: Option<std::net::IpAddr>,
+    /// Their name; `None`: nobody said so.
+    pub user: Option<&'a str>,
+    /// `SCRIPT_NAME` is wanted.
+    pub names_script: bool,
+    /// The browser is to come back to the same process.
+    pub is_bound: bool,
+    /// For the next bytes of the answer.
+    pub read_timeout: Duration,
+}
+
+/// Whether a request wants another protocol on its connection.
+pub fn is_upgrade(fields: &HeaderMap) -> bool {
+    let says = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade")))
+    };
+    fields.contains_key(UPGRADE) && fields.get_all(CONNECTION).iter().any(says)
+}
+
+/// Asks a worker; the lease is held until the answer's last byte, or the connection's.
+///
+/// # Errors
+/// Why it did not answer.
+pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> Result<Response, String> {
+    let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+    let had = worker_of(request.headers()).is_some_and(|had| had == lease.id());
+    let (mut head, body) = request.into_parts();
+    head.uri = Uri::builder()
+        .scheme("http")
+        .authority("content")
+        .path_and_query(about.target)
+        .build()
+        .map_err(|e| e.to_string())?;
+    head.version = http::Version::HTTP_11;
+    fields(&mut head.headers, about, upgrade.is_some());
+    head.extensions.clear();
+    let asked = lease.client().request(http::Request::from_parts(head, body));
+    let answered = tokio::time::timeout(about.read_timeout, asked).await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(crate::telemetry::Causes(&error).to_string()),
+        Err(_) => return Err("it did not answer in time".to_owned()),
+    };
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
+        let there = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            let (Ok(here), Ok(there)) = tokio::join!(upgrade, there) else { return };
+            let (mut here, mut there) = (TokioIo::new(here), TokioIo::new(there));
+            let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+            drop(lease);
+        });
+        let (head, _) = response.into_parts();
+        return Ok(Response::from_parts(head, Body::empty()));
+    }
+    let (mut head, body) = response.into_parts();
+    for name in [&CONNECTION, &TRANSFER_ENCODING, &TRAILER, &UPGRADE, &PROXY_AUTHENTICATE] {
+        head.headers.remove(name);
+    }
+    head.headers.remove("keep-alive");
+    relocate(&mut head.headers, about);
+    if about.is_bound && !had {
+        let secure = if about.base.starts_with("https://") { "; Secure" } else { "" };
+        let cookie = format!("{COOKIE_NAME}={}; Path={}/; HttpOnly; SameSite=Lax{secure}", lease.id(), about.prefix);
+        if let Ok(cookie) = HeaderValue::try_from(cookie) {
+            head.headers.append(SET_COOKIE, cookie);
+        }
+    }
+    let patience = Box::pin(tokio::time::sleep(about.read_timeout));
+    let held = Held { body, patience, read_timeout: about.read_timeout, _lease: lease };
+    Ok(Response::from_parts(head, Body::new(held)))
+}
+
+/// The process a browser had.
+pub fn worker_of(fields: &HeaderMap) -> Option<String> {
+    let all = fields.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
+    all.filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE_NAME)
+        .map(|(_, id)| id.to_owned())
+}
+
+/// What content is to see of a request's fields.
+fn fields(all: &mut HeaderMap, about: &About<'_>, is_upgrade: bool) {
+    let named: Vec<String> = all
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|word| word.trim().to_ascii_lowercase())
+        .collect();
+    for name in named.iter().filter(|name| *name != "upgrade").map(String::as_str).chain(OURS.iter().copied()) {
+        all.remove(name);
+    }
+    for name in [&TE, &TRAILER, &TRANSFER_ENCODING, &PROXY_AUTHORIZATION] {
+        all.remove(name);
+    }
+    if is_upgrade {
+        all.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else {
+        all.remove(CONNECTION);
+        all.remove(UPGRADE);
+    }
+    // Nobody's key is content's to see. What is no credential of ours may be one of its own.
+    let is_ours = |value: &HeaderValue| value.to_str().is_ok_and(is_credential);
+    if about.user.is_some() || all.get(AUTHORIZATION).is_some_and(is_ours) {
+        all.remove(AUTHORIZATION);
+    }
+    cookies(all);
+    let (scheme, host) = about.base.split_once("://").unwrap_or(("http", about.base));
+    let host = host.to_owned();
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            all.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put(HOST.as_str(), &host);
+    put("x-forwarded-proto", scheme);
+    put("x-forwarded-host", &host);
+    put("x-forwarded-prefix", about.prefix);
+    put("rstudio-connect-app-base-url", &format!("{}{}/", about.base, about.prefix));
+    if let Some(client) = about.client {
+        put("x-forwarded-for", &client.to_string());
+    }
+    if let Some(user) = about.user {
+        let credentials = serde_json::json!({ "user": user, "groups": [] }).to_string();
+        put("rstudio-connect-credentials", &credentials);
+        put("shiny-server-credentials", &credentials);
+    }
+    if about.names_script {
+        put("script_name", about.prefix);
+    }
+}
+
+/// `Authorization` as only we read it.
+fn is_credential(value: &str) -> bool {
+    let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
+    scheme.eq_ignore_ascii_case("key") || rest.contains("bwl_")
+}
+
+/// Content gets its own cookies only.
+fn cookies(all: &mut HeaderMap) {
+    let kept: Vec<String> = all
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty() && !pair.starts_with(OUR_COOKIES))
+        .map(str::to_owned)
+        .collect();
+    all.remove(COOKIE);
+    if let Ok(value) = HeaderValue::try_from(kept.join("; "))
+        && !kept.is_empty()
+    {
+        all.insert(COOKIE, value);
+    }
+}
+
+/// A path that a program believes to be at the top is below its prefix for browsers.
+fn relocate(all: &mut HeaderMap, about: &About<'_>) {
+    let Some(location) = all.get(LOCATION).and_then(|value| value.to_str().ok()) else { return };
+    let own = format!("{}://content", "http");
+    let path = location.strip_prefix(&own).unwrap_or(location);
+    let is_path = path.starts_with('/') && !path.starts_with("//");
+    let is_below =
+        path.strip_prefix(about.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    if is_path
+        && !is_below
+        && let Ok(value) = HeaderValue::try_from(format!("{}{path}", about.prefix))
+    {
+        all.insert(LOCATION, value);
+    }
+}
+
+/// An answer on its way, and its worker.
+struct Held {
+    body: hyper::body::Incoming,
+    patience: Pin<Box<Sleep>>,
+    read_timeout: Duration,
+    _lease: Lease,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            let next = Instant::now() + self.read_timeout;
+            self.patience.as_mut().reset(next);
+        } else if self.patience.as_mut().poll(cx).is_ready() {
+            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "content said nothing for too long");
+            return Poll::Ready(Some(Err(axum::Error::new(late))));
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(axum::Error::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABOUT: About<'_> = About {
+        target: "/",
+        prefix: "/content/g",
+        base: "https://x.example",
+        client: None,
+        user: Some("ann"),
+        names_script: false,
+        is_bound: false,
+        read_timeout: Duration::from_secs(1),
+    };
+
+    fn seen(told: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut all = HeaderMap::new();
+        for (name, value) in told {
+            all.append(*name, HeaderValue::from_static(value));
+        }
+        fields(&mut all, &ABOUT, false);
+        all
+    }
+
+    #[test]
+    fn content_sees_who_asks_by_our_word_only_and_nobodys_key() {
+        let all = seen(&[
+            ("shiny-server-credentials", "{\"user\":\"root\"}"),
+            ("authorization", "Key bwl_x"),
+            ("cookie", "a=1; bowline_app=2"),
+            ("cookie", "bowline_worker=3; b=4"),
+            ("connection", "keep-alive, x-secret"),
+            ("x-secret", "1"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ]);
+        assert_eq!(all["shiny-server-credentials"], "{\"groups\":[],\"user\":\"ann\"}");
+        assert_eq!(all["cookie"], "a=1; b=4");
+        for name in ["authorization", "x-secret", "connection", "x-forwarded-for"] {
+            assert!(!all.contains_key(name), "{name}");
+        }
+        assert_eq!(all["rstudio-connect-app-base-url"], "https://x.example/content/g/");
+    }
+
+    #[test]
+    fn redirects_lead_below_the_prefix() {
+        for (told, seen) in [
+            ("/main", "/content/g/main"),
+            ("http://content/main", "/content/g/main"),
+            ("/content/g/main", "/content/g/main"),
+            ("/content/gone", "/content/g/content/gone"),
+            ("main", "main"),
+            ("//evil.example/", "//evil.example/"),
+            ("https://y.example/", "https://y.example/"),
+        ] {
+            let mut all = HeaderMap::new();
+            all.insert(LOCATION, HeaderValue::from_static(told));
+            relocate(&mut all, &ABOUT);
+            assert_eq!(all[LOCATION], seen);
+        }
+    }
+}

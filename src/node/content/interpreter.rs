@@ -1,0 +1,108 @@
+//! Which versions of Python and R this machine has.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+use crate::config::node::Content;
+
+/// For an interpreter to say its version.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program that runs content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interpreter {
+    /// How it is called.
+    pub program: String,
+    /// `3.11.7`.
+    pub version: String,
+}
+
+/// Those of this machine, looked up once.
+#[derive(Debug)]
+pub struct Interpreters {
+    python_programs: Vec<String>,
+    r_programs: Vec<String>,
+    python: OnceCell<Vec<Interpreter>>,
+    r: OnceCell<Vec<Interpreter>>,
+}
+
+impl Interpreters {
+    /// As configured.
+    pub fn new(settings: &Content) -> Self {
+        Self {
+            python_programs: settings.python.clone(),
+            r_programs: settings.r.clone(),
+            python: OnceCell::new(),
+            r: OnceCell::new(),
+        }
+    }
+
+    /// Python's, in the order they are configured.
+    pub async fn python(&self) -> &[Interpreter] {
+        let arguments = ["-I", "-c", "import platform, sys; print(platform.python_version()); print(sys.executable)"];
+        self.python.get_or_init(|| all(&self.python_programs, &arguments)).await
+    }
+
+    /// R's.
+    pub async fn r(&self) -> &[Interpreter] {
+        let arguments = ["--vanilla", "--slave", "-e", "cat(as.character(getRversion()), '\\n')"];
+        self.r.get_or_init(|| all(&self.r_programs, &arguments)).await
+    }
+}
+
+async fn all(programs: &[String], arguments: &[&str]) -> Vec<Interpreter> {
+    let mut found = Vec::new();
+    for program in programs {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let said = match tokio::time::timeout(PATIENCE, command.output()).await {
+            Ok(Ok(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+            _ => {
+                tracing::info!(program, "this interpreter is not here; content that needs it runs on other nodes");
+                continue;
+            }
+        };
+        let mut lines = said.lines().map(str::trim);
+        if let Some(version) = lines.next().filter(|version| !version.is_empty()) {
+            let program = lines.next().filter(|path| path.starts_with('/')).unwrap_or(program);
+            found.push(Interpreter { program: program.to_owned(), version: version.to_owned() });
+        }
+    }
+    found
+}
+
+/// The one nearest to a version: the same minor one, else the next later one, else the latest.
+pub fn nearest<'a>(all: &'a [Interpreter], wanted: Option<&str>) -> Option<&'a Interpreter> {
+    let key = |version: &str| {
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    };
+    let Some(wanted) = wanted.map(key) else { return all.first() };
+    let same = all.iter().find(|found| key(&found.version) == wanted);
+    let later = all.iter().filter(|found| key(&found.version) > wanted).min_by_key(|found| key(&found.version));
+    same.or(later).or_else(|| all.iter().max_by_key(|found| key(&found.version)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_version_is_chosen() {
+        let all = ["3.11.7", "3.9.2", "3.13.1"]
+            .map(|version| Interpreter { program: version.into(), version: version.into() });
+        for (wanted, chosen) in [
+            (Some("3.9.1"), "3.9.2"),
+            (Some("3.12.0"), "3.13.1"),
+            (Some("3.14.0"), "3.13.1"),
+            (Some("2.7"), "3.9.2"),
+            (None, "3.11.7"),
+        ] {
+            assert_eq!(nearest(&all, wanted).unwrap().version, chosen, "{wanted:?}");
+        }
+        assert!(nearest(&[], Some("3.9")).is_none());
+    }
+}

@@ -1,0 +1,169 @@
+//! Python environments: one for each interpreter and list of requirements, made once on each node by uv (or pip), in a
+//! sandbox that reaches one repository and nothing else.
+
+use std::ffi::OsString;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use sha2::Digest;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+use super::copies::Copy;
+use super::interpreter::Interpreter;
+use crate::node::parts::Parts;
+use crate::node::router;
+use crate::node::sandbox::{Door, Enclosure, Folder, INDEX, Memory};
+use crate::types::Sha256;
+
+/// Where it is, as programs see it. Its files know that place.
+pub const AT: &str = "/env";
+/// Bytes of `/tmp` meanwhile.
+const TMP_BYTES: u64 = 1 << 30;
+/// Bytes of a line of what is said.
+const LINE_MAX: u64 = 4_000;
+
+/// With uv: its cache is beside what it makes, so that files are linked, not copied. The interpreter's own packages are not
+/// seen. Bytecode is made now, because nobody may write it later.
+const UV: &str = "set -e; export UV_CACHE_DIR=/env/.cache UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1; \
+     \"$uv\" venv --quiet --python \"$python\" /env/venv; \
+     \"$uv\" pip install --compile-bytecode --python /env/venv/bin/python $index ${file:+-r \"$file\"} $more; \
+     \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache";
+const PIP: &str = "set -e; \"$python\" -m venv /env/venv; \
+     /env/venv/bin/python -m pip --disable-pip-version-check --no-cache-dir install --progress-bar off $index ${file:+-r \"$file\"} $more; \
+     /env/venv/bin/python -m pip --disable-pip-version-check freeze > /env/requirements.lock";
+
+/// What an environment is made of.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// Which Python.
+    pub interpreter: &'a Interpreter,
+    /// The unpacked bundle, and the file in it that lists requirements.
+    pub app: &'a Path,
+    /// See `app`.
+    pub file: Option<&'a str>,
+    /// What is required beside that.
+    pub more: &'static [&'static str],
+}
+
+/// The folder that is [`AT`] for who needs this environment; `None`: the interpreter alone does. `say`: what is said while it
+/// is made.
+///
+/// # Errors
+/// Why it cannot be made, in a sentence.
+pub async fn environment(
+    parts: &Parts,
+    wanted: &Wanted<'_>,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Option<PathBuf>, String> {
+    let Wanted { interpreter, app, file, more } = *wanted;
+    let listed = match file {
+        Some(file) => tokio::fs::read(app.join(file)).await.map_err(|e| format!("{file}: {e}"))?,
+        None => Vec::new(),
+    };
+    if more.is_empty() && listed.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let content = &parts.settings.content;
+    let repository = content.pypi.clone().or_else(|| parts.catalog.first(crate::node::store::Language::Python));
+    let mut key = sha2::Sha256::new_with_prefix(b"bowline environment 1\0");
+    for part in [&interpreter.program, &interpreter.version, repository.as_deref().unwrap_or_default(), &more.join(" ")]
+    {
+        key.update(part.as_bytes());
+        key.update(b"\0");
+    }
+    key.update(&listed);
+    let name = Sha256::new(key.finalize().into()).to_string();
+    let making = match parts.contents.environments.get(&name).await? {
+        Copy::There(path) => return Ok(Some(path)),
+        Copy::Missing(making) => making,
+    };
+    say(&format!("Building the Python environment with Python {}", interpreter.version));
+    make(parts, wanted, repository.as_deref(), making.folder(), say).await?;
+    making.done().map(Some)
+}
+
+async fn make(
+    parts: &Parts,
+    wanted: &Wanted<'_>,
+    repository: Option<&str>,
+    folder: &Path,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<(), String> {
+    let content = &parts.settings.content;
+    let told = |e: std::io::Error| format!("the environment cannot be made: {e}");
+    if rustix::process::geteuid().is_root() {
+        chown(folder, Some(content.uid), Some(content.uid)).map_err(told)?;
+    }
+    let door = match repository {
+        Some(repository) => Some(Door::open(router::router(parts.clone()), repository, content.uid).map_err(told)?),
+        None => None,
+    };
+    let uv = find(&content.uv);
+    let index = match (repository, &uv) {
+        (Some(repository), Some(_)) => format!("--default-index {INDEX}/packages/{repository}/simple/"),
+        (Some(repository), None) => format!("--index-url {INDEX}/packages/{repository}/simple/"),
+        (None, _) => "--no-index".to_owned(),
+    };
+    let mut environment = vec![
+        ("python".to_owned(), wanted.interpreter.program.clone()),
+        ("index".to_owned(), index),
+        ("more".to_owned(), wanted.more.join(" ")),
+        ("file".to_owned(), wanted.file.unwrap_or_default().to_owned()),
+    ];
+    let mut folders = vec![
+        Folder { from: wanted.app.to_owned(), to: "/app", is_writable: false },
+        Folder { from: folder.to_owned(), to: AT, is_writable: true },
+    ];
+    if let Some(uv) = &uv {
+        environment.push(("uv".to_owned(), format!("/run/uv/{}", uv.file_name().unwrap_or_default().display())));
+        folders.push(Folder { from: uv.parent().unwrap_or(uv).to_owned(), to: "/run/uv", is_writable: false });
+    }
+    let enclosure = Enclosure {
+        is_closed: true,
+        environment,
+        readable: &content.readable,
+        folders,
+        work: None,
+        tmp: TMP_BYTES,
+        at: "/app",
+        uid: content.uid,
+        door: door.as_ref(),
+        port_at: None,
+        memory: Memory::Unbounded,
+    };
+    let script = if uv.is_some() { UV } else { PIP };
+    let mut child =
+        enclosure.command(&["sh", "-c", &format!("exec 2>&1; {script}")].map(OsString::from)).spawn().map_err(told)?;
+    drop(child.stdin.take());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        tokio::join!(listen(out, say), listen(err, say));
+        child.wait().await
+    };
+    let done = tokio::time::timeout(content.environment_timeout, work).await;
+    let status = done.map_err(|_| "the environment took too long to make".to_owned())?.map_err(told)?;
+    if !status.success() {
+        return Err("the Python environment cannot be made; the lines above say why".to_owned());
+    }
+    Ok(())
+}
+
+/// A program on the path, where it really is.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::split_paths(&path).map(|folder| folder.join(program));
+    all.filter(|path| path.is_file()).find_map(|path| path.canonicalize().ok())
+}
+
+async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&str) + Sync)) {
+    let Some(from) = from else { return };
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while let Ok(read) = (&mut from).take(LINE_MAX).read_until(b'\n', &mut line).await {
+        if read == 0 {
+            return;
+        }
+        say(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+}

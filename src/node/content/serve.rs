@@ -1,0 +1,224 @@
+//! `/content/GUID/…`: who may see it, which bundle, and how that answers.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use tower_http::services::ServeDir;
+use tower_service::Service;
+
+use super::access;
+use super::forward::{self, About, forward};
+use super::manifest::{self, Manifest};
+use super::mode::{Mode, Way};
+use super::prepare::{prepare, unpacked};
+use super::settings::Settings;
+use super::worker::{Got, Key, Refused};
+use crate::node::auth::Caller;
+use crate::node::error::Failure;
+use crate::node::parts::{Origin, Parts};
+use crate::node::store::{BundleRow, ContentRow};
+
+/// Without the slash, below which everything is.
+pub async fn moved(Path(guid): Path<String>, uri: Uri) -> Response {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut response = StatusCode::PERMANENT_REDIRECT.into_response();
+    if let Ok(value) = HeaderValue::try_from(format!("/content/{guid}/{query}")) {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    response
+}
+
+/// Everything below.
+pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Origin>, request: Request) -> Response {
+    let is_page = is_page(request.headers());
+    match answer(&parts, origin, request).await {
+        Ok(response) => response,
+        Err(failure) => page(&failure, is_page),
+    }
+}
+
+async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Response, Failure> {
+    let path = request.uri().path();
+    let missing = || Failure::not_found("content at this address");
+    let below = path.strip_prefix("/content/").ok_or_else(missing)?;
+    let (guid, rest) = below.split_once('/').ok_or_else(missing)?;
+    let guid = guid.to_ascii_lowercase();
+    let content = parts.contents.find(&parts.store, &guid).await?.ok_or_else(missing)?;
+    let caller = caller(parts, &content, request.headers(), origin).await?;
+    if !access::may_see(&caller, &content) {
+        return Err(caller.refused("see this content"));
+    }
+    // A bundle that does not run yet is for those who publish.
+    let (number, prefix, rest) = match rest.split_once('/') {
+        Some((first, rest)) if first.starts_with("_bundle") => {
+            let number = first.trim_start_matches("_bundle").parse::<i64>().map_err(|_| missing())?;
+            if !access::may_change(&caller, &content) {
+                return Err(caller.refused("see what is not published yet"));
+            }
+            (number, format!("/content/{guid}/{first}"), rest)
+        }
+        _ => {
+            let none = || Failure::not_found("page here yet: nothing was published");
+            (content.bundle.ok_or_else(none)?, format!("/content/{guid}"), rest)
+        }
+    };
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("/{rest}{query}");
+    let bundle = parts.contents.bundle(&parts.store, number).await?;
+    let bundle = bundle.filter(|bundle| bundle.content_id == content.id).ok_or_else(missing)?;
+    let manifest: Manifest = serde_json::from_str(&bundle.manifest).map_err(std::io::Error::other)?;
+    let mode =
+        manifest.mode().ok_or_else(|| Failure::new(StatusCode::BAD_GATEWAY, "This node is too old to run it"))?;
+    match mode.way() {
+        Way::Files => files(parts, &bundle, &manifest, &target, request).await,
+        Way::Workers => {
+            let asked = Asked { caller: &caller, content: &content, bundle: &bundle, mode, prefix: &prefix, target };
+            worker(parts, origin, &asked, request).await
+        }
+        Way::Rendering => Err(Failure::new(StatusCode::BAD_GATEWAY, "It was not rendered yet")),
+    }
+}
+
+/// Who asks. To what everybody may see they may bring a credential of its own.
+async fn caller(parts: &Parts, content: &ContentRow, fields: &HeaderMap, origin: Origin) -> Result<Caller, Failure> {
+    match parts.auth.caller(fields, origin).await {
+        Err(failure) if failure.status() == StatusCode::UNAUTHORIZED && content.access == "all" => {
+            Ok(Caller::Anonymous)
+        }
+        other => other,
+    }
+}
+
+/// Files of the bundle.
+async fn files(
+    parts: &Parts,
+    bundle: &BundleRow,
+    manifest: &Manifest,
+    target: &str,
+    request: Request,
+) -> Result<Response, Failure> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "These are files: GET or HEAD"));
+    }
+    let folder = unpacked(parts, bundle).await.map_err(|why| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
+    let path = target.split('?').next().unwrap_or("/");
+    if path.trim_start_matches('/') == manifest::NAME {
+        return Err(Failure::not_found("page at this address"));
+    }
+    let first = manifest.entrypoint.as_deref().unwrap_or("index.html");
+    let uri = if path == "/" { Uri::try_from(format!("/{}", escaped(first))) } else { Uri::try_from(target) };
+    let (mut head, _) = request.into_parts();
+    head.uri = uri.map_err(|_| Failure::not_found("page at this address"))?;
+    let mut service = ServeDir::new(folder).append_index_html_on_directories(true);
+    let request = http::Request::from_parts(head, Body::empty());
+    let Ok(served) = service.call(request).await;
+    if served.status() == StatusCode::NOT_FOUND {
+        return Err(Failure::not_found("page at this address"));
+    }
+    let mut response = served.map(Body::new);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+/// A path in a URL.
+fn escaped(path: &str) -> String {
+    use std::fmt::Write as _;
+    path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+/// What is asked of a worker.
+struct Asked<'a> {
+    caller: &'a Caller,
+    content: &'a ContentRow,
+    bundle: &'a BundleRow,
+    mode: Mode,
+    prefix: &'a str,
+    target: String,
+}
+
+async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Request) -> Result<Response, Failure> {
+    let Asked { caller, content, bundle, mode, prefix, target } = asked;
+    let key = Key { guid: content.guid.clone(), bundle: bundle.number, generation: content.generation };
+    parts.contents.workers.supersede(&key);
+    let limits = Settings::read(&content.settings).limits(&parts.settings.content);
+    let had = forward::worker_of(request.headers());
+    let launch = super::launch::style(*mode);
+    let refused = |refused| match refused {
+        Refused::Busy => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "All of its processes are busy; try again soon"),
+        Refused::Failed(why) => {
+            tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not start");
+            let told = if access::may_change(caller, content) { why } else { "its owner sees why".to_owned() };
+            Failure::new(StatusCode::BAD_GATEWAY, format!("This content does not start: {told}"))
+        }
+    };
+    let lease = match parts.contents.workers.get(&key, limits, had.as_deref()).await.map_err(refused)? {
+        Got::Worker(lease) => lease,
+        Got::Turn(turn) => {
+            let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
+            let start = prepare(parts, content, bundle, prefix, &say).await;
+            turn.begin(start).await.map_err(refused)?
+        }
+    };
+    let base = parts.base(request.headers(), origin);
+    let user = match caller {
+        Caller::Anonymous => None,
+        caller => Some(caller.user().map_or(caller.name(), |user| user.username.as_str())),
+    };
+    let whole = format!("{prefix}{target}");
+    let about = About {
+        target: if launch.keeps_prefix { &whole } else { target },
+        prefix,
+        base: &base,
+        client: origin.address,
+        user,
+        names_script: launch.names_script,
+        is_bound: launch.is_bound,
+        read_timeout: limits.read_timeout,
+    };
+    forward(lease, request, &about).await.map_err(|why| {
+        tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
+        Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")
+    })
+}
+
+/// Whether it is a browser that will show what comes.
+fn is_page(fields: &HeaderMap) -> bool {
+    fields
+        .get(http::header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|text| text.contains("text/html"))
+}
+
+/// A failure as people read it.
+fn page(failure: &Failure, is_page: bool) -> Response {
+    let mut response = failure.clone().into_response();
+    if is_page {
+        let text = failure.message().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let status = failure.status();
+        let page = format!(
+            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+             <title>{status}</title><style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:44rem;margin:15vh auto;\
+             padding:0 1rem;color-scheme:light dark}}pre{{white-space:pre-wrap;font-size:.85rem}}</style>\
+             <h1>{status}</h1><pre>{text}</pre>\n"
+        );
+        *response.body_mut() = Body::from(page);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Keeps rows of bundles, which never change.
+pub(super) type Bundles = moka::sync::Cache<i64, Arc<BundleRow>>;

@@ -1,0 +1,117 @@
+//! How content runs, as its publisher wants it: what is not said is as the node is configured. Pure.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::node::Content;
+
+/// By the names of Posit Connect's API; seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// For a process to answer its first request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_timeout: Option<u64>,
+    /// A process nobody uses ends after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<u64>,
+    /// A session that says nothing ends after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_timeout: Option<u64>,
+    /// For the next bytes of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_timeout: Option<u64>,
+    /// Processes that run while nobody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_processes: Option<u64>,
+    /// Processes on a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_processes: Option<u64>,
+    /// Connections of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_conns_per_process: Option<u64>,
+    /// Another process begins when so much of all connections is taken, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_factor: Option<f64>,
+}
+
+/// How content runs here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// See [`Settings`].
+    pub init_timeout: Duration,
+    /// See [`Settings`].
+    pub idle_timeout: Duration,
+    /// See [`Settings`].
+    pub read_timeout: Duration,
+    /// See [`Settings`].
+    pub min_processes: usize,
+    /// See [`Settings`].
+    pub max_processes: usize,
+    /// See [`Settings`].
+    pub connections: usize,
+    /// See [`Settings`].
+    pub load_factor: f64,
+}
+
+/// Where nothing is said.
+const LOAD_FACTOR: f64 = 0.5;
+/// Seconds any time may be.
+const SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Connections of one process.
+const CONNECTIONS_MAX: u64 = 100_000;
+
+impl Settings {
+    /// Reads what a row has; what a newer program wrote there is left out.
+    pub fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// Whether a node that is configured so may run it.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub fn check(&self, node: &Content) -> Result<(), String> {
+        for (name, told) in [
+            ("init_timeout", self.init_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("connection_timeout", self.connection_timeout),
+            ("read_timeout", self.read_timeout),
+        ] {
+            if told.is_some_and(|seconds| seconds == 0 || seconds > SECONDS_MAX) {
+                return Err(format!("`{name}` is 1 to {SECONDS_MAX} seconds"));
+            }
+        }
+        let most = node.max_processes as u64;
+        if self.max_processes.is_some_and(|n| n == 0 || n > most) {
+            return Err(format!("`max_processes` is 1 to {most} on this server"));
+        }
+        if self.min_processes.is_some_and(|n| n > self.max_processes.unwrap_or(most)) {
+            return Err("`min_processes` is at most `max_processes`".into());
+        }
+        if self.max_conns_per_process.is_some_and(|n| n == 0 || n > CONNECTIONS_MAX) {
+            return Err(format!("`max_conns_per_process` is 1 to {CONNECTIONS_MAX}"));
+        }
+        if self.load_factor.is_some_and(|factor| !(0.0..=1.0).contains(&factor)) {
+            return Err("`load_factor` is 0 to 1".into());
+        }
+        Ok(())
+    }
+
+    /// With what the node says where this says nothing.
+    pub fn limits(&self, node: &Content) -> Limits {
+        let time = |told: Option<u64>, default| told.map_or(default, Duration::from_secs);
+        let count = |told: Option<u64>, default| told.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let max_processes = count(self.max_processes, node.max_processes).max(1);
+        Limits {
+            init_timeout: time(self.init_timeout, node.init_timeout),
+            idle_timeout: time(self.idle_timeout, node.idle_timeout),
+            read_timeout: time(self.read_timeout, node.read_timeout),
+            min_processes: count(self.min_processes, 0).min(max_processes),
+            max_processes,
+            connections: count(self.max_conns_per_process, node.max_connections).max(1),
+            load_factor: self.load_factor.unwrap_or(LOAD_FACTOR),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Workers: the processes of content on this node. Begun when somebody asks, several where many do, ended when nobody does.
+
+mod process;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use self::process::{Client, Process, SOCKET, Start};
+use super::settings::Limits;
+use crate::runtime::clock;
+
+/// Between two looks for workers nobody uses.
+const LOOK: Duration = Duration::from_millis(500);
+/// A content whose process did not start is left alone for so long, and twice as long each time it does not again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// At most so long.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Processes of all content on this node.
+const PROCESSES_MAX: usize = 500;
+
+/// What runs: a bundle as it was set up at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Of the content.
+    pub guid: String,
+    /// Its number.
+    pub bundle: i64,
+    /// Of the content, when it was set up so.
+    pub generation: i64,
+}
+
+/// All of this node.
+#[derive(Clone, Debug, Default)]
+pub struct Workers {
+    pools: Arc<Mutex<HashMap<Key, Arc<Pool>>>>,
+}
+
+/// Those of one bundle.
+#[derive(Debug)]
+pub struct Pool {
+    state: Mutex<State>,
+    /// One begins at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What there is for a request.
+#[derive(Debug)]
+pub enum Got {
+    /// A worker.
+    Worker(Lease),
+    /// Whoever has this begins one.
+    Turn(Turn),
+}
+
+/// The turn to begin a worker; others wait for it.
+#[derive(Debug)]
+pub struct Turn {
+    pool: Arc<Pool>,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Begins one; `start`: what is known of it, or why that is nothing.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn begin(self, start: Result<Start, String>) -> Result<Lease, Refused> {
+        let patience = self.pool.lock().limits.init_timeout;
+        let begun = async {
+            let process = Process::begin(start?)?;
+            process.is_ready(patience).await?;
+            Ok::<_, String>(Arc::new(process))
+        };
+        let begun = begun.await;
+        let mut state = self.pool.lock();
+        match begun {
+            Ok(process) => {
+                state.failed = None;
+                process.leased();
+                state.all.push(Arc::clone(&process));
+                Ok(Lease(process))
+            }
+            Err(why) => {
+                let times = state.failed.as_ref().map_or(0, |(_, times, _)| *times) + 1;
+                state.failed = Some((why.clone(), times, clock::now()));
+                Err(Refused::Failed(why))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    all: Vec<Arc<Process>>,
+    limits: Limits,
+    /// What runs now is this; `false`: those that are left end with their last connection.
+    is_current: bool,
+    /// Why the last one did not start, how often in a row, and when.
+    failed: Option<(String, u32, Instant)>,
+}
+
+/// Why there is no worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It did not start; why, for who published it.
+    Failed(String),
+    /// All are as busy as they may be.
+    Busy,
+}
+
+/// A worker that is in use until this is dropped.
+#[derive(Debug)]
+pub struct Lease(Arc<Process>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.released();
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl Workers {
+    /// A worker for a request: the one the client had, if it lives; else the least busy one; else the turn to begin another.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn get(&self, key: &Key, limits: Limits, had: Option<&str>) -> Result<Got, Refused> {
+        let pool = self.pool(key, limits);
+        if let Some(lease) = pool.take(had) {
+            return Ok(Got::Worker(lease));
+        }
+        let turn = Arc::clone(&pool.turn).lock_owned().await;
+        // Whoever waited for the turn may find what the one before began.
+        if let Some(lease) = pool.take(had) {
+            return Ok(Got::Worker(lease));
+        }
+        if let Some(refused) = pool.refusal() {
+            return Err(refused);
+        }
+        if self.count() >= PROCESSES_MAX {
+            return Err(Refused::Busy);
+        }
+        Ok(Got::Turn(Turn { pool, _turn: turn }))
+    }
+
+    fn pool(&self, key: &Key, limits: Limits) -> Arc<Pool> {
+        let mut pools = self.lock();
+        if let Some(pool) = pools.get(key) {
+            return Arc::clone(pool);
+        }
+        let state = State { all: Vec::new(), limits, is_current: true, failed: None };
+        let pool = Arc::new(Pool { state: Mutex::new(state), turn: Arc::default() });
+        pools.insert(key.clone(), Arc::clone(&pool));
+        pool
+    }
+
+    /// This bundle runs now as it is set up now, so others of its content that ran before get nobody new.
+    pub fn supersede(&self, key: &Key) {
+        for (other, pool) in self.lock().iter() {
+            if other.guid == key.guid
+                && (other.bundle == key.bundle || other.generation < key.generation)
+                && other != key
+            {
+                pool.lock().is_current = false;
+            }
+        }
+    }
+
+    /// Processes there are.
+    pub fn count(&self) -> usize {
+        self.lock().values().map(|pool| pool.lock().all.len()).sum()
+    }
+
+    /// Connections there are.
+    pub fn connections(&self) -> usize {
+        self.lock().values().map(|pool| pool.lock().all.iter().map(|worker| worker.load()).sum::<usize>()).sum()
+    }
+
+    /// Ends those nobody uses, until told to stop; then all.
+    pub async fn follow(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            self.tidy(clock::now());
+        }
+    }
+
+    /// Ends all.
+    pub fn end(&self) {
+        self.lock().clear();
+    }
+
+    fn tidy(&self, now: Instant) {
+        self.lock().retain(|_, pool| {
+            let mut state = pool.lock();
+            let (limits, is_current) = (state.limits, state.is_current);
+            let mut kept = 0;
+            state.all.retain(|worker| {
+                if worker.has_ended() {
+                    return false;
+                }
+                let idle = worker.idle(now);
+                let may_go = idle.is_some_and(|idle| !is_current || idle > limits.idle_timeout);
+                if may_go && (!is_current || kept >= limits.min_processes) {
+                    return false;
+                }
+                kept += 1;
+                true
+            });
+            let is_remembered =
+                state.failed.as_ref().is_some_and(|(_, _, at)| now.saturating_duration_since(*at) < 2 * PAUSE_MAX);
+            // Somebody holds it who is about to begin one.
+            !state.all.is_empty() || is_remembered && is_current || Arc::strong_count(pool) > 1
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that lives and has room. `None`: another one is to begin, or all are full.
+    fn take(&self, had: Option<&str>) -> Option<Lease> {
+        let state = self.lock();
+        let alive = || state.all.iter().filter(|worker| !worker.has_ended());
+        let same = had.and_then(|had| alive().find(|worker| worker.id() == had));
+        if let Some(worker) = same {
+            worker.leased();
+            return Some(Lease(Arc::clone(worker)));
+        }
+        let limits = state.limits;
+        let least = alive().min_by_key(|worker| worker.load())?;
+        let (count, load): (usize, usize) = alive().fold((0, 0), |(n, sum), worker| (n + 1, sum + worker.load()));
+        // With so much of what they may take taken, there should be one more.
+        let most = (limits.connections * count) as f64 * limits.load_factor;
+        let wants_more = count < limits.max_processes && load as f64 >= most.max(1.0);
+        if wants_more || least.load() >= limits.connections {
+            return None;
+        }
+        least.leased();
+        Some(Lease(Arc::clone(least)))
+    }
+
+    /// Why none may begin now.
+    fn refusal(&self) -> Option<Refused> {
+        let state = self.lock();
+        if let Some((why, times, at)) = &state.failed {
+            let pause = PAUSE.saturating_mul(1 << (*times - 1).min(6)).min(PAUSE_MAX);
+            if at.elapsed() < pause {
+                return Some(Refused::Failed(why.clone()));
+            }
+        }
+        let count = state.all.iter().filter(|worker| !worker.has_ended()).count();
+        (count >= state.limits.max_processes).then_some(Refused::Busy)
+    }
+}

@@ -1,0 +1,296 @@
+//! One process of content: begun in its sandbox, asked through a unix socket, heard out, ended with whoever holds it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use crate::node::sandbox::{Enclosure, Folder};
+use crate::runtime::{clock, dice};
+
+/// Where a process finds the folder for its socket.
+const RUN: &str = "/run/worker";
+/// Its socket there.
+pub const SOCKET: &str = "/run/worker/http";
+/// Lines that are remembered.
+const LINES_MAX: usize = 200;
+/// Bytes of a line.
+const LINE_MAX: u64 = 4_000;
+/// Between two looks whether it listens.
+const LOOK: Duration = Duration::from_millis(10);
+/// Connections that wait for the next request.
+const IDLE_MAX: usize = 32;
+
+/// What is to begin.
+#[derive(Debug)]
+pub struct Start {
+    /// Program and arguments.
+    pub program: Vec<String>,
+    /// Its environment.
+    pub environment: Vec<(String, String)>,
+    /// What it sees of this machine.
+    pub folders: Vec<Folder>,
+    /// See [`Enclosure`].
+    pub readable: Vec<PathBuf>,
+    /// See [`Enclosure`].
+    pub uid: u32,
+    /// See [`Enclosure`].
+    pub memory: crate::node::sandbox::Memory,
+    /// See [`Enclosure`].
+    pub tmp: u64,
+    /// It listens on a port.
+    pub wants_port: bool,
+}
+
+/// Asks a process.
+pub type Client = hyper_util::client::legacy::Client<Knock, Body>;
+
+/// One that has begun.
+#[derive(Debug)]
+pub struct Process {
+    id: String,
+    client: Client,
+    socket: PathBuf,
+    load: AtomicUsize,
+    last_used: Mutex<Instant>,
+    child: Mutex<Child>,
+    said: Arc<Mutex<VecDeque<String>>>,
+    _folder: Removed,
+}
+
+impl Process {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn begin(start: Start) -> Result<Self, String> {
+        let told = |e: std::io::Error| format!("it cannot be started: {e}");
+        let id = format!("{:032x}", u128::from_le_bytes(dice::secret()));
+        // Where whoever it is for may go, whatever folders of ours are closed to; its name short enough for a socket's.
+        let folder = Removed(std::env::temp_dir().join(format!("bowline-{id}")));
+        fs::create_dir(&folder.0).map_err(told)?;
+        fs::set_permissions(&folder.0, Permissions::from_mode(0o700)).map_err(told)?;
+        if rustix::process::geteuid().is_root() {
+            chown(&folder.0, Some(start.uid), Some(start.uid)).map_err(told)?;
+        }
+        let mut folders = start.folders;
+        folders.push(Folder { from: folder.0.clone(), to: RUN, is_writable: true });
+        let enclosure = Enclosure {
+            is_closed: true,
+            environment: start.environment,
+            readable: &start.readable,
+            folders,
+            work: None,
+            tmp: start.tmp,
+            at: "/app",
+            uid: start.uid,
+            door: None,
+            port_at: start.wants_port.then_some(SOCKET),
+            memory: start.memory,
+        };
+        let program: Vec<OsString> = start.program.into_iter().map(OsString::from).collect();
+        let mut command: Command = enclosure.command(&program);
+        let mut child = command.spawn().map_err(told)?;
+        drop(child.stdin.take());
+        let said = Arc::new(Mutex::new(VecDeque::new()));
+        listen(child.stdout.take(), Arc::clone(&said));
+        listen(child.stderr.take(), Arc::clone(&said));
+        let socket = folder.0.join("http");
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(Knock(socket.clone().into()));
+        Ok(Self {
+            id,
+            client,
+            socket,
+            load: AtomicUsize::new(0),
+            last_used: Mutex::new(clock::now()),
+            child: Mutex::new(child),
+            said,
+            _folder: folder,
+        })
+    }
+
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// It ended or took too long, with what it said.
+    pub async fn is_ready(&self, patience: Duration) -> Result<(), String> {
+        let until = clock::now() + patience;
+        loop {
+            if UnixStream::connect(&self.socket).await.is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.status() {
+                // What it said last comes through its pipes a moment later.
+                tokio::time::sleep(5 * LOOK).await;
+                return Err(self.told(&format!("it ended before it listened ({status})")));
+            }
+            if clock::now() > until {
+                let patience = humantime::format_duration(patience);
+                return Err(self.told(&format!("it did not listen within {patience}")));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn told(&self, why: &str) -> String {
+        let said = self.said();
+        if said.is_empty() { why.to_owned() } else { format!("{why}:\n{}", said.join("\n")) }
+    }
+
+    /// Tells it from others, also to the client that uses it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Asks it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What it said last.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Connections and requests it has now.
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn leased(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn released(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// For how long nobody has used it; `None`: somebody does.
+    pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
+        let last = *self.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.load() == 0).then(|| now.saturating_duration_since(last))
+    }
+
+    fn status(&self) -> Option<std::process::ExitStatus> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.status().is_some()
+    }
+}
+
+/// Remembers what is said, line by line; a line that does not end is cut.
+fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, said: Arc<Mutex<VecDeque<String>>>) {
+    let Some(from) = from else { return };
+    tokio::spawn(async move {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while let Ok(read) = (&mut from).take(LINE_MAX).read_until(b'\n', &mut line).await {
+            if read == 0 {
+                return;
+            }
+            let text: String = String::from_utf8_lossy(&line).trim_end().chars().filter(|c| !c.is_control()).collect();
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.len() >= LINES_MAX {
+                said.pop_front();
+            }
+            said.push_back(text);
+            drop(said);
+            line.clear();
+        }
+    });
+}
+
+/// Removed when dropped.
+#[derive(Debug)]
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Connects to a socket, whatever is asked for.
+#[derive(Clone, Debug)]
+pub struct Knock(Arc<Path>);
+
+impl tower_service::Service<Uri> for Knock {
+    type Response = Wire;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Wire>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let path = Arc::clone(&self.0);
+        Box::pin(async move { UnixStream::connect(&*path).await.map(|stream| Wire(TokioIo::new(stream))) })
+    }
+}
+
+/// A connection to a process.
+#[derive(Debug)]
+pub struct Wire(TokioIo<UnixStream>);
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, pieces)
+    }
+}

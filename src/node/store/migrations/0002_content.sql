@@ -1,0 +1,86 @@
+-- What is published: applications, APIs, reports, pages. Written as 0001 is.
+INSERT INTO counter (name, last) VALUES ('content', 0), ('bundle', 0);
+
+CREATE TABLE content (
+    id BIGINT PRIMARY KEY,
+    guid TEXT NOT NULL UNIQUE,
+    -- What R's clients know it by.
+    number BIGINT NOT NULL UNIQUE,
+    -- Guid of the user, or of the program's key, that published it.
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    title TEXT NOT NULL,
+    description TEXT NOT NULL,
+    -- Who may see it: all, logged_in, acl.
+    access TEXT NOT NULL,
+    -- NULL: nothing was deployed yet.
+    app_mode TEXT,
+    -- Number of the bundle that runs.
+    bundle BIGINT,
+    -- How it runs, JSON: what differs from the node's defaults.
+    settings TEXT NOT NULL,
+    is_locked BOOLEAN NOT NULL,
+    -- One more with every change of what runs and how.
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    deployed_at BIGINT,
+    UNIQUE (owner, name)
+);
+
+CREATE TABLE bundle (
+    -- In order, because R's clients want small numbers.
+    number BIGINT PRIMARY KEY,
+    content_id BIGINT NOT NULL REFERENCES content (id),
+    -- A blob: the .tar.gz as it was sent.
+    sha256 TEXT NOT NULL,
+    md5 TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    -- What its manifest.json says of what runs, JSON.
+    manifest TEXT NOT NULL,
+    -- Where it comes from, JSON: a commit.
+    metadata TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL
+);
+CREATE INDEX bundle_content ON bundle (content_id);
+CREATE INDEX bundle_sha256 ON bundle (sha256);
+
+-- Environment variables of content. The values are sealed with the cluster's key.
+CREATE TABLE variable (
+    content_id BIGINT NOT NULL REFERENCES content (id),
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (content_id, name)
+);
+
+-- Who may see or change content beside its owner.
+CREATE TABLE permission (
+    id BIGINT PRIMARY KEY,
+    content_id BIGINT NOT NULL REFERENCES content (id),
+    -- user, group.
+    kind TEXT NOT NULL,
+    -- A guid.
+    principal TEXT NOT NULL,
+    -- viewer, owner.
+    role TEXT NOT NULL,
+    UNIQUE (content_id, kind, principal)
+);
+
+CREATE TABLE vanity (
+    -- '/sales/': with both slashes.
+    path TEXT PRIMARY KEY,
+    content_id BIGINT NOT NULL UNIQUE REFERENCES content (id),
+    created_at BIGINT NOT NULL
+);
+
+-- Keys that R's clients make for themselves; a user claims one in the browser.
+CREATE TABLE client_token (
+    token TEXT PRIMARY KEY,
+    -- RSA, DER as SubjectPublicKeyInfo, base64.
+    public_key TEXT NOT NULL,
+    account_id BIGINT REFERENCES account (id),
+    created_at BIGINT NOT NULL,
+    claimed_at BIGINT
+);
+CREATE INDEX client_token_account ON client_token (account_id);
