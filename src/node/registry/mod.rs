@@ -68,7 +68,7 @@ pub struct StorageReport {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The database does not do.
-    #[error("the database cannot be used: {0}")]
+    #[error("the database cannot be used")]
     Store(#[from] StoreError),
     /// SQLite is for one machine.
     #[error(
