@@ -9,24 +9,24 @@ use crate::harness::{Folder, Node, bowline, eventually, get, run, tool, within};
 use crate::packages::{Trusting, make};
 
 /// A git repository in a folder of its own.
-struct Repository {
+pub struct Repository {
     folder: Folder,
 }
 
 impl Repository {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let repository = Self { folder: Folder::new() };
         repository.git(&["init", "--quiet", "--initial-branch", "main", "."]).await;
         repository
     }
 
-    async fn git(&self, arguments: &[&str]) {
+    pub async fn git(&self, arguments: &[&str]) {
         let root = self.folder.root().to_str().unwrap();
         let who = ["-C", root, "-c", "user.name=t", "-c", "user.email=t@example.org"];
         run(&tool("git"), &[&who[..], arguments].concat(), "").await.ok();
     }
 
-    async fn commit(&self, files: &[(&str, &str)]) {
+    pub async fn commit(&self, files: &[(&str, &str)]) {
         for (name, text) in files {
             self.folder.write(name, *text);
         }
@@ -34,7 +34,7 @@ impl Repository {
         self.git(&["commit", "--quiet", "--allow-empty", "-m", "x"]).await;
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("file://{}", self.folder.root().display())
     }
 }
