@@ -210,3 +210,24 @@ fn drain(builds: usize, seconds: u64) {
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no URL of a git repository"), "{wrong:?}");
     });
 }
+
+#[test]
+fn what_git_started_ends_with_the_job_it_was_for() {
+    within(60, async {
+        // A server that never answers: git's helper waits for it.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/tidy.git", silent.local_addr().unwrap());
+        let node = Node::start("a", "").await;
+        node.command(&["source", "create", "tidy", "--git", &url]).await;
+        let job = node.command(&["sync", "tidy"]).await;
+        let (_connection, _) = silent.accept().await.unwrap();
+        let helpers = || {
+            let all = std::fs::read_dir("/proc").unwrap().flatten();
+            let lines = all.filter_map(|of| std::fs::read_to_string(of.path().join("cmdline")).ok());
+            lines.filter(|line| line.contains("remote-http") && line.contains(&url)).count()
+        };
+        assert!(helpers() > 0, "git has a helper for this");
+        node.command(&["job", "cancel", job.trim_start_matches("job ")]).await;
+        eventually("the helper's end", async || (helpers() == 0).then_some(())).await;
+    });
+}
