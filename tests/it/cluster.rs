@@ -66,11 +66,15 @@ fn two_nodes_on_postgres_are_what_the_doctor_wants_and_one_that_differs_is_found
             on(&database)
         );
         let c = Node::start_in("c", a.folder.clone(), &other).await;
-        let (done, told) = doctor(&a).await;
+        // At first it may be that the others have not looked for its mark yet.
+        let (done, told) = eventually("the doctor's verdict", async || {
+            let (done, told) = doctor(&a).await;
+            worse(&told).contains(&("storage", "fail")).then_some((done, told))
+        })
+        .await;
         assert_eq!(done.code, Some(1));
         let found: Vec<_> = worse(&told).into_iter().filter(|(name, _)| *name != "storage").collect();
         assert_eq!(found, [("same_configuration", "fail")]);
-        assert!(worse(&told).contains(&("storage", "fail")), "{told}");
         drop(c);
 
         // One that leaves is gone at once.
@@ -78,6 +82,40 @@ fn two_nodes_on_postgres_are_what_the_doctor_wants_and_one_that_differs_is_found
         assert!(b.exit().await.success());
         let rows = database.sql("SELECT name FROM node ORDER BY name");
         assert_eq!(rows, "a\nc", "c was killed and is forgotten later");
+    });
+}
+
+#[test]
+fn a_node_that_was_killed_takes_its_own_place_and_another_one_of_its_name_is_told() {
+    within(60, async {
+        let database = Postgres::start();
+        let a = Node::start("a", &on(&database)).await;
+        let mut b = a.beside("b").await;
+        for _ in 0..2 {
+            b.kill().await;
+            b.again().await;
+            let (done, told) = doctor(&a).await;
+            assert_eq!(done.code, Some(0), "nothing fails meanwhile: {told}");
+            assert!(!told.to_string().contains("are named"), "{told}");
+            assert_eq!(database.sql("SELECT COUNT(*) FROM node WHERE name = 'b'"), "1");
+        }
+        eventually("everybody to have looked", async || worse(&doctor(&a).await.1).is_empty().then_some(())).await;
+
+        // Somebody else's node of this name: it is not touched, and both are told.
+        database.sql(
+            "INSERT INTO node SELECT 'far', 'b', 'another machine', version, schema_known, started_at,
+             seen_at + 600000000, report FROM node WHERE name = 'b'",
+        );
+        b.kill().await;
+        b.again().await;
+        assert!(b.folder.read("b.err").contains("another node of this name runs"), "{}", b.folder.read("b.err"));
+        assert_eq!(database.sql("SELECT COUNT(*) FROM node WHERE name = 'b'"), "2");
+        let (_, told) = doctor(&a).await;
+        assert!(worse(&told).contains(&("own_names", "warn")), "{told}");
+        assert!(
+            told.to_string().contains("2 nodes are named b") && told.to_string().contains("another machine"),
+            "{told}"
+        );
     });
 }
 
