@@ -1,4 +1,4 @@
-//! Which machine this is, and which process.
+//! Which machine this is, who works on it, and which process.
 
 use std::fs;
 
@@ -18,6 +18,21 @@ pub fn id() -> String {
         .map(|text| text.trim().to_owned())
         .find(|text| !text.is_empty() && text != "uninitialized")
         .unwrap_or_else(name)
+}
+
+/// The account this process runs as, by name where the machine's own list (passwd(5)) or the session has one.
+pub fn account() -> String {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let list = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    named(&list, &uid).map(str::to_owned).or_else(|| std::env::var("LOGNAME").ok()).unwrap_or(uid)
+}
+
+fn named<'a>(list: &'a str, uid: &str) -> Option<&'a str> {
+    list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid && !name.is_empty()).then_some(name)
+    })
 }
 
 /// A process so that it can be told later, by another one, whether it still runs.
@@ -91,5 +106,12 @@ mod tests {
         child.wait().unwrap();
         assert!(of.is_gone());
         assert!(!Process { namespace: "pid:[1]".into(), ..of }.is_gone(), "who knows what runs in another container");
+    }
+
+    #[test]
+    fn accounts_have_names() {
+        assert_eq!(named("root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\n", "1000"), Some("ann"));
+        assert_eq!(named("root:x:0:0::/:/bin/sh\n::1:1\nbroken\n", "1"), None);
+        assert!(!account().is_empty());
     }
 }

@@ -45,6 +45,10 @@ fn every_verb_works_from_another_machine_and_clients_see_what_it_did() {
         let wrong = far.runs(&["repo", "create", "../x"]).await;
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no name of a repository"), "{wrong:?}");
         far.runs(&["repo", "create", "cran", "--type", "cran", "--private"]).await.ok();
+        let unnamed = far.json(&["key", "create"]).await;
+        let host = client.runs("uname", &["-n"]).await.ok().stdout;
+        let named = unnamed["name"].as_str().unwrap();
+        assert!(named.ends_with(&format!("@{}", host.trim())) && !named.starts_with('@'), "{named}");
         let listed = far.runs(&["repo", "list"]).await.ok().stdout;
         let words: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[1..], [vec!["cran", "cran", "yes", "cran"], vec!["pypi", "pypi", "no", "pypi"]], "{listed}");
