@@ -56,6 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["cli"]),
+    ("indicatif", &["cli"]),
 ];
 
 /// Where metrics have their names.

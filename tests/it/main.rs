@@ -38,5 +38,6 @@ mod session;
 mod shutdown;
 mod states;
 mod sticky;
+mod terminal;
 mod tls;
 mod upgrade;
