@@ -24,7 +24,7 @@
 //! HTTP.
 //!
 //! Foreign crates have homes too: `pingora*` only in [`proxy`], `axum` and `sqlx` only in [`node`], `toml` only in [`config`], `notify` and signals
-//! only in [`runtime`], exporters only in [`telemetry`], `clap` and printing only in [`cli`].
+//! only in [`runtime`], exporters only in [`telemetry`], `clap`, `indicatif` and printing only in [`cli`].
 #![forbid(unsafe_code)]
 
 pub mod cli;

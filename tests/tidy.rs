@@ -58,6 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("rpassword", &["cli"]),
     ("argon2", &["node"]),
+    ("indicatif", &["cli"]),
 ];
 
 /// Where metrics have their names.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::on_host;
+use super::progress::Progress;
 use crate::node;
 use crate::node::registry::doctor::{Check, Verdict};
 use crate::telemetry::Causes;
@@ -27,7 +28,10 @@ pub struct Args {
 pub fn run(args: Args) -> ExitCode {
     let Args { config, json: wants_json } = args;
     on_host::run(&config, async |settings| {
-        let list = match node::doctor(&settings).await {
+        let shown = Progress::begin("asking the database", wants_json);
+        let list = node::doctor(&settings).await;
+        drop(shown);
+        let list = match list {
             Ok(list) => list,
             Err(error) => {
                 let why = Causes(&error).to_string();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::on_host;
+use super::progress::Progress;
 use crate::node;
 use crate::node::store::{Migrate, Store};
 use crate::telemetry::Causes;
@@ -20,15 +21,20 @@ pub struct Args {
 /// Migrates.
 pub fn run(args: Args) -> ExitCode {
     let Args { config } = args;
-    on_host::run(&config, async |settings| match node::open_store(&settings, Migrate::Always).await {
-        Ok(store) => {
-            store.close().await;
-            println!("the schema is at migration {}", Store::schema_known());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{}", Causes(&error));
-            ExitCode::FAILURE
+    on_host::run(&config, async |settings| {
+        let shown = Progress::begin("bringing the schema up to date", false);
+        let opened = node::open_store(&settings, Migrate::Always).await;
+        drop(shown);
+        match opened {
+            Ok(store) => {
+                store.close().await;
+                println!("the schema is at migration {}", Store::schema_known());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{}", Causes(&error));
+                ExitCode::FAILURE
+            }
         }
     })
 }

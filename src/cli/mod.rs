@@ -12,6 +12,7 @@ pub mod keygen;
 pub mod migrate;
 pub mod node;
 mod on_host;
+mod progress;
 pub mod proxy;
 pub mod reload;
 mod sandbox_relay;

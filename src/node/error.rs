@@ -94,7 +94,11 @@ impl From<StoreError> for Failure {
             StoreError::Taken => Self::new(StatusCode::CONFLICT, "There is one of this name already"),
             StoreError::Missing => Self::not_found("such thing"),
             StoreError::InUse => Self::new(StatusCode::CONFLICT, "Something else needs it"),
-            StoreError::Broken(_) | StoreError::Schema(_) | StoreError::Migration(_) => {
+            StoreError::Broken(_)
+            | StoreError::Schema(_)
+            | StoreError::Migration(_)
+            // Found at the start, or while a node looks for another server: not by a request.
+            | StoreError::Untrusted { .. } => {
                 tracing::error!(error = %error, "a query failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed; its log says why")
             }

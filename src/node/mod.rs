@@ -58,7 +58,7 @@ use crate::telemetry::access::AccessLog;
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The database cannot be used.
-    #[error("the database cannot be used: {0}")]
+    #[error("the database cannot be used")]
     Store(#[from] StoreError),
     /// SQLite's locks hold on one machine only.
     #[error(

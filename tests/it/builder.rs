@@ -9,24 +9,24 @@ use crate::harness::{Folder, Node, bowline, eventually, get, run, tool, within};
 use crate::packages::{Trusting, make};
 
 /// A git repository in a folder of its own.
-struct Repository {
+pub struct Repository {
     folder: Folder,
 }
 
 impl Repository {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let repository = Self { folder: Folder::new() };
         repository.git(&["init", "--quiet", "--initial-branch", "main", "."]).await;
         repository
     }
 
-    async fn git(&self, arguments: &[&str]) {
+    pub async fn git(&self, arguments: &[&str]) {
         let root = self.folder.root().to_str().unwrap();
         let who = ["-C", root, "-c", "user.name=t", "-c", "user.email=t@example.org"];
         run(&tool("git"), &[&who[..], arguments].concat(), "").await.ok();
     }
 
-    async fn commit(&self, files: &[(&str, &str)]) {
+    pub async fn commit(&self, files: &[(&str, &str)]) {
         for (name, text) in files {
             self.folder.write(name, *text);
         }
@@ -34,7 +34,7 @@ impl Repository {
         self.git(&["commit", "--quiet", "--allow-empty", "-m", "x"]).await;
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("file://{}", self.folder.root().display())
     }
 }
@@ -208,5 +208,26 @@ fn drain(builds: usize, seconds: u64) {
         assert!(all[0]["result"].as_str().unwrap().contains("nothing new"), "{}", all[0]);
         let wrong = bowline(&["source", "create", "x", "--git", "ext::sh -c id", "-c", &a.config()]).await;
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no URL of a git repository"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn what_git_started_ends_with_the_job_it_was_for() {
+    within(60, async {
+        // A server that never answers: git's helper waits for it.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/tidy.git", silent.local_addr().unwrap());
+        let node = Node::start("a", "").await;
+        node.command(&["source", "create", "tidy", "--git", &url]).await;
+        let job = node.command(&["sync", "tidy"]).await;
+        let (_connection, _) = silent.accept().await.unwrap();
+        let helpers = || {
+            let all = std::fs::read_dir("/proc").unwrap().flatten();
+            let lines = all.filter_map(|of| std::fs::read_to_string(of.path().join("cmdline")).ok());
+            lines.filter(|line| line.contains("remote-http") && line.contains(&url)).count()
+        };
+        assert!(helpers() > 0, "git has a helper for this");
+        node.command(&["job", "cancel", job.trim_start_matches("job ")]).await;
+        eventually("the helper's end", async || (helpers() == 0).then_some(())).await;
     });
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::builder::Repository;
 use crate::harness::{Authority, Folder, Node, Output, bowline, eventually, get, within};
 use crate::packages::{Trusting, base, make, proxy};
 
@@ -44,6 +45,10 @@ fn every_verb_works_from_another_machine_and_clients_see_what_it_did() {
         let wrong = far.runs(&["repo", "create", "../x"]).await;
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no name of a repository"), "{wrong:?}");
         far.runs(&["repo", "create", "cran", "--type", "cran", "--private"]).await.ok();
+        let unnamed = far.json(&["key", "create"]).await;
+        let host = client.runs("uname", &["-n"]).await.ok().stdout;
+        let named = unnamed["name"].as_str().unwrap();
+        assert!(named.ends_with(&format!("@{}", host.trim())) && !named.starts_with('@'), "{named}");
         let listed = far.runs(&["repo", "list"]).await.ok().stdout;
         let words: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[1..], [vec!["cran", "cran", "yes", "cran"], vec!["pypi", "pypi", "no", "pypi"]], "{listed}");
@@ -226,5 +231,119 @@ fn what_a_repository_blocks_is_not_given_and_clients_read_why() {
         .await;
         let rule = ["repo", "block", "pypi", "x", "--versions", "new", "--reason", "x", "-c", &node.config()];
         assert_eq!(bowline(&rule).await.code, Some(1));
+    });
+}
+
+#[test]
+fn work_in_the_background_and_downloads_are_seen_and_steered_from_another_machine() {
+    within(120, async {
+        let a = Node::start("a", "[jobs]\nbuild = 0\n").await;
+        let b = a.beside("b").await;
+        let admin = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let proxy = proxy(&[&a, &b], &Authority::new()).await;
+        let ca = proxy.folder.path("ca.pem").to_str().unwrap().to_owned();
+        let own = Folder::new();
+        let with = |name: &str, key: &str| Far {
+            url: base(&proxy),
+            ca: ca.clone(),
+            key: own.write(name, key).to_str().unwrap().to_owned(),
+        };
+        let far = with("admin", &admin);
+        let git = Repository::new().await;
+        git.commit(&[("DESCRIPTION", "Package: tidy\nVersion: 1.0\n")]).await;
+        git.git(&["tag", "v1.0"]).await;
+        far.runs(&["source", "create", "own"]).await.ok();
+        far.runs(&["source", "create", "tidy", "--git", &git.url()]).await.ok();
+        far.runs(&["source", "create", "more", "--url", "https://127.0.0.1:9/simple/"]).await.ok();
+        far.runs(&["repo", "create", "pypi", "--source", "own", "--source", "tidy"]).await.ok();
+
+        // Looking into git, and what is to be built, which no node here does.
+        let said = far.runs(&["sync", "tidy", "--follow"]).await.ok().stdout;
+        assert!(said.contains("to be built: v1.0 at ") && said.ends_with("done: 1 new\n"), "{said}");
+        let builds = far.json(&["job", "list", "--kind", "build"]).await;
+        assert_eq!((builds[0]["state"].as_str(), builds[1].is_null()), (Some("waiting"), true), "{builds}");
+        let build = builds[0]["id"].as_str().unwrap();
+        assert!(far.runs(&["job", "log", build]).await.ok().stdout.contains("waiting"));
+        assert_eq!(far.runs(&["job", "cancel", build]).await.ok().stdout, format!("cancelled: {build}\n"));
+        let again = far.runs(&["job", "cancel", build]).await;
+        assert!(again.code == Some(1) && again.stderr.contains("has ended already"), "{again:?}");
+        let told = far.json(&["sync", "tidy", "--retry", "--follow"]).await;
+        assert_eq!(told["job"]["state"], "done", "{told}");
+        let listed = far.runs(&["job", "list", "--kind", "build"]).await.ok().stdout;
+        assert!(listed.contains("cancelled") && listed.contains("waiting"), "{listed}");
+        assert!(far.runs(&["sync", "more"]).await.ok().stdout.contains("is asked again"));
+        let absent = far.runs(&["sync", "absent"]).await;
+        assert!(absent.code == Some(1) && absent.stderr.contains("`absent`"), "{absent:?}");
+
+        // Nothing is deleted meanwhile.
+        assert!(far.runs(&["hold", "--for", "6h"]).await.ok().stdout.starts_with("every blob is kept until 20"));
+        assert!(far.json(&["hold", "--show"]).await["until"].is_string());
+        let job = far.runs(&["job", "start", "collect"]).await.ok().stdout;
+        let id = job.trim_end().strip_prefix("job ").unwrap().to_owned();
+        let log = far.runs(&["job", "log", "--follow", &id]).await.ok().stdout;
+        assert!(log.contains("done: "), "{log}");
+        assert_eq!(far.runs(&["hold", "--release"]).await.ok().stdout, "there is no hold\n");
+        assert!(far.json(&["hold", "--show"]).await["until"].is_null());
+        assert_eq!(far.runs(&["job", "log", "17"]).await.code, Some(1));
+
+        // Downloads, by whichever node.
+        let files = Folder::new();
+        let alpha = make(&files, "alpha", "1.0", "a").await;
+        far.runs(&["add", "pypi", &alpha[0]]).await.ok();
+        let client = Trusting(ca.clone());
+        for node in [&a, &b] {
+            eventually("the package", async || {
+                (get(&node.address, "/packages/pypi/simple/alpha/").await.status == 200).then_some(())
+            })
+            .await;
+        }
+        let index = format!("{}/packages/pypi/simple/", base(&proxy));
+        for round in ["1", "2", "3"] {
+            let to = files.path(round).to_str().unwrap().to_owned();
+            let told = ["-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-cache-dir", "-d", &to];
+            client.runs("python3", &[&told[..], &["--index-url", &index, "alpha"]].concat()).await.ok();
+        }
+        eventually("the downloads", async || {
+            let told = far.json(&["stats", "pypi", "alpha", "--by", "client"]).await;
+            (told == serde_json::json!([{ "client": "pip", "downloads": 3 }])).then_some(())
+        })
+        .await;
+        let told = far.runs(&["stats", "pypi"]).await.ok().stdout;
+        let words: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words, [["PACKAGE", "DOWNLOADS"], ["alpha", "3"]]);
+        let by_day = far.json(&["stats", "pypi", "--by", "day"]).await;
+        assert_eq!((by_day[0]["downloads"].as_u64(), by_day[1].is_null()), (Some(3), true), "{by_day}");
+        let absent = far.runs(&["stats", "absent"]).await;
+        assert!(absent.code == Some(1) && absent.stderr.contains("`absent`"), "{absent:?}");
+
+        // What a key allows.
+        let made = async |scope: &str, more: &[&str]| {
+            let told = far.json(&[&["key", "create", "--scope", scope], more].concat()).await;
+            with(scope, told["key"].as_str().unwrap())
+        };
+        let reader = made("read", &["--repository", "pypi"]).await;
+        reader.runs(&["stats", "pypi"]).await.ok();
+        let publisher = made("publish", &[]).await;
+        publisher.runs(&["job", "list"]).await.ok();
+        publisher.runs(&["hold", "--show"]).await.ok();
+        for (who, verb) in [
+            (&reader, &["job", "list"][..]),
+            (&reader, &["hold", "--for", "1h"]),
+            (&publisher, &["hold", "--for", "1h"]),
+            (&publisher, &["job", "start", "collect"]),
+            (&publisher, &["job", "cancel", build]),
+            (&reader, &["sync", "tidy"]),
+        ] {
+            let refused = who.runs(verb).await;
+            assert!(refused.code == Some(1) && refused.stderr.contains("does not allow to"), "{verb:?}: {refused:?}");
+        }
+        let audit = far.json(&["audit"]).await;
+        for (action, subject) in
+            [("hold", "garbage"), ("cancel_job", build), ("sync_source", "tidy"), ("create_job", "collect")]
+        {
+            let is_there =
+                |deed: &&Value| deed["action"] == action && deed["subject"] == subject && deed["who"] == "ann";
+            assert!(audit.as_array().unwrap().iter().any(|deed| is_there(&deed)), "{action}: {audit}");
+        }
     });
 }

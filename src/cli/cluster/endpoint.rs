@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
 use super::{Failed, On};
+use crate::cli::progress::Progress;
 use crate::config::node;
 use crate::node::operator::{Operator, Outgoing};
 use crate::telemetry::Causes;
@@ -23,8 +24,15 @@ const ANSWER_MAX: usize = 64 << 20;
 /// Bytes of a file read at once.
 const PIECE: usize = 256 * 1024;
 
+/// Does it, and shows how far it is.
+pub(super) struct Endpoint {
+    who: Who,
+    /// What is shown meanwhile.
+    pub(super) progress: Progress,
+}
+
 /// One of the two.
-pub(super) enum Endpoint {
+enum Who {
     /// A configuration's database and storage.
     Here(Box<Operator>),
     /// A cluster.
@@ -32,7 +40,80 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(super) async fn open(on: &On) -> Result<Self, Failed> {
+    pub(super) async fn open(on: &On, progress: Progress) -> Result<Self, Failed> {
+        Ok(Self { who: Who::open(on).await?, progress })
+    }
+
+    /// Calls the management API. `path`: below `/__api__/v1`.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+        let path = format!("/__api__/v1{path}");
+        let body = body.map(|body| body.to_string());
+        let (status, answer) = match &self.who {
+            Who::Here(operator) => {
+                let mut request = Request::builder().method(method).uri(path);
+                if body.is_some() {
+                    request = request.header(CONTENT_TYPE, "application/json");
+                }
+                let request = request.body(Outgoing::Whole(body.unwrap_or_default().into()));
+                here(operator, request.map_err(|e| Failed::usage(e.to_string()))?).await?
+            }
+            Who::Server { client, url, authorization } => {
+                let mut request =
+                    client.request(method, format!("{url}{path}")).header(AUTHORIZATION, authorization.clone());
+                if let Some(body) = body {
+                    request = request.header(CONTENT_TYPE, "application/json").body(body);
+                }
+                there(request).await?
+            }
+        };
+        let told: Option<Value> = serde_json::from_slice(&answer).ok();
+        match told {
+            Some(value) if status.is_success() => Ok(value),
+            Some(value) => match value["error"].as_str() {
+                Some(error) => Err(Failed::new(error)),
+                None => Err(strange(status, &answer)),
+            },
+            None => Err(strange(status, &answer)),
+        }
+    }
+
+    /// Sends a file, shown as `what`; what was answered.
+    pub(super) async fn upload(&self, path: &str, file: &Path, what: &str) -> Result<String, Failed> {
+        let wrong = |e: std::io::Error| Failed::new(format!("{}: cannot be read: {e}", file.display()));
+        let opened = tokio::fs::File::open(file).await.map_err(wrong)?;
+        let length = opened.metadata().await.map_err(wrong)?.len();
+        self.progress.move_bytes(what, length);
+        let (status, answer) = match &self.who {
+            Who::Here(operator) => {
+                let request = Request::builder()
+                    .method(Method::PUT)
+                    .uri(path)
+                    .header(CONTENT_LENGTH, length)
+                    .body(Outgoing::Stream(Box::pin(pieces(opened, self.progress.clone()))));
+                here(operator, request.map_err(|e| Failed::usage(e.to_string()))?).await?
+            }
+            Who::Server { client, url, authorization } => {
+                let request = client
+                    .put(format!("{url}{path}"))
+                    .header(AUTHORIZATION, authorization.clone())
+                    .header(CONTENT_LENGTH, length)
+                    .body(reqwest::Body::wrap_stream(pieces(opened, self.progress.clone())));
+                there(request).await?
+            }
+        };
+        let text = String::from_utf8_lossy(&answer).trim().to_owned();
+        if status.is_success() { Ok(text) } else { Err(Failed::new(format!("{}: {text}", file.display()))) }
+    }
+
+    pub(super) async fn close(self) {
+        if let Who::Here(operator) = self.who {
+            operator.close().await;
+        }
+    }
+}
+
+impl Who {
+    async fn open(on: &On) -> Result<Self, Failed> {
         if let Some(config) = &on.config {
             let settings = node::load(config).map_err(|report| Failed::config(report.to_string()))?;
             let operator = Operator::open(settings).await.map_err(|e| Failed::new(Causes(&e).to_string()))?;
@@ -69,72 +150,6 @@ impl Endpoint {
         let client = client.build().map_err(|e| Failed::new(Causes(&e).to_string()))?;
         Ok(Self::Server { client, url: url.trim_end_matches('/').to_owned(), authorization })
     }
-
-    /// Calls the management API. `path`: below `/__api__/v1`.
-    pub(super) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
-        let path = format!("/__api__/v1{path}");
-        let body = body.map(|body| body.to_string());
-        let (status, answer) = match self {
-            Self::Here(operator) => {
-                let mut request = Request::builder().method(method).uri(path);
-                if body.is_some() {
-                    request = request.header(CONTENT_TYPE, "application/json");
-                }
-                let request = request.body(Outgoing::Whole(body.unwrap_or_default().into()));
-                here(operator, request.map_err(|e| Failed::usage(e.to_string()))?).await?
-            }
-            Self::Server { client, url, authorization } => {
-                let mut request =
-                    client.request(method, format!("{url}{path}")).header(AUTHORIZATION, authorization.clone());
-                if let Some(body) = body {
-                    request = request.header(CONTENT_TYPE, "application/json").body(body);
-                }
-                there(request).await?
-            }
-        };
-        let told: Option<Value> = serde_json::from_slice(&answer).ok();
-        match told {
-            Some(value) if status.is_success() => Ok(value),
-            Some(value) => match value["error"].as_str() {
-                Some(error) => Err(Failed::new(error)),
-                None => Err(strange(status, &answer)),
-            },
-            None => Err(strange(status, &answer)),
-        }
-    }
-
-    /// Sends a file; what was answered.
-    pub(super) async fn upload(&self, path: &str, file: &Path) -> Result<String, Failed> {
-        let wrong = |e: std::io::Error| Failed::new(format!("{}: cannot be read: {e}", file.display()));
-        let opened = tokio::fs::File::open(file).await.map_err(wrong)?;
-        let length = opened.metadata().await.map_err(wrong)?.len();
-        let (status, answer) = match self {
-            Self::Here(operator) => {
-                let request = Request::builder()
-                    .method(Method::PUT)
-                    .uri(path)
-                    .header(CONTENT_LENGTH, length)
-                    .body(Outgoing::Stream(Box::pin(pieces(opened))));
-                here(operator, request.map_err(|e| Failed::usage(e.to_string()))?).await?
-            }
-            Self::Server { client, url, authorization } => {
-                let request = client
-                    .put(format!("{url}{path}"))
-                    .header(AUTHORIZATION, authorization.clone())
-                    .header(CONTENT_LENGTH, length)
-                    .body(reqwest::Body::wrap_stream(pieces(opened)));
-                there(request).await?
-            }
-        };
-        let text = String::from_utf8_lossy(&answer).trim().to_owned();
-        if status.is_success() { Ok(text) } else { Err(Failed::new(format!("{}: {text}", file.display()))) }
-    }
-
-    pub(super) async fn close(self) {
-        if let Self::Here(operator) = self {
-            operator.close().await;
-        }
-    }
 }
 
 async fn here(operator: &Operator, request: Request<Outgoing>) -> Result<(StatusCode, Bytes), Failed> {
@@ -161,11 +176,12 @@ fn strange(status: StatusCode, answer: &[u8]) -> Failed {
     Failed::new(format!("the server answered {status}: {}", text.trim()))
 }
 
-fn pieces(file: tokio::fs::File) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    try_unfold(file, |mut file| async move {
+fn pieces(file: tokio::fs::File, progress: Progress) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    try_unfold((file, progress), |(mut file, progress)| async move {
         let mut piece = Vec::with_capacity(PIECE);
         let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece).await?;
-        Ok((read > 0).then(|| (Bytes::from(piece), file)))
+        progress.moved(read as u64);
+        Ok((read > 0).then(|| (Bytes::from(piece), (file, progress))))
     })
 }
 

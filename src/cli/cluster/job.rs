@@ -146,11 +146,15 @@ pub(super) async fn told(to: &Endpoint, id: &str, follow: bool, is_json: bool) -
         after = told["last"].as_i64().unwrap_or(after);
         let new: Vec<Value> = told["lines"].as_array_mut().map(std::mem::take).unwrap_or_default();
         let (is_over, is_all) = (told["is_over"] == true, new.is_empty());
-        for line in &new {
-            if !is_json {
-                println!("{}", line["text"].as_str().unwrap_or_default());
-            }
+        if !is_json {
+            to.progress.beside(|| {
+                for line in &new {
+                    println!("{}", line["text"].as_str().unwrap_or_default());
+                }
+            });
         }
+        let told_of = |key: &str| told["job"][key].as_str().unwrap_or_default();
+        to.progress.wait_for(&format!("{} {}: {}", told_of("kind"), told_of("subject"), told_of("state")));
         lines.extend(new);
         if is_over || (is_all && !follow) {
             let job = &told["job"];
@@ -159,7 +163,8 @@ pub(super) async fn told(to: &Endpoint, id: &str, follow: bool, is_json: bool) -
                 return Err(Failed::new(format!("failed: {}", result.unwrap_or_default())));
             }
             if !is_json {
-                println!("{state}{}", result.map(|result| format!(": {result}")).unwrap_or_default());
+                let result = result.map(|result| format!(": {result}")).unwrap_or_default();
+                to.progress.beside(|| println!("{state}{result}"));
             }
             return Ok(json!({ "job": job, "lines": lines }));
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::endpoint::escaped;
 use super::{On, run, table};
+use crate::runtime::machine;
 
 /// Make, list and revoke API keys
 #[derive(clap::Args, Debug)]
@@ -19,9 +20,9 @@ pub struct Args {
 enum Verb {
     /// Make a key and print it; it is shown this once
     Create {
-        /// For people and the audit log
-        #[arg(long, default_value = "admin")]
-        name: String,
+        /// For people and the audit log; without it, who makes the key: `USER@HOST`
+        #[arg(long)]
+        name: Option<String>,
         /// Allow everything
         #[arg(long, conflicts_with = "scope")]
         admin: bool,
@@ -71,6 +72,7 @@ pub fn run_key(args: Args) -> ExitCode {
                 Allowed::Publish => "publish",
                 Allowed::Admin => "admin",
             };
+            let name = name.unwrap_or_else(|| maker(&machine::account(), &machine::name()));
             let body =
                 json!({ "name": name, "user": user, "scope": scope, "repository": repository, "expires_in": expires });
             run(
@@ -100,5 +102,28 @@ pub fn run_key(args: Args) -> ExitCode {
             async |to| to.call(Method::DELETE, &format!("/keys/{}", escaped(&id)), None).await,
             |done| format!("revoked: {}\n", done["revoked"].as_str().unwrap_or_default()),
         ),
+    }
+}
+
+/// Who makes a key, as far as a name is long.
+fn maker(account: &str, machine: &str) -> String {
+    let mut name: String = format!("{account}@{machine}").chars().filter(|c| !c.is_control()).collect();
+    name.truncate(name.floor_char_boundary(NAME_MAX));
+    name
+}
+
+/// Bytes of a key's name.
+const NAME_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_makes_a_key_is_its_name_cut_where_it_is_too_long() {
+        assert_eq!(maker("ann", "db-a"), "ann@db-a");
+        let long = maker("ann", &"ä".repeat(60));
+        assert!(long.len() == 100 && long.ends_with('ä'), "{long}");
+        assert_eq!(maker("a\nb", "c"), "ab@c");
     }
 }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::endpoint::Endpoint;
 use super::ctl::{Cell, Table};
+use super::progress::Progress;
 use super::{EX_CONFIG, EX_USAGE, on_host};
 
 /// On which cluster.
@@ -72,7 +73,8 @@ fn run(
 ) -> ExitCode {
     on_host::block_on(async {
         let done = async {
-            let endpoint = Endpoint::open(on).await?;
+            let shown = Progress::begin("waiting for an answer", on.json);
+            let endpoint = Endpoint::open(on, shown.progress().clone()).await?;
             let done = work(&endpoint).await;
             endpoint.close().await;
             done

@@ -40,9 +40,10 @@ pub fn add(args: AddArgs) -> ExitCode {
                 let name = file.file_name().and_then(|name| name.to_str());
                 let name = name.ok_or_else(|| Failed::usage(format!("{} is no file", file.display())))?;
                 let path = format!("/packages/{}/upload/{}{query}", escaped(&repo), escaped(name));
-                let told = to.upload(&path, file).await?;
+                let what = format!("{}/{} {name}", number + 1, files.len());
+                let told = to.upload(&path, file, &what).await?;
                 if !on.json {
-                    eprintln!("{}/{} {name}: {told}", number + 1, files.len());
+                    to.progress.beside(|| eprintln!("{what}: {told}"));
                 }
                 done.push(json!({ "file": name, "told": told }));
             }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -121,7 +122,10 @@ async fn all(from: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> io::Result
 }
 
 async fn run(mut command: Command, timeout: Duration, bytes_max: u64) -> Result<String, String> {
+    // git has helpers, which speak to servers; without a group of their own they would outlive it.
+    command.process_group(0);
     let mut child = command.spawn().map_err(|e| format!("git cannot be run on this node: {e}"))?;
+    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let work = async {
         let (out, said) = tokio::try_join!(all(out, bytes_max), all(err, bytes_max))?;
@@ -129,15 +133,84 @@ async fn run(mut command: Command, timeout: Duration, bytes_max: u64) -> Result<
     };
     let done = tokio::time::timeout(timeout, work).await;
     let (out, said, status) = done.map_err(|_| "git took too long".to_owned())?.map_err(|e| format!("git: {e}"))?;
+    group.has_ended();
     if !status.success() {
         return Err(format!("git: {}", String::from_utf8_lossy(&said).trim()));
     }
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
+/// A program and those it started: ended when dropped. The first of them must not have been waited for.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Nothing is left to be ended.
+    fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(first) = self.0 {
+            let _ = rustix::process::kill_process_group(first, Signal::KILL);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock;
+
+    /// Whether a process runs still.
+    fn runs(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let begun = clock::now();
+        while !what() {
+            assert!(clock::now().duration_since(begun) < Duration::from_secs(20), "waited in vain");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What starts a program of its own, and writes its number into a file.
+    fn with_helper(folder: &Path) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 1000 & echo $! > next && mv next helper; wait"])
+            .current_dir(folder)
+            .kill_on_drop(true);
+        command
+    }
+
+    #[tokio::test]
+    async fn helpers_end_with_git_when_it_takes_too_long_or_nobody_waits_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("helper");
+        let helper = || std::fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
+        // Long enough, at last, for the helper to be there.
+        for milliseconds in [100, 1_000, 10_000] {
+            let told = run(with_helper(folder.path()), Duration::from_millis(milliseconds), LIST_MAX).await;
+            assert_eq!(told, Err("git took too long".to_owned()));
+            if file.exists() {
+                break;
+            }
+        }
+        let timed_out = helper();
+        until(|| !runs(&timed_out)).await;
+
+        std::fs::remove_file(&file).unwrap();
+        let work = tokio::spawn(run(with_helper(folder.path()), FETCH_TIMEOUT, LIST_MAX));
+        until(|| file.exists()).await;
+        let abandoned = helper();
+        assert!(runs(&abandoned));
+        work.abort();
+        until(|| !runs(&abandoned)).await;
+    }
 
     #[test]
     fn a_list_is_read_with_the_commits_of_annotated_tags() {

@@ -48,7 +48,7 @@ pub struct Here {
 
 /// Judges. `nodes`: those alive.
 pub fn judge(nodes: &[Seen], here: &Here) -> Vec<Check> {
-    let mut list = vec![alive(nodes), database(nodes, here)];
+    let mut list = vec![alive(nodes), names(nodes), database(nodes, here)];
     list.push(same(
         "same_version",
         "version",
@@ -94,6 +94,30 @@ fn alive(nodes: &[Seen]) -> Check {
         n => format!("{n} nodes run: {}", names.join(", ")),
     };
     check("nodes", verdict, found, "start a second node: with one, nothing is highly available")
+}
+
+/// Every node has a name of its own.
+fn names(nodes: &[Seen]) -> Check {
+    let remedy = "give every node a `name` of its own; if one of these was ended a moment ago, ask again in 20 s";
+    let mut names: Vec<String> = nodes.iter().map(name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of = |name: &String| nodes.iter().filter(|node| node.row.name == *name).collect::<Vec<_>>();
+    let shared: Vec<String> = names
+        .iter()
+        .map(|name| (name, of(name)))
+        .filter(|(_, nodes)| nodes.len() > 1)
+        .map(|(name, nodes)| {
+            let mut machines: Vec<&str> = nodes.iter().map(|node| node.row.machine.as_str()).collect();
+            machines.sort_unstable();
+            machines.dedup();
+            format!("{} nodes are named {name}, on the machines {}", nodes.len(), machines.join(", "))
+        })
+        .collect();
+    match shared.is_empty() {
+        true => check("own_names", Verdict::Ok, "every node has a name of its own", remedy),
+        false => check("own_names", Verdict::Warn, shared.join("; "), remedy),
+    }
 }
 
 fn database(nodes: &[Seen], here: &Here) -> Check {
@@ -144,7 +168,13 @@ fn storage(nodes: &[Seen]) -> Vec<Check> {
             list.push(check("storage", Verdict::Fail, found, remedy));
             continue;
         }
-        let unseen: Vec<String> = nodes.iter().filter(|other| !report.sees.contains(&other.row.id)).map(name).collect();
+        let unseen = nodes.iter().filter(|other| !report.sees.contains(&other.row.id));
+        let (unseen, new): (Vec<&Seen>, Vec<&Seen>) = unseen.partition(|other| has_looked(node, other));
+        let [unseen, new] = [unseen, new].map(|nodes| nodes.into_iter().map(name).collect::<Vec<_>>());
+        if !new.is_empty() {
+            let found = format!("{} has not looked for the mark of {} yet", name(node), new.join(", "));
+            list.push(check("storage", Verdict::Warn, found, "ask again in ten seconds"));
+        }
         if !unseen.is_empty() {
             let found = format!(
                 "{} does not find the mark of {} in {class} at {}: they do not share it",
@@ -160,6 +190,14 @@ fn storage(nodes: &[Seen]) -> Vec<Check> {
     }
     list
 }
+
+/// Whether a node has looked at the storage since another one has made its mark.
+fn has_looked(node: &Seen, other: &Seen) -> bool {
+    node.row.seen_at >= other.row.started_at - other.report.clock_offset + MARKING
+}
+
+/// Microseconds from a node's start until its mark can be seen.
+const MARKING: i64 = 2_000_000;
 
 fn clocks(nodes: &[Seen]) -> Check {
     let remedy = "keep the clocks synchronised: chrony or systemd-timesyncd on every machine, the database's too";
@@ -236,7 +274,7 @@ mod tests {
                 version: "1".into(),
                 schema_known: 1,
                 started_at: 0,
-                seen_at: 0,
+                seen_at: 60_000_000,
                 report: String::new(),
             },
             report: Report {
@@ -274,6 +312,7 @@ mod tests {
             change(&mut b);
             verdicts(&[node("a"), b], &here())
         };
+        assert_eq!(with(&|n| n.row.name = "a".into()), [("own_names", Verdict::Warn)]);
         assert_eq!(with(&|n| n.row.version = "2".into()), [("same_version", Verdict::Warn)]);
         assert_eq!(with(&|n| n.report.config_fingerprint = "x".into()), [("same_configuration", Verdict::Fail)]);
         assert_eq!(with(&|n| n.report.key_fingerprint = "x".into()), [("same_key", Verdict::Fail)]);
@@ -282,6 +321,12 @@ mod tests {
         assert_eq!(with(&|n| n.report.clock_offset = 1_500_000), [("clocks", Verdict::Fail)]);
         let storage = |change: &dyn Fn(&mut StorageReport)| with(&|n| n.report.storage.values_mut().for_each(change));
         assert_eq!(storage(&|s| s.sees = vec!["id-b".into()]), [("storage", Verdict::Fail)]);
+        let new = with(&|n| {
+            n.row.id = "id-new".into();
+            n.row.started_at = 59_000_000;
+            n.report.storage.values_mut().for_each(|s| s.sees.push("id-new".into()));
+        });
+        assert_eq!(new, [("storage", Verdict::Warn)], "it may be that nobody has looked since");
         assert_eq!(storage(&|s| s.error = Some("away".into())), [("storage", Verdict::Fail)]);
         assert_eq!(storage(&|s| s.options = vec!["hard".into()]), [("nfs", Verdict::Warn)]);
         assert_eq!(storage(&|s| s.options = vec!["soft".into(), "acdirmax=3".into()]), [("nfs", Verdict::Fail)]);

@@ -16,6 +16,7 @@ use super::blob::{BlobError, Blobs};
 use super::parts::Parts;
 use super::store::{Beat, NodeRow, Store, StoreError};
 use crate::config::node::{Place, Settings, Where};
+use crate::runtime::machine::Process;
 use crate::runtime::mounts::Mount;
 use crate::runtime::{clock, dice, machine};
 use crate::telemetry::Causes;
@@ -36,6 +37,8 @@ pub struct Report {
     pub key_fingerprint: String,
     /// Our clock less the database's, microseconds.
     pub clock_offset: i64,
+    /// Which process it is.
+    pub process: Option<Process>,
     /// Who the process is.
     pub uid: u32,
     /// See `uid`.
@@ -68,7 +71,7 @@ pub struct StorageReport {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The database does not do.
-    #[error("the database cannot be used: {0}")]
+    #[error("the database cannot be used")]
     Store(#[from] StoreError),
     /// SQLite is for one machine.
     #[error(
@@ -139,6 +142,7 @@ impl Member {
         let report = Report {
             config_fingerprint: fingerprint(settings),
             key_fingerprint: parts.key.fingerprint(),
+            process: Process::own(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             listeners,
@@ -154,8 +158,9 @@ impl Member {
             report,
             beating: parts.beating.clone(),
         };
-        // The row before the marks: a mark without a row is swept away by others.
         let offset = member.store.clock_offset().await?;
+        member.succeed(offset).await?;
+        // The row before the marks: a mark without a row is swept away by others.
         member.write(offset).await?;
         member.beat().await?;
         Ok(member)
@@ -230,6 +235,31 @@ impl Member {
             report: &report,
         };
         self.store.beat(&beat, offset).await
+    }
+
+    /// Takes away the rows of processes of this node that have ended without a word, and warns of another one of its name.
+    ///
+    /// Where two machines were copied with one id, the other's row may be taken away too: it comes back with its next beat, and
+    /// the doctor sees both.
+    async fn succeed(&self, offset: i64) -> Result<(), StoreError> {
+        for row in self.store.nodes(ALIVE, offset).await? {
+            if row.name != self.name {
+                continue;
+            }
+            let seen = Seen::from(row);
+            let is_gone = seen.report.process.as_ref().is_some_and(Process::is_gone);
+            if seen.row.machine == self.machine && is_gone {
+                tracing::info!(node = self.name, "this node ran before and was ended; it takes its own place");
+                self.store.leave(&seen.row.id).await?;
+            } else {
+                tracing::warn!(
+                    node = self.name,
+                    machine = seen.row.machine,
+                    "another node of this name runs, or was ended a moment ago: every node needs a `name` of its own"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Takes away the marks of nodes that are forgotten.

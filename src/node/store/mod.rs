@@ -149,13 +149,23 @@ pub enum StoreError {
     InUse,
     /// A fault of ours, or of the database.
     #[error("the database refuses: {0}")]
-    Broken(#[source] sqlx::Error),
+    Broken(sqlx::Error),
     /// None of several servers takes writes.
     #[error("no database server takes writes")]
     NoPrimary,
+    /// A server does not prove who it is.
+    #[error("the database server {server} cannot be trusted: {why}; {remedy}")]
+    Untrusted {
+        /// Which.
+        server: String,
+        /// What is wrong.
+        why: String,
+        /// What helps.
+        remedy: &'static str,
+    },
     /// The schema could not be brought up to date.
     #[error("the schema of the database cannot be brought up to date: {0}")]
-    Migration(#[source] sqlx::migrate::MigrateError),
+    Migration(sqlx::migrate::MigrateError),
     /// The schema is not one this program can work with.
     #[error("the schema of the database does not fit this program: {0}")]
     Schema(String),

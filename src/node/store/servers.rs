@@ -144,22 +144,53 @@ async fn find(
             (at, answer.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)))
         });
     }
-    let mut standby = false;
     let mut why = None;
     while let Some(Ok((at, answer))) = asked.join_next().await {
         match answer {
             Ok(takes_writes) if takes_writes || !wants_writes => return Ok((at, &all[at])),
-            Ok(_) => standby = true,
-            // What a server says is worth more than that another one says nothing.
-            Err(error @ sqlx::Error::Database(_)) => why = Some(error),
-            Err(error) => why = why.or(Some(error)),
+            Ok(_) => {}
+            Err(error) => {
+                let error = untrusted(&all[at], &error).unwrap_or_else(|| error.into());
+                // What a server says is worth more than that another one says nothing.
+                let is_silence = matches!(error, StoreError::Unavailable(_));
+                why = why.filter(|_| is_silence).or(Some(error));
+            }
         }
     }
-    match why {
-        None if standby => Err(StoreError::NoPrimary),
-        Some(error) => Err(error.into()),
-        None => Err(StoreError::NoPrimary),
-    }
+    Err(why.unwrap_or(StoreError::NoPrimary))
+}
+
+/// What is wrong with how a server proves who it is, and what helps; `None`: something else is wrong.
+fn untrusted(server: &PgConnectOptions, error: &sqlx::Error) -> Option<StoreError> {
+    use rustls::{CertificateError as C, Error as Tls};
+    let host = server.get_host();
+    let (why, remedy) = match error {
+        sqlx::Error::Tls(why) if why.to_string().contains("does not support TLS") => (
+            "it does not encrypt".to_owned(),
+            "switch `ssl` on there, or say `sslmode=disable` in `database.url` where nobody else is on the network",
+        ),
+        sqlx::Error::Tls(why) => (why.to_string(), "see to the `ssl…` values of `database.url`"),
+        sqlx::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) {
+            // An authority of the same name as ours makes a bad signature.
+            Some(Tls::InvalidCertificate(C::UnknownIssuer | C::BadSignature)) => (
+                "nobody whom this machine trusts has signed its certificate".to_owned(),
+                "name the certificate of the authority that has, by `sslrootcert=FILE` in `database.url`",
+            ),
+            Some(Tls::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. })) => (
+                format!("its certificate is not for `{host}`"),
+                "call the server in `database.url` as its certificate does, or have one made for this name",
+            ),
+            Some(tls) => (tls.to_string(), "see to its certificate and to the `ssl…` values of `database.url`"),
+            // Sockets that are not there are named by the URL itself.
+            None if io.kind() == std::io::ErrorKind::NotFound && server.get_socket().is_none() => (
+                "a file that says whom to trust is not there".to_owned(),
+                "correct `sslrootcert`, `sslcert` or `sslkey` in `database.url`: absolute paths",
+            ),
+            None => return None,
+        },
+        _ => return None,
+    };
+    Some(StoreError::Untrusted { server: name(server), why, remedy })
 }
 
 async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
@@ -193,6 +224,8 @@ fn parse(url: &str, bounds: Bounds) -> Result<(Vec<PgConnectOptions>, bool), Sto
         })
         .collect();
     let says_sslmode = query.iter().any(|pair| pair.starts_with("sslmode=") || pair.starts_with("ssl-mode="));
+    let names_authority =
+        query.iter().any(|pair| ["sslrootcert=", "ssl-root-cert=", "ssl-ca="].iter().any(|key| pair.starts_with(key)));
     let hosts: Vec<&str> = hosts.split(',').collect();
     let wants_writes = match session {
         None => hosts.len() > 1,
@@ -208,6 +241,10 @@ fn parse(url: &str, bounds: Bounds) -> Result<(Vec<PgConnectOptions>, bool), Sto
         if !says_sslmode {
             let is_local = options.get_socket().is_some() || is_this_machine(options.get_host());
             options = options.ssl_mode(if is_local { PgSslMode::Prefer } else { PgSslMode::VerifyFull });
+        }
+        // As libpq has it: who names an authority wants it asked.
+        if names_authority && matches!(options.get_ssl_mode(), PgSslMode::Require) {
+            options = options.ssl_mode(PgSslMode::VerifyCa);
         }
         let milliseconds = bounds.timeout.as_millis().to_string();
         let options = options.application_name("bowline").options([
@@ -253,6 +290,8 @@ mod tests {
         let mode = |url: &str| parse(url, BOUNDS).unwrap().0[0].get_ssl_mode().to_owned();
         assert!(matches!(mode("postgres://u@db/x"), PgSslMode::VerifyFull));
         assert!(matches!(mode("postgres://u@db/x?sslmode=disable"), PgSslMode::Disable));
+        assert!(matches!(mode("postgres://u@db/x?sslmode=require"), PgSslMode::Require));
+        assert!(matches!(mode("postgres://u@db/x?sslmode=require&sslrootcert=/ca.pem"), PgSslMode::VerifyCa));
         for local in ["postgres://u@localhost/x", "postgres://u@[::1]/x", "postgres:///x?host=/run/postgresql"] {
             assert!(matches!(mode(local), PgSslMode::Prefer), "{local}");
         }

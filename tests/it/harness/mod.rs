@@ -34,7 +34,7 @@ pub use self::node::Node;
 pub use self::origin::{Exchange, Origin};
 pub use self::pki::Authority;
 pub use self::postgres::Postgres;
-pub use self::proxy::{Output, Proxy, bowline};
+pub use self::proxy::{Output, Proxy, bowline, bowline_by};
 pub use self::s3::S3;
 pub use self::site::Site;
 pub use self::strace::Strace;

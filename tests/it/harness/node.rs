@@ -38,9 +38,12 @@ impl Node {
         Self::launch("node", Arc::new(folder), config.to_owned(), "", None).await
     }
 
-    /// As [`Self::start`], run by way of a shell's script that ends in `exec "$0" "$@"`.
+    /// As [`Self::start`], or beside others in their folder, run by way of a shell's script that ends in `exec "$0" "$@"`.
     pub async fn start_by(script: &str, name: &str, folder: Arc<Folder>, more: &str) -> Self {
-        bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
+        let key = folder.path("node.key");
+        if !key.exists() {
+            bowline(&["keygen", key.to_str().unwrap()]).await.ok();
+        }
         Self::launch(name, folder, config(name, more), more, Some(script)).await
     }
 

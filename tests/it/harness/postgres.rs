@@ -1,7 +1,9 @@
 //! A real PostgreSQL of a test's own, which ends with it. Unit tests of the store use this file too.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,6 +19,29 @@ pub struct Postgres {
 impl Postgres {
     /// A new cluster with one empty database.
     pub fn start() -> Self {
+        let mut cluster = Self::new();
+        cluster.up();
+        cluster
+    }
+
+    /// One that encrypts with this certificate and key, PEM.
+    pub fn encrypted(certificate: &str, key: &str) -> Self {
+        let mut cluster = Self::new();
+        for (name, pem) in [("server.crt", certificate), ("server.key", key)] {
+            let path = cluster.data().join(name);
+            fs::write(&path, pem).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        let mut settings = fs::OpenOptions::new().append(true).open(cluster.data().join("postgresql.conf")).unwrap();
+        settings.write_all(b"ssl = on\n").unwrap();
+        cluster.up();
+        cluster
+    }
+
+    fn new() -> Self {
         let folder = folder();
         let data = folder.path().join("data");
         let done = as_server("initdb")
@@ -24,9 +49,7 @@ impl Postgres {
             .arg(&data)
             .output();
         succeeded("initdb", &done.unwrap());
-        let mut cluster = Self { folder, child: None, port: 0 };
-        cluster.up();
-        cluster
+        Self { folder, child: None, port: 0 }
     }
 
     /// A standby of this one that follows it.
@@ -52,6 +75,11 @@ impl Postgres {
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// As a configuration names it.

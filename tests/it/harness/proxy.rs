@@ -52,7 +52,17 @@ const BINARY: &str = env!("CARGO_BIN_EXE_bowline");
 
 /// Runs the binary to its end.
 pub async fn bowline(arguments: &[&str]) -> Output {
-    let mut command = tokio::process::Command::new(BINARY);
+    ended(tokio::process::Command::new(BINARY), arguments).await
+}
+
+/// The same by way of a shell's script that ends in `exec "$0" "$@"`.
+pub async fn bowline_by(script: &str, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", script, BINARY]);
+    ended(command, arguments).await
+}
+
+async fn ended(mut command: tokio::process::Command, arguments: &[&str]) -> Output {
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = patiently(&format!("`bowline {}`", arguments.join(" ")), command.output()).await.unwrap();
     Output {
