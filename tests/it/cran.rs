@@ -116,7 +116,7 @@ fn what_curl_uploads_r_installs_as_source_and_as_binary_from_two_nodes_on_postgr
 }
 
 /// A gzipped tarball of these entries.
-fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
+pub fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut out = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
     for (name, text) in entries {
         let mut header = tar::Header::new_gnu();

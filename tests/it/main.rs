@@ -27,6 +27,7 @@ mod jobs;
 mod killed;
 mod manage;
 mod matrix;
+mod mirror;
 mod operate;
 mod packages;
 mod refused;

@@ -18,6 +18,8 @@ use http::header::{USER_AGENT, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::agent::RAgent;
+use super::archive;
+use super::index::Served;
 use super::name;
 use super::package::is_word;
 use super::tree::Tree;
@@ -26,7 +28,7 @@ use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::remote::{Promise, RemoteBlob};
-use crate::node::store::{Language, Repository};
+use crate::node::store::{Language, Remote, Repository};
 use crate::node::view::View;
 
 /// `src/contrib/{path}` of now.
@@ -202,6 +204,10 @@ impl<'a> Asked<'a> {
             "PACKAGES" => (&tree.index.text, "text/plain; charset=utf-8"),
             "PACKAGES.gz" => (&tree.index.gzip, "application/gzip"),
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
+            "Meta/archive.rds" if location.is_empty() && !tree.is_ours_alone() => {
+                let Served { bytes, etag } = &*archive::of(parts, repository, &tree).await?;
+                return Ok(download::index(bytes, etag, "application/octet-stream", repository, *wanted));
+            }
             "Meta/archive.rds" => (&tree.archive, "application/octet-stream"),
             _ => {
                 if let Some((package, version, _)) = name::split(file) {
@@ -230,7 +236,9 @@ impl Asked<'_> {
             return None;
         }
         let mut last = None;
-        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)) {
+        // Where one has the package, another one's is something else.
+        let is_its = |remote: &&Arc<Remote>| tree.owner(package).is_none_or(|owner| owner.id == remote.id);
+        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)).filter(is_its) {
             let path = format!("src/contrib/Archive/{package}/{file}");
             let blob = RemoteBlob {
                 url: format!("{}{path}", remote.url),

@@ -32,19 +32,32 @@ pub struct Key {
     stamps: Vec<i64>,
 }
 
+impl Key {
+    /// Of something that is made of a tree, and of more that other indexes said.
+    pub fn with(&self, stamps: impl Iterator<Item = i64>) -> Self {
+        Self { stamps: self.stamps.iter().copied().chain(stamps).collect(), ..self.clone() }
+    }
+}
+
 /// A folder.
 #[derive(Debug)]
 pub struct Tree {
     /// `PACKAGES` and its like: of each package the newest version.
     pub index: Index,
-    /// `Meta/archive.rds`: all other versions.
+    /// `Meta/archive.rds`: all other versions of ours.
     pub archive: Served,
+    /// What is in it, where other indexes are shown beside it.
+    pub archived: Vec<Archived>,
+    /// Where it is from.
+    pub key: Key,
     /// By filename; those of the Archive too, so that whoever read the index a moment ago finds what it promised.
     files: HashMap<String, Sha256>,
     /// Those of other indexes, by filename.
     far: HashMap<String, RemoteBlob>,
     /// Packages of ours, in whichever folder: nobody else is asked for them.
     names: HashSet<String>,
+    /// Packages of other indexes, with the one that decides.
+    owners: HashMap<String, Arc<Remote>>,
 }
 
 /// For that many bytes of trees.
@@ -52,7 +65,7 @@ pub fn trees(bytes_max: u64) -> Trees {
     Known::new(bytes_max, |_, tree: &Arc<Tree>| {
         let bytes = tree.index.weight()
             + tree.archive.bytes.len()
-            + (tree.files.len() + tree.names.len()) * 160
+            + (tree.files.len() + tree.names.len() + tree.archived.len() + tree.owners.len()) * 160
             + tree.far.len() * 512
             + 256;
         u32::try_from(bytes).unwrap_or(u32::MAX)
@@ -83,12 +96,12 @@ impl Tree {
             let mut files = parts.store.r_files(repository.id, [location, &any], as_of).await?;
             files.retain(|file| block::reason(repository, &file.package, Some(&file.version)).is_none());
             let ours = if others.is_empty() { Vec::new() } else { parts.store.r_packages(repository.id).await? };
-            let (location, others, of) = (location.to_owned(), others.clone(), repository.clone());
+            let (key, others, of) = (key.clone(), others.clone(), repository.clone());
             // 22,000 packages take a third of a second.
-            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, &location, &of)));
+            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, key, &of)));
             made.await.map_err(|e| StoreError::Unavailable(std::io::Error::other(e).into()))
         };
-        parts.trees.get(key, repository.generation, read).await
+        parts.trees.get(key.clone(), repository.generation, read).await
     }
 
     /// `files`: by package. `ours`: packages that `others` are not asked for; of those the first that has a package decides.
@@ -96,9 +109,10 @@ impl Tree {
         files: &[RFile],
         ours: Vec<String>,
         others: &[(Arc<Remote>, Arc<Listed<RemotePackage>>)],
-        location: &str,
+        key: Key,
         repository: &Repository,
     ) -> Self {
+        let location = key.location.as_str();
         let mut newest: HashMap<&str, &RFile> = HashMap::new();
         for file in files.iter().filter(|file| !file.is_archived) {
             let there = newest.entry(&file.package).or_insert(file);
@@ -115,17 +129,18 @@ impl Tree {
             Entry { record: record.unwrap_or_default(), md5: file.md5.clone() }
         };
         let mut entries: Vec<Entry> = files.iter().filter(|file| is_newest(file)).map(entry).collect();
-        let ours: HashSet<String> = ours.into_iter().collect();
-        let mut names = ours.clone();
+        let names: HashSet<String> = ours.into_iter().collect();
+        let mut owners: HashMap<String, Arc<Remote>> = HashMap::new();
         let mut far = HashMap::new();
         for (remote, listed) in others {
             let packages = listed.files.as_deref().unwrap_or_default();
-            let is_shown = |package: &&RemotePackage| {
-                !names.contains(&package.name)
-                    && remote.allows(&package.name)
-                    && block::reason(repository, &package.name, Some(&package.version)).is_none()
+            let is_its = |package: &&RemotePackage| {
+                !names.contains(&package.name) && !owners.contains_key(&package.name) && remote.allows(&package.name)
             };
-            for package in packages.iter().filter(is_shown) {
+            let its: Vec<&RemotePackage> = packages.iter().filter(is_its).collect();
+            let is_shown =
+                |package: &&&RemotePackage| block::reason(repository, &package.name, Some(&package.version)).is_none();
+            for package in its.iter().filter(is_shown) {
                 let filename = format!("{}_{}{}", package.name, package.version, ending(location));
                 let path = format!("{}/{filename}", folder(location));
                 let promise = package.md5.clone().map_or(Promise::Nothing, Promise::Md5);
@@ -133,8 +148,7 @@ impl Tree {
                 far.insert(filename, blob);
                 entries.push(Entry { record: package.record.clone(), md5: package.md5.clone().unwrap_or_default() });
             }
-            let allowed = packages.iter().filter(|package| remote.allows(&package.name));
-            names.extend(allowed.map(|package| package.name.clone()));
+            owners.extend(its.into_iter().map(|package| (package.name.clone(), remote.clone())));
         }
         entries.sort_by(|a, b| a.name().cmp(b.name()));
         let mut old: Vec<&RFile> = files.iter().filter(|file| !is_newest(file)).collect();
@@ -152,15 +166,28 @@ impl Tree {
         Self {
             index: Index::new(&entries, location.is_empty()),
             archive: index::archive(&archived),
+            archived: if others.is_empty() { Vec::new() } else { archived },
             files: named.collect(),
             far,
-            names: ours,
+            names,
+            owners,
+            key,
         }
     }
 
     /// A file that another index shows in this folder.
     pub fn far(&self, filename: &str) -> Option<&RemoteBlob> {
         self.far.get(filename)
+    }
+
+    /// Whether no other index was asked.
+    pub fn is_ours_alone(&self) -> bool {
+        self.key.stamps.is_empty()
+    }
+
+    /// Which other index has a package in this folder, and so decides what is of it.
+    pub fn owner(&self, package: &str) -> Option<&Arc<Remote>> {
+        self.owners.get(package)
     }
 
     /// Whether a package is ours, so that nobody else is asked for it.
@@ -220,7 +247,7 @@ mod tests {
             &[file("a", "1.9", false), file("a", "1.10", false), file("a", "2.0", true), file("b", "1.0", true)],
             Vec::new(),
             &[],
-            "",
+            Key { repository: 1, location: String::new(), as_of: i64::MAX, stamps: Vec::new() },
             &Repository::empty(Language::R),
         );
         let text = String::from_utf8(tree.index.text.bytes.to_vec()).unwrap();

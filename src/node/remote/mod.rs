@@ -1,5 +1,6 @@
 //! Pull-through: what no local source has is asked of other indexes, kept, and served while they are away.
 
+pub mod archive;
 pub mod fetch;
 pub mod lists;
 pub mod page;
@@ -16,6 +17,7 @@ use http::{HeaderValue, Method, StatusCode};
 use moka::sync::Cache;
 use sha2::Digest;
 
+use self::archive::RemoteArchive;
 use self::fetch::{Failed, Fetcher, Fetches, Progress};
 use self::lists::{Listed, Lists, Question};
 use self::page::RemoteFile;
@@ -35,6 +37,7 @@ pub struct Remotes {
     client: reqwest::Client,
     projects: Lists<RemoteFile>,
     trees: Lists<RemotePackage>,
+    archives: Lists<RemoteArchive>,
     fetches: Fetches,
     /// Digests of files that are kept here, by source and path, for as long as their index promises the same.
     kept: Cache<(i64, String), (Promise, Sha256)>,
@@ -80,8 +83,14 @@ impl Remotes {
             .redirect(reqwest::redirect::Policy::limited(5))
             .build()
             .map_err(io::Error::other)?;
-        let (projects, trees) = (Lists::default(), Lists::default());
-        Ok(Self { client, projects, trees, fetches: Fetches::default(), kept: Cache::new(KEPT_MAX) })
+        Ok(Self {
+            client,
+            projects: Lists::default(),
+            trees: Lists::default(),
+            archives: Lists::default(),
+            fetches: Fetches::default(),
+            kept: Cache::new(KEPT_MAX),
+        })
     }
 
     /// What the first of a repository's other indexes that has a Python project says of it. A name of ours is asked of nobody,
@@ -128,6 +137,16 @@ impl Remotes {
         let question =
             Question { url: format!("{}{folder}/PACKAGES.gz", remote.url), accept: "*/*", client: &self.client };
         self.trees.get(parts, remote, folder, &question, tree::read).await
+    }
+
+    /// What another CRAN-like repository has in its Archive.
+    ///
+    /// # Errors
+    /// As [`Self::tree`].
+    pub async fn archive(&self, parts: &Parts, remote: &Remote) -> Result<Arc<Listed<RemoteArchive>>, Failure> {
+        let question =
+            Question { url: format!("{}{}", remote.url, archive::PATH), accept: "*/*", client: &self.client };
+        self.archives.get(parts, remote, archive::PATH, &question, archive::read).await
     }
 
     /// Serves a file: from here, or while it comes.
