@@ -200,6 +200,6 @@ const PAGES_BYTES_MAX: u64 = 128 << 20;
 /// Indexes of R packages: a CRAN of 22,000 packages, as some 20 days had it.
 const TREES_BYTES_MAX: u64 = 256 << 20;
 /// Indexes of Archives: CRAN's has some 2 MB.
-const ARCHIVES_BYTES_MAX: u64 = 32 << 20;
+const ARCHIVES_BYTES_MAX: u64 = 64 << 20;
 /// Rows of files that are asked for.
 const FILES_MAX: u64 = 100_000;

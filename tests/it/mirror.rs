@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cran::{r, tarball};
 use crate::harness::{Folder, Node, eventually, get, run, tool, within};
-use crate::packages::Trusting;
+use crate::packages::{Trusting, sqlite};
 
 /// Another CRAN: what a test puts there, by path.
 struct Cran {
@@ -222,5 +222,119 @@ fn an_archive_without_an_index_is_none_and_an_index_that_cannot_be_read_is_told(
         assert_eq!(status(&node, "latest/src/contrib/PACKAGES.rds").await, 200);
         assert_eq!(status(&node, "latest/src/contrib/alpha_1.0.tar.gz").await, 200);
         assert_eq!(cran.asked("src/contrib/alpha_1.0.tar.gz"), 1);
+    });
+}
+
+const DAY: u64 = 24 * 3600;
+
+/// The first second of a day so many days ago, and how views call it.
+fn ago(days: u64) -> (u64, String) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let start = (now / DAY - days) * DAY;
+    let text = humantime::format_rfc3339(std::time::UNIX_EPOCH + std::time::Duration::from_secs(start)).to_string();
+    (start, text[..10].to_owned())
+}
+
+/// Moves what was seen today to noon of another day.
+async fn move_to(node: &Node, (start, _): &(u64, String), today: u64) {
+    let (day, at) = (start / DAY, (start + DAY / 2) * 1_000_000);
+    sqlite(node, &format!("UPDATE remote_day SET day = {day}, seen_at = {at} WHERE day >= {}", today / DAY)).await;
+}
+
+#[test]
+fn a_day_shows_what_another_repository_had_then_and_never_what_came_later() {
+    within(120, async {
+        let (today, yesterday, earlier, before) = (ago(0).0, ago(1), ago(3), ago(4));
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0"), ("beta", "1.0"), ("ours", "9.0")]).await;
+        let mut node = node_before(&[&cran], "[garbage]\ngrace = \"1s\"\n").await;
+        add(&node, &[("ours", "1.0")]).await;
+        assert!(node.command(&["sync", "world0", "--follow"]).await.contains("src/contrib: 3 packages"));
+        move_to(&node, &earlier, today).await;
+
+        // Two changes in one day, of which the last counts.
+        for packages in [&[("alpha", "1.1"), ("gamma", "1.0")][..], &[("alpha", "1.2"), ("gamma", "1.0")]] {
+            cran.show(packages).await;
+            cran.archive("bzip2").await;
+            assert_eq!(status(&node, "latest/src/contrib/Meta/archive.rds").await, 200);
+            node.command(&["sync", "world0", "--follow"]).await;
+        }
+        move_to(&node, &yesterday, today).await;
+        // What nothing but a day refers to is kept.
+        let collect = async || {
+            let id = node.command(&["job", "start", "collect"]).await;
+            node.command(&["job", "log", "--follow", id.trim_start_matches("job ")]).await
+        };
+        eventually("the grace period's end", async || collect().await.contains("deleted ").then_some(())).await;
+
+        let index = async |view: &str| {
+            let answer = get(&node.address, &format!("/packages/cran/{view}/src/contrib/PACKAGES")).await;
+            assert_eq!(answer.status, 200, "{view}");
+            let text = answer.text();
+            let field =
+                |of: &str, name: &str| of.split(name).nth(1).and_then(|rest| rest.lines().next()).unwrap().to_owned();
+            let all = text.split("\n\n").filter(|of| !of.is_empty());
+            all.map(|of| format!("{} {}", field(of, "Package: "), field(of, "Version: ")))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        assert_eq!(index("latest").await, "alpha 1.2, gamma 1.0, ours 1.0");
+        assert_eq!(index(&yesterday.1).await, "alpha 1.2, gamma 1.0");
+        assert_eq!(index(&ago(2).1).await, "alpha 1.0, beta 1.0", "nothing new was seen");
+        assert_eq!(index(&earlier.1).await, "alpha 1.0, beta 1.0");
+        assert_eq!(index(&before.1).await, "", "nobody had asked");
+
+        // Files that are no longer the newest there, and were never fetched, come from its Archive.
+        for (view, path, expected) in [
+            (&earlier, "alpha_1.0.tar.gz", 200),
+            (&earlier, "beta_1.0.tar.gz", 200),
+            (&earlier, "ours_9.0.tar.gz", 404),
+            (&earlier, "ours_1.0.tar.gz", 404),
+            (&earlier, "gamma_1.0.tar.gz", 404),
+            (&earlier, "alpha_1.1.tar.gz", 404),
+            (&earlier, "Archive/alpha/alpha_1.1.tar.gz", 404),
+            (&earlier, "Archive/alpha/alpha_1.0.tar.gz", 200),
+            (&yesterday, "alpha_1.2.tar.gz", 200),
+            (&yesterday, "Archive/alpha/alpha_1.1.tar.gz", 200),
+            (&yesterday, "Archive/beta/beta_1.0.tar.gz", 200),
+            (&yesterday, "Archive/ours/ours_9.0.tar.gz", 404),
+            (&before, "alpha_1.0.tar.gz", 404),
+        ] {
+            assert_eq!(status(&node, &format!("{}/src/contrib/{path}", view.1)).await, expected, "{} {path}", view.1);
+        }
+        let asked = |path: &str| cran.asked(&format!("src/contrib/{path}"));
+        assert_eq!((asked("alpha_1.0.tar.gz"), asked("Archive/alpha/alpha_1.0.tar.gz")), (1, 1));
+        let answer = get(&node.address, &format!("/packages/cran/{}/src/contrib/alpha_1.0.tar.gz", earlier.1)).await;
+        assert_eq!(answer.body, source("alpha", "1.0"));
+        let client = Trusting(String::from("/dev/null"));
+        let read = format!(
+            "m <- readRDS(gzcon(url('http://{}/packages/cran/{}/src/contrib/Meta/archive.rds'))); cat(names(m), rownames(m$alpha))",
+            node.address, yesterday.1
+        );
+        assert_eq!(r(&client, &read).await.ok().stdout, "alpha beta alpha/alpha_1.0.tar.gz alpha/alpha_1.1.tar.gz");
+
+        // Another node, without the other repository, shows the same days.
+        let times = cran.asked.lock().unwrap().len();
+        let address = node.address.clone();
+        node.kill().await;
+        node.again().await;
+        assert_eq!(node.address, address);
+        let path = format!("/packages/cran/{}/src/contrib/PACKAGES.gz", earlier.1);
+        let answer = get(&node.address, &path).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(cran.asked.lock().unwrap().len(), times, "of a day that is over nobody is asked");
+    });
+}
+
+#[test]
+fn another_repository_is_looked_at_even_if_nobody_asks() {
+    within(120, async {
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0")]).await;
+        let _node = node_before(&[&cran], "").await;
+        // The test's own time limit ends it: a node looks what is due every 20 to 25 s.
+        while cran.asked("src/contrib/PACKAGES.gz") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
     });
 }

@@ -108,7 +108,7 @@ section! {
     Jobs("`[jobs]`") {
         /// Deleting blobs that nothing refers to.
         collect: Count<0, 1> = shown(default::COLLECT_JOBS),
-        /// Looking for new tags and commits in git repositories.
+        /// Looking for new tags and commits in git repositories, and once a day into other CRAN-like repositories.
         sync: Count<0, 100> = shown(default::SYNC_JOBS),
         /// Building packages from git repositories.
         build: Count<0, 100> = shown(default::BUILD_JOBS),

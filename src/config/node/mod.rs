@@ -149,7 +149,7 @@ pub struct Packages {
 pub struct Jobs {
     /// Deletes what nothing refers to.
     pub collect: usize,
-    /// Looks into git repositories.
+    /// Looks into git repositories, and other CRAN-like ones.
     pub sync: usize,
     /// Builds packages.
     pub build: usize,

@@ -18,7 +18,7 @@ use http::header::{USER_AGENT, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::agent::RAgent;
-use super::archive;
+use super::archive::Archive;
 use super::index::Served;
 use super::name;
 use super::package::is_word;
@@ -205,7 +205,8 @@ impl<'a> Asked<'a> {
             "PACKAGES.gz" => (&tree.index.gzip, "application/gzip"),
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
             "Meta/archive.rds" if location.is_empty() && !tree.is_ours_alone() => {
-                let Served { bytes, etag } = &*archive::of(parts, repository, &tree).await?;
+                let archive = Archive::of(parts, repository, &tree).await?;
+                let Served { bytes, etag } = &archive.served;
                 return Ok(download::index(bytes, etag, "application/octet-stream", repository, *wanted));
             }
             "Meta/archive.rds" => (&tree.archive, "application/octet-stream"),
@@ -230,29 +231,47 @@ impl<'a> Asked<'a> {
 
 impl Asked<'_> {
     /// An old version in another index's Archive; `None`: nobody is to be asked.
-    async fn archived(&self, tree: &Tree, location: &str, file: &str) -> Option<Result<Response, Failure>> {
-        let (package, _, _) = name::split(file)?;
-        if !location.is_empty() || self.view != View::NOW || tree.is_ours(package) {
+    async fn archived(&self, tree: &Arc<Tree>, location: &str, file: &str) -> Option<Result<Response, Failure>> {
+        let (package, version, _) = name::split(file)?;
+        if !location.is_empty() || tree.is_ours(package) {
             return None;
         }
         let mut last = None;
-        // Where one has the package, another one's is something else.
-        let is_its = |remote: &&Arc<Remote>| tree.owner(package).is_none_or(|owner| owner.id == remote.id);
-        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)).filter(is_its) {
-            let path = format!("src/contrib/Archive/{package}/{file}");
-            let blob = RemoteBlob {
-                url: format!("{}{path}", remote.url),
-                path,
-                remote: remote.clone(),
-                promise: Promise::Nothing,
+        if self.view != View::NOW {
+            // What is older than the newest of that day was there; what is not, if the Archive's index had it.
+            let is_older = |(_, newest): &(_, &str)| name::compare(version, newest).is_lt();
+            let older = tree.owner(package).filter(is_older).map(|(remote, _)| Arc::clone(remote));
+            let owner = match older {
+                Some(owner) => owner,
+                None => match Archive::of(self.parts, &self.repository, tree).await {
+                    Ok(archive) => archive.owner(file).cloned()?,
+                    Err(failure) => return Some(Err(failure)),
+                },
             };
-            let answer = self.parts.remotes.file(self.parts, &self.repository, blob, PACKAGE, self.wanted).await;
+            return Some(self.archived_at(&owner, package, file).await);
+        }
+        // Where one has the package, another one's is something else.
+        let is_its = |remote: &&Arc<Remote>| tree.owner(package).is_none_or(|(owner, _)| owner.id == remote.id);
+        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)).filter(is_its) {
+            let answer = self.archived_at(remote, package, file).await;
             if !answer.as_ref().is_err_and(|failure| failure.status() == StatusCode::NOT_FOUND) {
                 return Some(answer);
             }
             last = Some(answer);
         }
         last
+    }
+
+    async fn archived_at(&self, remote: &Arc<Remote>, package: &str, file: &str) -> Result<Response, Failure> {
+        let path = format!("src/contrib/Archive/{package}/{file}");
+        let blob = RemoteBlob {
+            url: format!("{}{path}", remote.url),
+            otherwise: None,
+            path,
+            remote: remote.clone(),
+            promise: Promise::Nothing,
+        };
+        self.parts.remotes.file(self.parts, &self.repository, blob, PACKAGE, self.wanted).await
     }
 }
 

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod fetch;
 pub mod lists;
 pub mod page;
+pub mod sync;
 pub mod tree;
 
 use std::io;
@@ -27,7 +28,7 @@ use super::download::{self, Wanted};
 use super::error::Failure;
 use super::parts::{Parts, keep_and_name};
 use super::pypi::name;
-use super::store::{Remote, Repository};
+use super::store::{Remote, RemoteDay, Repository, StoreError};
 use crate::telemetry::Causes;
 use crate::types::Sha256;
 
@@ -53,6 +54,8 @@ pub struct RemoteBlob {
     pub remote: Arc<Remote>,
     /// Where to get it.
     pub url: String,
+    /// Where else, if it is no longer there.
+    pub otherwise: Option<String>,
     /// What rows call it.
     pub path: String,
     /// What it must be.
@@ -86,8 +89,8 @@ impl Remotes {
         Ok(Self {
             client,
             projects: Lists::default(),
-            trees: Lists::default(),
-            archives: Lists::default(),
+            trees: Lists::with_days(),
+            archives: Lists::with_days(),
             fetches: Fetches::default(),
             kept: Cache::new(KEPT_MAX),
         })
@@ -137,6 +140,33 @@ impl Remotes {
         let question =
             Question { url: format!("{}{folder}/PACKAGES.gz", remote.url), accept: "*/*", client: &self.client };
         self.trees.get(parts, remote, folder, &question, tree::read).await
+    }
+
+    /// What another index had in a folder by the end of a day that is over, as far as anybody asked it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tree_on(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        folder: &str,
+        as_of: i64,
+    ) -> Result<Option<RemoteDay>, StoreError> {
+        self.trees.day(parts, remote, folder, as_of).await
+    }
+
+    /// As [`Self::tree_on`], of its Archive.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn archive_on(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        as_of: i64,
+    ) -> Result<Option<RemoteDay>, StoreError> {
+        self.archives.day(parts, remote, archive::PATH, as_of).await
     }
 
     /// What another CRAN-like repository has in its Archive.
@@ -210,9 +240,12 @@ impl Remotes {
         let told = |e: &(dyn std::error::Error + 'static)| Failed::Broken(Causes(e).to_string().into());
         let bytes_max = parts.settings.packages.file_bytes_max;
         let mut response = self.client.get(&file.url).send().await.map_err(|e| told(&e))?;
+        if let Some(url) = file.otherwise.as_ref().filter(|_| is_absent(response.status())) {
+            response = self.client.get(url).send().await.map_err(|e| told(&e))?;
+        }
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::GONE => return Err(Failed::Absent),
+            absent if is_absent(absent) => return Err(Failed::Absent),
             other => return Err(Failed::Broken(format!("the index answers {other}").into())),
         }
         let size = response.content_length();
@@ -274,6 +307,10 @@ impl Remotes {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_absent(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 fn away(remote: &Remote, why: &str) -> Failure {

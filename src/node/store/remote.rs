@@ -18,6 +18,18 @@ pub struct RemotePage {
     pub sha256: Option<String>,
 }
 
+/// What an index said last of a folder before some moment.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct RemoteDay {
+    /// When it was first seen to say so, microseconds since 1970.
+    pub seen_at: i64,
+    /// Of the blob; `None`: there was no such folder.
+    pub sha256: Option<String>,
+}
+
+/// Names of lists, and when each was last asked for, microseconds since 1970.
+pub type RemoteNames = Vec<(String, i64)>;
+
 impl Store {
     /// What a source said last.
     ///
@@ -32,7 +44,7 @@ impl Store {
         ))
     }
 
-    /// Writes down what a source said. `anew`: see [`Self::publish`].
+    /// Writes down what a source said. `keeps_days`: for its dated views too. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -41,6 +53,7 @@ impl Store {
         source: i64,
         name: &str,
         page: &RemotePage,
+        keeps_days: bool,
         anew: Option<i64>,
     ) -> Result<(), StoreError> {
         within!(self, tx => async {
@@ -53,8 +66,50 @@ impl Store {
             )
             .bind(source).bind(name).bind(page.fetched_at).bind(page.fresh_until).bind(page.etag.as_deref())
             .bind(page.sha256.as_deref()).bind(page.asked_at).execute(&mut *tx).await?;
+            if keeps_days {
+                let last: Option<Option<String>> = sqlx::query_scalar(
+                    "SELECT sha256 FROM remote_day WHERE source_id = $1 AND name = $2 ORDER BY day DESC LIMIT 1",
+                )
+                .bind(source).bind(name).fetch_optional(&mut *tx).await?;
+                if last.flatten() != page.sha256 {
+                    sqlx::query(
+                        "INSERT INTO remote_day (source_id, name, day, seen_at, sha256) VALUES ($1, $2, $3, $4, $5)
+                         ON CONFLICT (source_id, name, day) DO UPDATE SET seen_at = excluded.seen_at,
+                             sha256 = excluded.sha256 WHERE remote_day.seen_at <= excluded.seen_at",
+                    )
+                    .bind(source).bind(name).bind(page.fetched_at / DAY).bind(page.fetched_at)
+                    .bind(page.sha256.as_deref()).execute(&mut *tx).await?;
+                }
+            }
             Ok::<_, StoreError>(())
         }.await)
+    }
+
+    /// What a source had said of a folder by a moment in microseconds since 1970; `None`: nobody had asked it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remote_day(&self, source: i64, name: &str, before: i64) -> Result<Option<RemoteDay>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT seen_at, sha256 FROM remote_day WHERE source_id = $1 AND name = $2 AND seen_at < $3
+                 ORDER BY seen_at DESC LIMIT 1",
+            )
+            .bind(source).bind(name).bind(before).fetch_optional(pool).await?
+        ))
+    }
+
+    /// Everything a source was asked for and had, with when it was last asked.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remote_names(&self, source: i64) -> Result<RemoteNames, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT name, asked_at FROM remote_page WHERE source_id = $1 AND sha256 IS NOT NULL ORDER BY name",
+            )
+            .bind(source).fetch_all(pool).await?
+        ))
     }
 
     /// Forgets what other indexes said they have not, if nobody asked since then.
@@ -101,3 +156,6 @@ impl Store {
         }.await)
     }
 }
+
+/// In microseconds.
+const DAY: i64 = 24 * 3600 * 1_000_000;
