@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cran::{r, tarball};
 use crate::harness::{Folder, Node, eventually, get, run, tool, within};
+use crate::jobs::collect;
 use crate::packages::{Trusting, sqlite};
 
 /// Another CRAN: what a test puts there, by path.
@@ -18,6 +19,7 @@ struct Cran {
     files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     /// What it was asked for, in order.
     asked: Arc<Mutex<Vec<String>>>,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl Cran {
@@ -25,10 +27,10 @@ impl Cran {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (files, asked) = (Arc::new(Mutex::new(HashMap::new())), Arc::new(Mutex::new(Vec::new())));
-        let cran = Self { address, files: Arc::clone(&files), asked: Arc::clone(&asked) };
-        tokio::spawn(async move {
+        let (there, told) = (Arc::clone(&files), Arc::clone(&asked));
+        let serving = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (files, asked) = (Arc::clone(&files), Arc::clone(&asked));
+                let (files, asked) = (Arc::clone(&there), Arc::clone(&told));
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") {
@@ -52,7 +54,7 @@ impl Cran {
                 });
             }
         });
-        cran
+        Self { address, files, asked, serving }
     }
 
     fn put(&self, path: &str, bytes: Vec<u8>) {
@@ -261,11 +263,7 @@ fn a_day_shows_what_another_repository_had_then_and_never_what_came_later() {
         }
         move_to(&node, &yesterday, today).await;
         // What nothing but a day refers to is kept.
-        let collect = async || {
-            let id = node.command(&["job", "start", "collect"]).await;
-            node.command(&["job", "log", "--follow", id.trim_start_matches("job ")]).await
-        };
-        eventually("the grace period's end", async || collect().await.contains("deleted ").then_some(())).await;
+        eventually("the grace period's end", async || collect(&node).await.contains("deleted ").then_some(())).await;
 
         let index = async |view: &str| {
             let answer = get(&node.address, &format!("/packages/cran/{view}/src/contrib/PACKAGES")).await;
@@ -336,5 +334,35 @@ fn another_repository_is_looked_at_even_if_nobody_asks() {
         while cran.asked("src/contrib/PACKAGES.gz") == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
+    });
+}
+
+#[test]
+fn files_of_another_repository_that_nobody_uses_are_forgotten_and_fetched_again() {
+    within(120, async {
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0"), ("beta", "1.0")]).await;
+        let mut node = node_before(&[&cran], "[garbage]\ngrace = \"1s\"\nremote_unused = \"30d\"\n").await;
+        let (alpha, beta) = ("src/contrib/alpha_1.0.tar.gz", "src/contrib/beta_1.0.tar.gz");
+        eventually("the repository", async || (status(&node, alpha).await == 200).then_some(())).await;
+        assert_eq!(status(&node, beta).await, 200);
+        sqlite(&node, "UPDATE remote_file SET used_day = used_day - 31").await;
+        assert_eq!(status(&node, beta).await, 200);
+        // What it saw is written down when it leaves.
+        node.signal(rustix::process::Signal::TERM);
+        node.exit().await;
+        node.again().await;
+        assert!(collect(&node).await.contains("1 files of other indexes forgotten"));
+        eventually("the grace period's end", async || collect(&node).await.contains("deleted ").then_some(())).await;
+        assert_eq!((status(&node, alpha).await, status(&node, beta).await), (200, 200));
+        assert_eq!((cran.asked(alpha), cran.asked(beta)), (2, 1));
+
+        // Nobody has it but us.
+        cran.serving.abort();
+        let long_ago = 3 * DAY * 1_000_000;
+        sqlite(&node, "UPDATE remote_file SET used_day = used_day - 31").await;
+        sqlite(&node, &format!("UPDATE remote_page SET asked_at = asked_at - {long_ago}")).await;
+        assert!(collect(&node).await.contains("0 files of other indexes forgotten"));
+        assert_eq!((status(&node, alpha).await, status(&node, beta).await), (200, 200));
     });
 }

@@ -187,6 +187,8 @@ pub struct Garbage {
     pub every: Duration,
     /// They are kept for so long.
     pub grace: Duration,
+    /// Files of other indexes that nobody used for so long are forgotten; `None`: none are.
+    pub remote_unused: Option<Duration>,
 }
 
 /// Reads and checks a node's configuration. Opens no database and binds nothing.

@@ -6,6 +6,7 @@ pub mod lists;
 pub mod page;
 pub mod sync;
 pub mod tree;
+pub mod uses;
 
 use std::io;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use self::fetch::{Failed, Fetcher, Fetches, Progress};
 use self::lists::{Listed, Lists, Question};
 use self::page::RemoteFile;
 use self::tree::RemotePackage;
+use self::uses::Uses;
 use super::blob::BlobError;
 use super::download::{self, Wanted};
 use super::error::Failure;
@@ -42,6 +44,7 @@ pub struct Remotes {
     fetches: Fetches,
     /// Digests of files that are kept here, by source and path, for as long as their index promises the same.
     kept: Cache<(i64, String), (Promise, Sha256)>,
+    uses: Arc<Uses>,
 }
 
 /// How many files' digests are remembered.
@@ -93,7 +96,13 @@ impl Remotes {
             archives: Lists::with_days(),
             fetches: Fetches::default(),
             kept: Cache::new(KEPT_MAX),
+            uses: Arc::default(),
         })
+    }
+
+    /// What was used of what is kept here.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// What the first of a repository's other indexes that has a Python project says of it. A name of ours is asked of nobody,
@@ -192,6 +201,7 @@ impl Remotes {
         wanted: Wanted<'_>,
     ) -> Result<Response, Failure> {
         if let Some(digest) = self.here(parts, &file).await? {
+            self.uses.mark(file.remote.id, &file.path, &digest);
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
         let key = Sha256::new(sha2::Sha256::digest(format!("{}:{}", file.remote.id, file.path)).into());

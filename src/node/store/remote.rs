@@ -27,6 +27,17 @@ pub struct RemoteDay {
     pub sha256: Option<String>,
 }
 
+/// A file of another index that is kept here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsedFile {
+    /// Of the source's row.
+    pub source: i64,
+    /// What rows call it.
+    pub path: String,
+    /// Of its blob.
+    pub sha256: String,
+}
+
 /// Names of lists, and when each was last asked for, microseconds since 1970.
 pub type RemoteNames = Vec<(String, i64)>;
 
@@ -148,12 +159,50 @@ impl Store {
         within!(self, tx => async {
             spare!(self, tx, &[Some(sha256), None, None], anew);
             sqlx::query(
-                "INSERT INTO remote_file (source_id, path, sha256, fetched_at) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256, fetched_at = excluded.fetched_at",
+                "INSERT INTO remote_file (source_id, path, sha256, fetched_at, used_day) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256,
+                     fetched_at = excluded.fetched_at, used_day = excluded.used_day",
             )
-            .bind(source).bind(path).bind(sha256).bind(now()).execute(&mut *tx).await?;
+            .bind(source).bind(path).bind(sha256).bind(now()).bind(now() / DAY).execute(&mut *tx).await?;
             Ok::<_, StoreError>(())
         }.await)
+    }
+
+    /// Writes down that files were used on a day. Those that are not known.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn use_remote_files(&self, files: &[UsedFile], day: i64) -> Result<Vec<UsedFile>, StoreError> {
+        within!(self, tx => async {
+            let mut unknown = Vec::new();
+            for file in files {
+                let used = sqlx::query(
+                    "UPDATE remote_file SET used_day = CASE WHEN used_day < $3 THEN $3 ELSE used_day END
+                     WHERE source_id = $1 AND path = $2",
+                )
+                .bind(file.source).bind(&file.path).bind(day).execute(&mut *tx).await?;
+                if used.rows_affected() == 0 {
+                    unknown.push(file.clone());
+                }
+            }
+            Ok::<_, StoreError>(unknown)
+        }.await)
+    }
+
+    /// Forgets files that were not used since a day, but none of an index that has not answered anything since a moment in
+    /// microseconds since 1970. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_unused(&self, day: i64, answered_since: i64) -> Result<u64, StoreError> {
+        with!(self, pool => {
+            let gone = sqlx::query(
+                "DELETE FROM remote_file WHERE used_day < $1 AND EXISTS (SELECT 1 FROM remote_page
+                 WHERE remote_page.source_id = remote_file.source_id AND remote_page.asked_at >= $2)",
+            )
+            .bind(day).bind(answered_since).execute(pool).await?;
+            Ok(gone.rows_affected())
+        })
     }
 }
 

@@ -144,6 +144,29 @@ async fn of_each_day_the_last_change_of_another_repository_is_kept() {
 }
 
 #[tokio::test]
+async fn files_of_another_index_are_forgotten_when_nobody_uses_them_and_it_answers() {
+    each(async |store| {
+        store.create_source("world", Language::Python, "remote", "{}", &DEED).await.unwrap();
+        let source = store.sources().await.unwrap()[0].id;
+        let today = now() / (24 * 3600 * 1_000_000);
+        let file = |path: &str| UsedFile { source, path: path.to_owned(), sha256: "aa".to_owned() };
+        store.put_remote_file(source, "a", "aa", None).await.unwrap();
+        store.put_remote_file(source, "b", "aa", None).await.unwrap();
+        let unknown = store.use_remote_files(&[file("a"), file("c")], today + 5).await.unwrap();
+        assert_eq!(unknown, [file("c")]);
+        assert!(store.use_remote_files(&[file("a")], today).await.unwrap().is_empty(), "it stays the later day");
+        assert_eq!(store.forget_unused(today + 5, 0).await.unwrap(), 0, "it never answered");
+        let page = RemotePage { fetched_at: 1, asked_at: 7, fresh_until: 1, etag: None, sha256: None };
+        store.put_remote_page(source, "x", &page, false, None).await.unwrap();
+        assert_eq!(store.forget_unused(today + 5, 8).await.unwrap(), 0, "it has not answered lately");
+        assert_eq!(store.forget_unused(today + 5, 7).await.unwrap(), 1);
+        assert!(store.remote_file(source, "a").await.unwrap().is_some());
+        assert!(store.remote_file(source, "b").await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_database_that_is_away_is_told_from_one_that_refuses() {
     // Port 9 of this machine: nobody listens.
     let url = DatabaseUrl::Postgres(Secret::new("postgres://nobody@127.0.0.1:9/none".into()));

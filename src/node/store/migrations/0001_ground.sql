@@ -166,6 +166,8 @@ CREATE TABLE remote_file (
     path TEXT NOT NULL,
     sha256 TEXT NOT NULL,
     fetched_at BIGINT NOT NULL,
+    -- The day it was last used (since 1970, UTC).
+    used_day BIGINT NOT NULL,
     PRIMARY KEY (source_id, path)
 );
 CREATE INDEX remote_file_sha256 ON remote_file (sha256);
