@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cran::{r, tarball};
-use crate::harness::{Folder, Node, eventually, get, run, tool, within};
+use crate::harness::{Folder, Node, eventually, get, get_as, run, tool, within};
 use crate::jobs::collect;
 use crate::packages::{Trusting, sqlite};
 
@@ -364,5 +364,23 @@ fn files_of_another_repository_that_nobody_uses_are_forgotten_and_fetched_again(
         sqlite(&node, &format!("UPDATE remote_page SET asked_at = asked_at - {long_ago}")).await;
         assert!(collect(&node).await.contains("0 files of other indexes forgotten"));
         assert_eq!((status(&node, alpha).await, status(&node, beta).await), (200, 200));
+    });
+}
+
+#[test]
+fn of_a_binary_that_is_gone_the_source_is_given() {
+    within(60, async {
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0")]).await;
+        let index = cran.files.lock().unwrap()["src/contrib/PACKAGES.gz"].clone();
+        cran.put("bin/linux/4.2-bookworm/contrib/4.2/PACKAGES.gz", index);
+        let node = node_before(&[&cran], "").await;
+        let path = "src/contrib/alpha_1.0.tar.gz";
+        eventually("the repository", async || (status(&node, path).await == 200).then_some(())).await;
+        let agent = "R/4.2.2 R (4.2.2 x86_64-pc-linux-gnu x86_64 linux-gnu)";
+        let path = format!("/packages/cran/__linux__/bookworm/latest/{path}");
+        let answer = get_as(&node.address, &path, &[("User-Agent", agent)]).await;
+        assert_eq!((answer.status, answer.body), (200, source("alpha", "1.0")));
+        assert_eq!(cran.asked("bin/linux/4.2-bookworm/contrib/4.2/alpha_1.0.tar.gz"), 1);
     });
 }

@@ -88,15 +88,23 @@ pub async fn linux(
             Err(failure) => return Err(failure),
         }
     }
-    let is_binary = binary.0.is_some() || binary.1.is_some();
-    let mut response = match binary {
-        (Some(digest), _) => download::blob(&parts.packages, digest, PACKAGE, repository, asked.wanted).await?,
-        (None, Some(far)) => parts.remotes.file(&parts, repository, far, PACKAGE, asked.wanted).await?,
-        (None, None) => asked.answer("", &path).await?,
+    let binary = match binary {
+        (Some(digest), _) => Some(download::blob(&parts.packages, digest, PACKAGE, repository, asked.wanted).await?),
+        (None, Some(far)) => match parts.remotes.file(&parts, repository, far, PACKAGE, asked.wanted).await {
+            Ok(response) => Some(response),
+            // Binaries have no Archive: of one that its index no longer has the source does as well.
+            Err(failure) if failure.status() == StatusCode::NOT_FOUND => None,
+            Err(failure) => return Err(failure),
+        },
+        (None, None) => None,
     };
-    if is_binary {
-        parts.stats.count(repository, &path, asked.wanted, response.status());
-    }
+    let mut response = match binary {
+        Some(response) => {
+            parts.stats.count(repository, &path, asked.wanted, response.status());
+            response
+        }
+        None => asked.answer("", &path).await?,
+    };
     response.headers_mut().insert(VARY, HeaderValue::from_static("User-Agent"));
     Ok(response)
 }

@@ -73,7 +73,7 @@ pub fn trees(bytes_max: u64) -> Trees {
         let bytes = tree.index.weight()
             + tree.archive.bytes.len()
             + (tree.files.len() + tree.names.len() + tree.archived.len() + tree.owners.len()) * 160
-            + tree.far.len() * 512
+            + tree.far.len() * 640
             + 256;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     })
