@@ -47,6 +47,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("multer", &["node"]),
     ("reqwest", &["cli", "node"]),
     ("html5gum", &["node"]),
+    ("bzip2", &["node"]),
+    ("lzma_rust2", &["node"]),
     ("object_store", &["node"]),
     ("sqlx", &["node"]),
     ("zip", &["cli", "node"]),

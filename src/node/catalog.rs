@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::error::Failure;
 use super::metrics::Metrics;
-use super::store::{Language, Repository, Store, StoreError};
+use super::store::{Language, Remote, Repository, Store, StoreError};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -77,6 +77,15 @@ impl Catalog {
     pub fn first(&self, language: Language) -> Option<String> {
         let now = self.now.load();
         now.iter().find(|repository| repository.language == language).map(|repository| repository.name.clone())
+    }
+
+    /// Another index that some repository shows, by its source's row.
+    pub fn remote(&self, source: i64) -> Option<(Language, Arc<Remote>)> {
+        let now = self.now.load();
+        now.iter().find_map(|repository| {
+            let found = repository.remotes.iter().find(|remote| remote.id == source)?;
+            Some((repository.language, Arc::clone(found)))
+        })
     }
 
     /// The repository of this name.

@@ -11,6 +11,7 @@ use super::auth::Auth;
 use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
 use super::content::Contents;
+use super::cran::archive::{Archives, archives};
 use super::cran::tree::{Trees, trees};
 use super::error::Failure;
 use super::known::Known;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub remotes: Remotes,
     /// Indexes of R packages.
     pub trees: Trees,
+    /// Indexes of Archives of R packages that are not all ours.
+    pub archives: Archives,
     /// Rows of files that were asked for, by repository, digest and name.
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
     /// Whether names are ours, by repository: see [`Store::owns`].
@@ -155,6 +158,7 @@ impl Parts {
             pages: Pages::new(PAGES_BYTES_MAX),
             remotes: Remotes::new().map_err(system("no client for other indexes"))?,
             trees: trees(TREES_BYTES_MAX),
+            archives: archives(ARCHIVES_BYTES_MAX),
             files: Known::new(FILES_MAX, |_, _| 1),
             owned: Known::new(FILES_MAX, |_, _| 1),
             contents,
@@ -197,5 +201,7 @@ impl Parts {
 const PAGES_BYTES_MAX: u64 = 128 << 20;
 /// Indexes of R packages: a CRAN of 22,000 packages, as some 20 days had it.
 const TREES_BYTES_MAX: u64 = 256 << 20;
+/// Indexes of Archives: CRAN's has some 2 MB.
+const ARCHIVES_BYTES_MAX: u64 = 64 << 20;
 /// Rows of files that are asked for.
 const FILES_MAX: u64 = 100_000;

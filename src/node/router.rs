@@ -66,6 +66,14 @@ pub fn router(parts: Parts) -> Router {
         // renv asks two components above a repository's URL.
         .route("/__api__/status", get(cran::status::status))
         .route("/packages/__api__/status", get(cran::status::status))
+        .route(
+            "/__api__/repos/{id}/sysreqs",
+            get(cran::status::system_requirements).post(cran::status::system_requirements),
+        )
+        .route(
+            "/packages/__api__/repos/{id}/sysreqs",
+            get(cran::status::system_requirements).post(cran::status::system_requirements),
+        )
         .fallback(async || Failure::not_found("page at this address"))
         .layer(Observe(parts.clone()))
         .with_state(parts)

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::download::Wanted;
 use super::parts::Parts;
 use super::store::{Downloads, Language, Repository};
-use super::{cran, pypi};
+use super::{cran, pypi, remote};
 use crate::runtime::clock;
 use crate::telemetry::Causes;
 
@@ -153,6 +153,7 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
             }
             waiting.drain(..batch);
         }
+        remote::uses::write(&parts).await;
         if is_over {
             return;
         }

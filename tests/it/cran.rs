@@ -103,6 +103,15 @@ fn what_curl_uploads_r_installs_as_source_and_as_binary_from_two_nodes_on_postgr
         assert!(done.stderr.contains("installing *source* package ‘tinyr’"), "{done:?}");
         let status = get(&b.address, "/packages/__api__/status").await.text();
         assert!(status.contains("\"binaryURL\":\"bookworm\""), "{status}");
+        for root in ["", "/packages"] {
+            let path =
+                format!("{root}/__api__/repos/1/sysreqs?all=false&pkgname=curl&distribution=ubuntu&release=20.04");
+            let answer = get(&b.address, &path).await;
+            assert!(
+                answer.status == 404 && answer.text().contains("\"error\":\"this server does not know"),
+                "{answer:?}"
+            );
+        }
         let version = r(&client, "cat(sub('[.][0-9]+$', '', getRversion()))").await.ok().stdout;
         let path = format!("/packages/cran/bin/linux/{version}-bookworm/contrib/{version}/PACKAGES");
         let linux = get(&a.address, &path).await.text();
@@ -116,7 +125,7 @@ fn what_curl_uploads_r_installs_as_source_and_as_binary_from_two_nodes_on_postgr
 }
 
 /// A gzipped tarball of these entries.
-fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
+pub fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut out = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
     for (name, text) in entries {
         let mut header = tar::Header::new_gnu();

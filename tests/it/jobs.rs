@@ -3,7 +3,7 @@
 use crate::harness::{Folder, Node, bowline, eventually, get, get_as, within};
 use crate::packages::make;
 
-async fn collect(node: &Node) -> String {
+pub async fn collect(node: &Node) -> String {
     let id = node.command(&["job", "start", "collect"]).await;
     node.command(&["job", "log", "--follow", id.trim_start_matches("job ")]).await
 }

@@ -28,6 +28,7 @@ mod jobs;
 mod killed;
 mod manage;
 mod matrix;
+mod mirror;
 mod mounts;
 mod operate;
 mod packages;

@@ -300,7 +300,7 @@ fn a_private_repository_opens_to_its_keys_only() {
 }
 
 /// Runs SQL on a node's SQLite, as an operator never should.
-async fn sqlite(node: &Node, sql: &str) {
+pub async fn sqlite(node: &Node, sql: &str) {
     let script = format!(
         "import sqlite3; c = sqlite3.connect({:?}, timeout=10); c.execute({sql:?}); c.commit()",
         node.folder.path("data/bowline.db").to_str().unwrap()

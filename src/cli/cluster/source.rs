@@ -74,7 +74,7 @@ pub struct SyncArgs {
     /// Of a git repository: build again what failed
     #[arg(long)]
     retry: bool,
-    /// Of a git repository: print what it says, until it has looked
+    /// Of a git repository or another CRAN: print what is found, until it has looked
     #[arg(long)]
     follow: bool,
     #[command(flatten)]

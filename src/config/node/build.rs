@@ -158,6 +158,7 @@ fn garbage(written: Option<&file::Garbage>) -> Garbage {
     Garbage {
         every: written.and_then(|garbage| Some(garbage.every.get()?.0)).unwrap_or(default::GARBAGE_EVERY),
         grace: written.and_then(|garbage| Some(garbage.grace.get()?.0)).unwrap_or(default::GARBAGE_GRACE),
+        remote_unused: written.and_then(|garbage| Some(garbage.remote_unused.get()?.0)),
     }
 }
 

@@ -109,7 +109,7 @@ section! {
     Jobs("`[jobs]`") {
         /// Deleting blobs that nothing refers to.
         collect: Count<0, 1> = shown(default::COLLECT_JOBS),
-        /// Looking for new tags and commits in git repositories.
+        /// Looking for new tags and commits in git repositories, and once a day into other CRAN-like repositories.
         sync: Count<0, 100> = shown(default::SYNC_JOBS),
         /// Building packages from git repositories.
         build: Count<0, 100> = shown(default::BUILD_JOBS),
@@ -190,6 +190,10 @@ section! {
         every: Wait<{ MINUTE }, { 30 * DAY }> = shown(default::GARBAGE_EVERY),
         /// How long they are kept; longer than the age of a backup of the database that may have to be restored.
         grace: Wait<1000, { 365 * DAY }> = shown(default::GARBAGE_GRACE),
+        /// Files fetched from other indexes that nobody downloaded for so long are forgotten, and fetched again when somebody
+        /// does: what the other index has given up by then is gone. None of an index that has not answered for two days.
+        /// Default: they are kept for ever.
+        remote_unused: Wait<{ DAY }, { 3660 * DAY }> = Optional("\"90days\""),
     }
 }
 

@@ -151,7 +151,7 @@ pub struct Packages {
 pub struct Jobs {
     /// Deletes what nothing refers to.
     pub collect: usize,
-    /// Looks into git repositories.
+    /// Looks into git repositories, and other CRAN-like ones.
     pub sync: usize,
     /// Builds packages.
     pub build: usize,
@@ -232,6 +232,8 @@ pub struct Garbage {
     pub every: Duration,
     /// They are kept for so long.
     pub grace: Duration,
+    /// Files of other indexes that nobody used for so long are forgotten; `None`: none are.
+    pub remote_unused: Option<Duration>,
 }
 
 /// Reads and checks a node's configuration. Opens no database and binds nothing.

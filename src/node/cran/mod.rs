@@ -1,6 +1,7 @@
 //! R packages: a CRAN tree as `install.packages`, renv, pak and remotes read it.
 
 pub mod agent;
+pub mod archive;
 pub mod description;
 pub mod index;
 pub mod name;

@@ -2,6 +2,8 @@
 //!
 //! R Internals §1.8. The same values give the same bytes as R's own `serialize(x, NULL)`.
 
+pub mod read;
+
 use std::collections::HashMap;
 
 /// What R calls `NA_character_`.

@@ -18,6 +18,8 @@ use http::header::{USER_AGENT, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::agent::RAgent;
+use super::archive::Archive;
+use super::index::Served;
 use super::name;
 use super::package::is_word;
 use super::tree::Tree;
@@ -26,7 +28,7 @@ use crate::node::download::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::remote::{Promise, RemoteBlob};
-use crate::node::store::{Language, Repository};
+use crate::node::store::{Language, Remote, Repository};
 use crate::node::view::View;
 
 /// `src/contrib/{path}` of now.
@@ -86,15 +88,23 @@ pub async fn linux(
             Err(failure) => return Err(failure),
         }
     }
-    let is_binary = binary.0.is_some() || binary.1.is_some();
-    let mut response = match binary {
-        (Some(digest), _) => download::blob(&parts.packages, digest, PACKAGE, repository, asked.wanted).await?,
-        (None, Some(far)) => parts.remotes.file(&parts, repository, far, PACKAGE, asked.wanted).await?,
-        (None, None) => asked.answer("", &path).await?,
+    let binary = match binary {
+        (Some(digest), _) => Some(download::blob(&parts.packages, digest, PACKAGE, repository, asked.wanted).await?),
+        (None, Some(far)) => match parts.remotes.file(&parts, repository, far, PACKAGE, asked.wanted).await {
+            Ok(response) => Some(response),
+            // Binaries have no Archive: of one that its index no longer has the source does as well.
+            Err(failure) if failure.status() == StatusCode::NOT_FOUND => None,
+            Err(failure) => return Err(failure),
+        },
+        (None, None) => None,
     };
-    if is_binary {
-        parts.stats.count(repository, &path, asked.wanted, response.status());
-    }
+    let mut response = match binary {
+        Some(response) => {
+            parts.stats.count(repository, &path, asked.wanted, response.status());
+            response
+        }
+        None => asked.answer("", &path).await?,
+    };
     response.headers_mut().insert(VARY, HeaderValue::from_static("User-Agent"));
     Ok(response)
 }
@@ -202,6 +212,11 @@ impl<'a> Asked<'a> {
             "PACKAGES" => (&tree.index.text, "text/plain; charset=utf-8"),
             "PACKAGES.gz" => (&tree.index.gzip, "application/gzip"),
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
+            "Meta/archive.rds" if location.is_empty() && !tree.is_ours_alone() => {
+                let archive = Archive::of(parts, repository, &tree).await?;
+                let Served { bytes, etag } = &archive.served;
+                return Ok(download::index(bytes, etag, "application/octet-stream", repository, *wanted));
+            }
             "Meta/archive.rds" => (&tree.archive, "application/octet-stream"),
             _ => {
                 if let Some((package, version, _)) = name::split(file) {
@@ -224,27 +239,47 @@ impl<'a> Asked<'a> {
 
 impl Asked<'_> {
     /// An old version in another index's Archive; `None`: nobody is to be asked.
-    async fn archived(&self, tree: &Tree, location: &str, file: &str) -> Option<Result<Response, Failure>> {
-        let (package, _, _) = name::split(file)?;
-        if !location.is_empty() || self.view != View::NOW || tree.is_ours(package) {
+    async fn archived(&self, tree: &Arc<Tree>, location: &str, file: &str) -> Option<Result<Response, Failure>> {
+        let (package, version, _) = name::split(file)?;
+        if !location.is_empty() || tree.is_ours(package) {
             return None;
         }
         let mut last = None;
-        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)) {
-            let path = format!("src/contrib/Archive/{package}/{file}");
-            let blob = RemoteBlob {
-                url: format!("{}{path}", remote.url),
-                path,
-                remote: remote.clone(),
-                promise: Promise::Nothing,
+        if self.view != View::NOW {
+            // What is older than the newest of that day was there; what is not, if the Archive's index had it.
+            let is_older = |(_, newest): &(_, &str)| name::compare(version, newest).is_lt();
+            let older = tree.owner(package).filter(is_older).map(|(remote, _)| Arc::clone(remote));
+            let owner = match older {
+                Some(owner) => owner,
+                None => match Archive::of(self.parts, &self.repository, tree).await {
+                    Ok(archive) => archive.owner(file).cloned()?,
+                    Err(failure) => return Some(Err(failure)),
+                },
             };
-            let answer = self.parts.remotes.file(self.parts, &self.repository, blob, PACKAGE, self.wanted).await;
+            return Some(self.archived_at(&owner, package, file).await);
+        }
+        // Where one has the package, another one's is something else.
+        let is_its = |remote: &&Arc<Remote>| tree.owner(package).is_none_or(|(owner, _)| owner.id == remote.id);
+        for remote in self.repository.remotes.iter().filter(|remote| remote.allows(package)).filter(is_its) {
+            let answer = self.archived_at(remote, package, file).await;
             if !answer.as_ref().is_err_and(|failure| failure.status() == StatusCode::NOT_FOUND) {
                 return Some(answer);
             }
             last = Some(answer);
         }
         last
+    }
+
+    async fn archived_at(&self, remote: &Arc<Remote>, package: &str, file: &str) -> Result<Response, Failure> {
+        let path = format!("src/contrib/Archive/{package}/{file}");
+        let blob = RemoteBlob {
+            url: format!("{}{path}", remote.url),
+            otherwise: None,
+            path,
+            remote: remote.clone(),
+            promise: Promise::Nothing,
+        };
+        self.parts.remotes.file(self.parts, &self.repository, blob, PACKAGE, self.wanted).await
     }
 }
 

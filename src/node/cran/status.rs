@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::node::error::Failure;
@@ -54,6 +55,18 @@ pub async fn status(State(parts): State<Parts>) -> Result<Json<Value>, Failure> 
         "distros": distros,
         "r_versions": versions,
     })))
+}
+
+/// `/__api__/repos/{id}/sysreqs`, where remotes and older versions of pak ask which system packages R packages need.
+///
+/// No DESCRIPTION says so in words a machine understands, and an empty answer would say that they need none: so it is an
+/// error, in the form those clients print.
+pub async fn system_requirements() -> (StatusCode, Json<Value>) {
+    let told = json!({
+        "code": 14,
+        "error": "this server does not know which system packages R packages need; RSPM_ROOT may name one that does",
+    });
+    (StatusCode::NOT_FOUND, Json(told))
 }
 
 fn distribution(codename: &str) -> Value {

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::index::{self, Archived, Entry, Index, Served};
@@ -12,10 +14,10 @@ use crate::node::block;
 use crate::node::error::Failure;
 use crate::node::known::Known;
 use crate::node::parts::Parts;
-use crate::node::remote::lists::Listed;
+use crate::node::remote::lists::{Listed, Lists};
 use crate::node::remote::tree::RemotePackage;
 use crate::node::remote::{Promise, RemoteBlob};
-use crate::node::store::{RFile, Remote, Repository, StoreError};
+use crate::node::store::{RFile, Remote, RemoteDay, Repository, StoreError};
 use crate::types::Sha256;
 
 /// Trees, bounded in bytes.
@@ -32,19 +34,37 @@ pub struct Key {
     stamps: Vec<i64>,
 }
 
+impl Key {
+    /// Of which moment.
+    pub fn as_of(&self) -> i64 {
+        self.as_of
+    }
+
+    /// Of something that is made of a tree, and of more that other indexes said.
+    pub fn with(&self, stamps: impl Iterator<Item = i64>) -> Self {
+        Self { stamps: self.stamps.iter().copied().chain(stamps).collect(), ..self.clone() }
+    }
+}
+
 /// A folder.
 #[derive(Debug)]
 pub struct Tree {
     /// `PACKAGES` and its like: of each package the newest version.
     pub index: Index,
-    /// `Meta/archive.rds`: all other versions.
+    /// `Meta/archive.rds`: all other versions of ours.
     pub archive: Served,
+    /// What is in it, where other indexes are shown beside it.
+    pub archived: Vec<Archived>,
+    /// Where it is from.
+    pub key: Key,
     /// By filename; those of the Archive too, so that whoever read the index a moment ago finds what it promised.
     files: HashMap<String, Sha256>,
     /// Those of other indexes, by filename.
     far: HashMap<String, RemoteBlob>,
     /// Packages of ours, in whichever folder: nobody else is asked for them.
     names: HashSet<String>,
+    /// Packages of other indexes, with the one that decides and its newest version.
+    owners: HashMap<String, (Arc<Remote>, String)>,
 }
 
 /// For that many bytes of trees.
@@ -52,8 +72,8 @@ pub fn trees(bytes_max: u64) -> Trees {
     Known::new(bytes_max, |_, tree: &Arc<Tree>| {
         let bytes = tree.index.weight()
             + tree.archive.bytes.len()
-            + (tree.files.len() + tree.names.len()) * 160
-            + tree.far.len() * 512
+            + (tree.files.len() + tree.names.len() + tree.archived.len() + tree.owners.len()) * 160
+            + tree.far.len() * 640
             + 256;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     })
@@ -66,13 +86,19 @@ impl Tree {
     /// # Errors
     /// See [`Failure`]; 503 also where another index is away and what it said is not kept.
     pub async fn of(parts: &Parts, repository: &Repository, location: &str, as_of: i64) -> Result<Arc<Self>, Failure> {
-        let mut others = Vec::new();
-        // What other indexes had on a day is not known, nor what they would give another machine than ours.
-        let are_asked = as_of == i64::MAX && (!location.starts_with("linux/") || location.ends_with("/x86_64"));
+        let (mut others, mut days) = (Vec::new(), Vec::new());
+        // What they would give another machine than ours is not known.
+        let are_asked = !location.starts_with("linux/") || location.ends_with("/x86_64");
         for remote in repository.remotes.iter().filter(|_| are_asked) {
-            others.push((remote.clone(), parts.remotes.tree(parts, remote, &folder(location)).await?));
+            let folder = folder(location);
+            if as_of == i64::MAX {
+                others.push((remote.clone(), parts.remotes.tree(parts, remote, &folder).await?));
+            } else if let Some(day) = parts.remotes.tree_on(parts, remote, &folder, as_of).await? {
+                days.push((remote.clone(), day));
+            }
         }
-        let stamps = others.iter().map(|(_, listed)| listed.stamp).collect();
+        let seen = days.iter().map(|(_, day)| day.seen_at);
+        let stamps = others.iter().map(|(_, listed)| listed.stamp).chain(seen).collect();
         let key = Key { repository: repository.id, location: location.to_owned(), as_of, stamps };
         let read = async || {
             parts.metrics.indexes.increment();
@@ -80,15 +106,18 @@ impl Tree {
                 Some((folder, _)) if location.starts_with("linux/") => format!("{folder}/any"),
                 _ => location.to_owned(),
             };
+            for (remote, day) in days {
+                others.push((remote, of_day(parts, &day).await?));
+            }
             let mut files = parts.store.r_files(repository.id, [location, &any], as_of).await?;
             files.retain(|file| block::reason(repository, &file.package, Some(&file.version)).is_none());
             let ours = if others.is_empty() { Vec::new() } else { parts.store.r_packages(repository.id).await? };
-            let (location, others, of) = (location.to_owned(), others.clone(), repository.clone());
+            let (key, of) = (key.clone(), repository.clone());
             // 22,000 packages take a third of a second.
-            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, &location, &of)));
+            let made = tokio::task::spawn_blocking(move || Arc::new(Self::new(&files, ours, &others, key, &of)));
             made.await.map_err(|e| StoreError::Unavailable(std::io::Error::other(e).into()))
         };
-        parts.trees.get(key, repository.generation, read).await
+        parts.trees.get(key.clone(), repository.generation, read).await
     }
 
     /// `files`: by package. `ours`: packages that `others` are not asked for; of those the first that has a package decides.
@@ -96,9 +125,10 @@ impl Tree {
         files: &[RFile],
         ours: Vec<String>,
         others: &[(Arc<Remote>, Arc<Listed<RemotePackage>>)],
-        location: &str,
+        key: Key,
         repository: &Repository,
     ) -> Self {
+        let location = key.location.as_str();
         let mut newest: HashMap<&str, &RFile> = HashMap::new();
         for file in files.iter().filter(|file| !file.is_archived) {
             let there = newest.entry(&file.package).or_insert(file);
@@ -115,26 +145,34 @@ impl Tree {
             Entry { record: record.unwrap_or_default(), md5: file.md5.clone() }
         };
         let mut entries: Vec<Entry> = files.iter().filter(|file| is_newest(file)).map(entry).collect();
-        let ours: HashSet<String> = ours.into_iter().collect();
-        let mut names = ours.clone();
+        let names: HashSet<String> = ours.into_iter().collect();
+        let mut owners: HashMap<String, (Arc<Remote>, String)> = HashMap::new();
         let mut far = HashMap::new();
         for (remote, listed) in others {
             let packages = listed.files.as_deref().unwrap_or_default();
-            let is_shown = |package: &&RemotePackage| {
-                !names.contains(&package.name)
-                    && remote.allows(&package.name)
-                    && block::reason(repository, &package.name, Some(&package.version)).is_none()
+            let is_its = |package: &&RemotePackage| {
+                !names.contains(&package.name) && !owners.contains_key(&package.name) && remote.allows(&package.name)
             };
-            for package in packages.iter().filter(is_shown) {
+            let its: Vec<&RemotePackage> = packages.iter().filter(is_its).collect();
+            let is_shown =
+                |package: &&&RemotePackage| block::reason(repository, &package.name, Some(&package.version)).is_none();
+            for package in its.iter().filter(is_shown) {
                 let filename = format!("{}_{}{}", package.name, package.version, ending(location));
                 let path = format!("{}/{filename}", folder(location));
-                let promise = package.md5.clone().map_or(Promise::Nothing, Promise::Md5);
-                let blob = RemoteBlob { url: format!("{}{path}", remote.url), path, remote: remote.clone(), promise };
-                far.insert(filename, blob);
+                let url = format!("{}{path}", remote.url);
+                // Where it is when there is a newer one, which we may not know of, or which is not of our day.
+                let archived = format!("{}src/contrib/Archive/{}/{filename}", remote.url, package.name);
+                let otherwise = location.is_empty().then_some(archived);
+                let (promise, path) = match &package.md5 {
+                    // Binaries are made anew under the same name.
+                    Some(md5) => (Promise::Md5(md5.clone()), format!("{path}#{}", md5.to_ascii_lowercase())),
+                    None => (Promise::Nothing, path),
+                };
+                far.insert(filename, RemoteBlob { remote: remote.clone(), url, otherwise, path, promise });
                 entries.push(Entry { record: package.record.clone(), md5: package.md5.clone().unwrap_or_default() });
             }
-            let allowed = packages.iter().filter(|package| remote.allows(&package.name));
-            names.extend(allowed.map(|package| package.name.clone()));
+            let owned = |package: &RemotePackage| (package.name.clone(), (remote.clone(), package.version.clone()));
+            owners.extend(its.into_iter().map(owned));
         }
         entries.sort_by(|a, b| a.name().cmp(b.name()));
         let mut old: Vec<&RFile> = files.iter().filter(|file| !is_newest(file)).collect();
@@ -152,15 +190,28 @@ impl Tree {
         Self {
             index: Index::new(&entries, location.is_empty()),
             archive: index::archive(&archived),
+            archived: if others.is_empty() { Vec::new() } else { archived },
             files: named.collect(),
             far,
-            names: ours,
+            names,
+            owners,
+            key,
         }
     }
 
     /// A file that another index shows in this folder.
     pub fn far(&self, filename: &str) -> Option<&RemoteBlob> {
         self.far.get(filename)
+    }
+
+    /// Whether no other index was asked.
+    pub fn is_ours_alone(&self) -> bool {
+        self.key.stamps.is_empty()
+    }
+
+    /// Which other index has a package in this folder, and so decides what is of it; and the newest version there.
+    pub fn owner(&self, package: &str) -> Option<(&Arc<Remote>, &str)> {
+        self.owners.get(package).map(|(remote, version)| (remote, version.as_str()))
     }
 
     /// Whether a package is ours, so that nobody else is asked for it.
@@ -172,6 +223,15 @@ impl Tree {
     pub fn file(&self, filename: &str) -> Option<Sha256> {
         self.files.get(filename).copied()
     }
+}
+
+/// A list of a day that is over, from its blob.
+pub async fn of_day<T>(parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<T>>, StoreError>
+where
+    T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    let read = Lists::of_day(parts, day).await;
+    read.map_err(|failure| StoreError::Unavailable(std::io::Error::other(failure.message().to_owned()).into()))
 }
 
 /// A location as a CRAN tree has it: `windows/4.2` is `bin/windows/contrib/4.2`.
@@ -220,7 +280,7 @@ mod tests {
             &[file("a", "1.9", false), file("a", "1.10", false), file("a", "2.0", true), file("b", "1.0", true)],
             Vec::new(),
             &[],
-            "",
+            Key { repository: 1, location: String::new(), as_of: i64::MAX, stamps: Vec::new() },
             &Repository::empty(Language::R),
         );
         let text = String::from_utf8(tree.index.text.bytes.to_vec()).unwrap();

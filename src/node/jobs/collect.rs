@@ -19,6 +19,8 @@ const FEW: usize = 50;
 const JOBS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long it is remembered that another index has not what somebody once asked for.
 const ABSENT: Duration = Duration::from_secs(2 * 24 * 3600);
+/// What is to be fetched again needs somebody to fetch it from: an index that answered so lately.
+const ANSWERED: Duration = Duration::from_secs(2 * 24 * 3600);
 /// How long downloads are remembered.
 const DOWNLOADS_DAYS: i64 = 3 * 366;
 
@@ -33,6 +35,11 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
     parts.store.forget_jobs(ago(JOBS)).await?;
     parts.store.forget_absent(ago(ABSENT)).await?;
     parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
+    if let Some(unused) = parts.settings.garbage.remote_unused {
+        let days = i64::try_from(unused.as_secs() / (24 * 3600)).unwrap_or(i64::MAX);
+        let forgotten = parts.store.forget_unused(today().saturating_sub(days), ago(ANSWERED)).await?;
+        log.say(&format!("{forgotten} files of other indexes forgotten, which nobody used for {days} days"));
+    }
     // Bytes before rows: what is named by the time the rows are read was there, or came later.
     let there = parts.packages.digests().await?;
     let named = parts.store.named().await?;

@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 pub use self::log::Log;
 pub use self::schedule::{STORAGE, follow as schedule, sync};
 use super::content::deploy;
+use super::error::Failure;
 use super::parts::Parts;
-use super::store::{Attendance, Claimed, StoreError};
-use super::{git, registry};
+use super::store::{Attendance, Claimed, Language, StoreError};
+use super::{git, registry, remote};
 use crate::config::node::Jobs;
 use crate::telemetry::Causes;
 
@@ -35,7 +36,7 @@ const RESULT_MAX: usize = 2_000;
 pub enum Kind {
     /// Delete blobs that nothing refers to.
     Collect,
-    /// Look what is new in a git repository.
+    /// Look what is new in a git repository, or in another CRAN.
     Sync,
     /// Make packages of a commit.
     Build,
@@ -73,9 +74,20 @@ pub type Ended = Result<String, String>;
 async fn work(kind: Kind, parts: &Parts, log: &Log, input: &str) -> Ended {
     match kind {
         Kind::Collect => collect::collect(parts, log).await,
-        Kind::Sync => git::sync(parts, log, input).await,
+        Kind::Sync => sync_source(parts, log, input).await,
         Kind::Build => git::build(parts, log, input).await,
         Kind::Deploy => deploy::deploy(parts, log, input).await,
+    }
+}
+
+/// `{"source": ID}`.
+async fn sync_source(parts: &Parts, log: &Log, input: &str) -> Ended {
+    let told: serde_json::Value = serde_json::from_str(input).map_err(|e| e.to_string())?;
+    // It may be newer than what this node knows.
+    parts.catalog.refresh().await.map_err(|e| Failure::from(e).message().to_owned())?;
+    match parts.catalog.remote(told["source"].as_i64().unwrap_or_default()) {
+        Some((Language::R, remote)) => remote::sync::sync(parts, log, &remote).await,
+        _ => git::sync(parts, log, input).await,
     }
 }
 

@@ -6,12 +6,15 @@ use tokio::sync::watch;
 
 use super::Kind;
 use crate::node::parts::Parts;
-use crate::node::store::{Deed, NewJob, Source, StoreError};
+use crate::node::remote;
+use crate::node::store::{Deed, Language, NewJob, Source, StoreError};
 use crate::runtime::{clock, dice};
 use crate::telemetry::Causes;
 
 /// Between two looks, more or less.
 const LOOK: Duration = Duration::from_secs(20);
+/// Between two attempts to ask another CRAN that does not answer.
+const AGAIN: Duration = Duration::from_secs(3600);
 /// Of whole storages.
 pub const STORAGE: &str = "storage";
 
@@ -33,16 +36,22 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
 async fn look(parts: &Parts) -> Result<(), StoreError> {
     let collect = NewJob { kind: Kind::Collect.as_str(), subject: STORAGE, input: "{}", slot: Kind::Collect.as_str() };
     want(parts, collect, parts.settings.garbage.every).await?;
-    for source in parts.store.sources().await?.iter().filter(|source| source.kind == "git") {
+    for source in parts.store.sources().await? {
+        let every = match (source.kind.as_str(), parts.catalog.remote(source.id)) {
+            ("git", _) => parts.settings.builder.every,
+            // Once a day, and once more after a while where it did not answer.
+            ("remote", Some((Language::R, remote))) if remote::sync::is_due(parts, &remote).await? => AGAIN,
+            _ => continue,
+        };
         let last = parts.store.last_wanted(Kind::Sync.as_str(), &source.name).await?;
-        if last.is_none_or(|last| last < ago(parts.settings.builder.every)) {
-            sync(parts, source, None).await?;
+        if last.is_none_or(|last| last < ago(every)) {
+            sync(parts, &source, None).await?;
         }
     }
     Ok(())
 }
 
-/// Lets a node look into a source's git repository; `None`: one is about to.
+/// Lets a node look into a source's git repository, or ask another CRAN; `None`: one is about to.
 ///
 /// # Errors
 /// See [`StoreError`].

@@ -157,7 +157,12 @@ pub(super) async fn sync(
         "remote" => {
             parts.store.sync_remote(&name, &deed).await?;
             parts.catalog.refresh().await?;
-            Ok(Json(json!({ "source": name })))
+            // Asked at once, for its dated views too.
+            let job = match parts.catalog.remote(source.id) {
+                Some((Language::R, _)) => jobs::sync(&parts, &source, None).await?,
+                _ => None,
+            };
+            Ok(Json(json!({ "source": name, "job": job.map(|id| id.to_string()) })))
         }
         _ => Err(Failure::bad(format!("Source `{name}` takes uploads: there is nothing to look at")).into()),
     }

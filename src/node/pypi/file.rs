@@ -63,7 +63,13 @@ pub async fn file(
         (true, Some(metadata)) => (format!("{}.metadata", file.url), metadata.parse().map_err(|_| missing())?),
         (true, None) => return Err(missing()),
     };
-    let blob = RemoteBlob { remote, url, path: format!("{digest}/{filename}"), promise: Promise::Sha256(digest) };
+    let blob = RemoteBlob {
+        remote,
+        url,
+        otherwise: None,
+        path: format!("{digest}/{filename}"),
+        promise: Promise::Sha256(digest),
+    };
     let response = parts.remotes.file(&parts, &repository, blob, content_type, wanted).await?;
     if !wants_metadata {
         parts.stats.count(&repository, name, wanted, response.status());

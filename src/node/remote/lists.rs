@@ -1,7 +1,7 @@
 //! Lists of other indexes, kept by their own rules: asked again when they are no longer fresh, asked once for everybody, and
 //! served while their index is away.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::away;
 use crate::node::blob::BlobError;
 use crate::node::error::Failure;
 use crate::node::parts::{Parts, keep_and_name};
-use crate::node::store::{Remote, RemotePage};
+use crate::node::store::{Remote, RemoteDay, RemotePage, StoreError};
 use crate::runtime::clock;
 use crate::telemetry::Causes;
 use crate::types::Sha256;
@@ -34,6 +34,14 @@ const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
 const PAUSE: Duration = Duration::from_secs(30);
 /// For a page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of what is kept of a page, unpacked: more than a page can become.
+const KEPT_MAX: u64 = 1 << 30;
+/// As quick as gzip's default, and smaller.
+const ZSTD_LEVEL: i32 = 3;
+/// How long it holds what was said by the end of a day.
+const DAY_HOLDS: Duration = Duration::from_secs(60);
+/// Days of folders that are remembered to have been looked up.
+const DAYS_MAX: u64 = 10_000;
 /// Pages in memory, by the number of their files.
 const FILES_MAX: u64 = 500_000;
 
@@ -43,6 +51,10 @@ pub struct Lists<T: Send + Sync + 'static> {
     pages: Cache<(i64, String), Arc<Listed<T>>>,
     /// Who asks for the same list waits for one answer.
     turns: Arc<[Mutex<()>; 64]>,
+    /// Whether it is remembered what they were on each day.
+    keeps_days: bool,
+    /// By source, name and end of a day: what the source had said by then, and when that was looked up.
+    days: Cache<(i64, String, i64), (i64, Option<RemoteDay>)>,
 }
 
 /// What an index said.
@@ -52,6 +64,8 @@ pub struct Listed<T> {
     pub files: Option<Vec<T>>,
     /// Differs where the list may differ: microseconds since 1970.
     pub stamp: i64,
+    /// It is what the index said earlier, because it does not answer now.
+    pub is_old: bool,
     asked_at: i64,
     fresh_until: i64,
 }
@@ -75,11 +89,59 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Default fo
             u32::try_from(listed.files.as_ref().map_or(0, Vec::len) + 1).unwrap_or(u32::MAX)
         };
         let pages = Cache::builder().weigher(weigh).max_capacity(FILES_MAX).build();
-        Self { pages, turns: Arc::new([const { Mutex::const_new(()) }; 64]) }
+        let turns = Arc::new([const { Mutex::const_new(()) }; 64]);
+        Self { pages, turns, keeps_days: false, days: Cache::new(DAYS_MAX) }
     }
 }
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
+    /// Of which it is remembered what they were on each day.
+    pub fn with_days() -> Self {
+        Self { keeps_days: true, ..Self::default() }
+    }
+
+    /// What an index had said by the end of a day that is over; `None`: nobody had asked it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn day(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        name: &str,
+        as_of: i64,
+    ) -> Result<Option<RemoteDay>, StoreError> {
+        let key = (remote.id, name.to_owned(), as_of);
+        let known = self.days.get(&key);
+        // What another node saw in the last moment of the day may come late.
+        if let Some((_, day)) = known.as_ref().filter(|(at, _)| now() - at < micros(DAY_HOLDS)) {
+            return Ok(day.clone());
+        }
+        match (parts.store.remote_day(remote.id, name, as_of).await, known) {
+            (Ok(day), _) => {
+                self.days.insert(key, (now(), day.clone()));
+                Ok(day)
+            }
+            (Err(StoreError::Unavailable(_) | StoreError::NoPrimary), Some((_, day))) => Ok(day),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The list of a day.
+    ///
+    /// # Errors
+    /// 503: it cannot be read.
+    pub async fn of_day(parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<T>>, Failure> {
+        let row = RemotePage {
+            fetched_at: day.seen_at,
+            asked_at: day.seen_at,
+            fresh_until: day.seen_at,
+            etag: None,
+            sha256: day.sha256.clone(),
+        };
+        Ok(Arc::new(kept(parts, &row, None).await?))
+    }
+
     /// A list.
     ///
     /// # Errors
@@ -130,26 +192,32 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
         match (ask(question, etag, read).await, row) {
             (Ok(Answer::Same { fresh_until }), Some(row)) => {
                 let row = RemotePage { fresh_until, asked_at: now(), ..row };
-                parts.store.put_remote_page(remote.id, name, &row, None).await?;
+                parts.store.put_remote_page(remote.id, name, &row, self.keeps_days, None).await?;
                 kept(parts, &row, old).await
             }
             (Ok(Answer::Page { files, etag, fresh_until }), _) => {
-                let text = serde_json::to_vec(&files).map_err(io::Error::other)?;
-                let spooled = parts.spool.whole(&text)?;
+                let (files, packed) = tokio::task::spawn_blocking(move || {
+                    let packed = pack(&files);
+                    (files, packed)
+                })
+                .await
+                .map_err(io::Error::other)?;
+                let spooled = parts.spool.whole(&packed?)?;
                 let sha256 = Some(spooled.digest().to_string());
                 let at = now();
                 let row = RemotePage { fetched_at: at, asked_at: at, fresh_until, etag, sha256 };
                 keep_and_name!(parts, &[&spooled], anew => {
-                    parts.store.put_remote_page(remote.id, name, &row, anew).await
+                    parts.store.put_remote_page(remote.id, name, &row, self.keeps_days, anew).await
                 })
                 .await?;
-                Ok(Listed { files: Some(files), stamp: row.fetched_at, asked_at: row.asked_at, fresh_until })
+                let (stamp, asked_at) = (row.fetched_at, row.asked_at);
+                Ok(Listed { files: Some(files), stamp, is_old: false, asked_at, fresh_until })
             }
             (Ok(Answer::None { fresh_until }), _) => {
                 let at = now();
                 let row = RemotePage { fetched_at: at, asked_at: at, fresh_until, etag: None, sha256: None };
-                parts.store.put_remote_page(remote.id, name, &row, None).await?;
-                Ok(Listed { files: None, stamp: row.fetched_at, asked_at: row.asked_at, fresh_until })
+                parts.store.put_remote_page(remote.id, name, &row, self.keeps_days, None).await?;
+                Ok(Listed { files: None, stamp: row.fetched_at, is_old: false, asked_at: row.asked_at, fresh_until })
             }
             (Ok(Answer::Same { .. }), None) => Err(away(remote, "it answered 304 to who had nothing")),
             (Err(why), Some(row)) => {
@@ -216,7 +284,7 @@ impl<T: Clone> Listed<T> {
     /// The same, for as long as an index is left alone.
     fn for_a_while(&self) -> Self {
         let (asked_at, fresh_until) = (now(), now() + micros(PAUSE));
-        Self { files: self.files.clone(), stamp: self.stamp, asked_at, fresh_until }
+        Self { files: self.files.clone(), stamp: self.stamp, is_old: true, asked_at, fresh_until }
     }
 
     fn is_fresh(&self, remote: &Remote) -> bool {
@@ -225,7 +293,7 @@ impl<T: Clone> Listed<T> {
 }
 
 /// What a row says, from memory if that is the same, else from its blob.
-async fn kept<T: DeserializeOwned + Clone>(
+async fn kept<T: DeserializeOwned + Clone + Send + 'static>(
     parts: &Parts,
     row: &RemotePage,
     old: Option<&Listed<T>>,
@@ -238,14 +306,27 @@ async fn kept<T: DeserializeOwned + Clone>(
             let digest: Sha256 = sha256.parse().map_err(|_| away_from_row())?;
             let size = parts.packages.size(&digest).await?;
             let mut stream = parts.packages.read(&digest, 0..size).await?;
-            let mut text = Vec::new();
+            let mut packed = Vec::new();
             while let Some(piece) = futures_util::StreamExt::next(&mut stream).await {
-                text.extend_from_slice(&piece?);
+                packed.extend_from_slice(&piece?);
             }
-            Some(serde_json::from_slice(&text).map_err(|_| away_from_row())?)
+            let read = tokio::task::spawn_blocking(move || unpack(&packed)).await.map_err(io::Error::other)?;
+            Some(read.map_err(|_| away_from_row())?)
         }
     };
-    Ok(Listed { files, stamp: row.fetched_at, asked_at: row.asked_at, fresh_until: row.fresh_until })
+    let (asked_at, fresh_until) = (row.asked_at, row.fresh_until);
+    Ok(Listed { files, stamp: row.fetched_at, is_old: false, asked_at, fresh_until })
+}
+
+/// As it is kept: a tenth or less, because CRAN has another list every day.
+fn pack<T: Serialize>(files: &[T]) -> io::Result<Vec<u8>> {
+    zstd::bulk::compress(&serde_json::to_vec(files).map_err(io::Error::other)?, ZSTD_LEVEL)
+}
+
+fn unpack<T: DeserializeOwned>(packed: &[u8]) -> io::Result<Vec<T>> {
+    let mut text = Vec::new();
+    zstd::stream::read::Decoder::new(packed)?.take(KEPT_MAX).read_to_end(&mut text)?;
+    serde_json::from_slice(&text).map_err(io::Error::other)
 }
 
 /// A row whose list is here; one whose list is lost is none.

@@ -1,9 +1,12 @@
 //! Pull-through: what no local source has is asked of other indexes, kept, and served while they are away.
 
+pub mod archive;
 pub mod fetch;
 pub mod lists;
 pub mod page;
+pub mod sync;
 pub mod tree;
+pub mod uses;
 
 use std::io;
 use std::sync::Arc;
@@ -16,16 +19,18 @@ use http::{HeaderValue, Method, StatusCode};
 use moka::sync::Cache;
 use sha2::Digest;
 
+use self::archive::RemoteArchive;
 use self::fetch::{Failed, Fetcher, Fetches, Progress};
 use self::lists::{Listed, Lists, Question};
 use self::page::RemoteFile;
 use self::tree::RemotePackage;
+use self::uses::Uses;
 use super::blob::BlobError;
 use super::download::{self, Wanted};
 use super::error::Failure;
 use super::parts::{Parts, keep_and_name};
 use super::pypi::name;
-use super::store::{Remote, Repository};
+use super::store::{Remote, RemoteDay, Repository, StoreError};
 use crate::telemetry::Causes;
 use crate::types::Sha256;
 
@@ -35,9 +40,11 @@ pub struct Remotes {
     client: reqwest::Client,
     projects: Lists<RemoteFile>,
     trees: Lists<RemotePackage>,
+    archives: Lists<RemoteArchive>,
     fetches: Fetches,
     /// Digests of files that are kept here, by source and path, for as long as their index promises the same.
     kept: Cache<(i64, String), (Promise, Sha256)>,
+    uses: Arc<Uses>,
 }
 
 /// How many files' digests are remembered.
@@ -50,6 +57,8 @@ pub struct RemoteBlob {
     pub remote: Arc<Remote>,
     /// Where to get it.
     pub url: String,
+    /// Where else, if it is no longer there.
+    pub otherwise: Option<String>,
     /// What rows call it.
     pub path: String,
     /// What it must be.
@@ -80,8 +89,20 @@ impl Remotes {
             .redirect(reqwest::redirect::Policy::limited(5))
             .build()
             .map_err(io::Error::other)?;
-        let (projects, trees) = (Lists::default(), Lists::default());
-        Ok(Self { client, projects, trees, fetches: Fetches::default(), kept: Cache::new(KEPT_MAX) })
+        Ok(Self {
+            client,
+            projects: Lists::default(),
+            trees: Lists::with_days(),
+            archives: Lists::with_days(),
+            fetches: Fetches::default(),
+            kept: Cache::new(KEPT_MAX),
+            uses: Arc::default(),
+        })
+    }
+
+    /// What was used of what is kept here.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// What the first of a repository's other indexes that has a Python project says of it. A name of ours is asked of nobody,
@@ -130,6 +151,43 @@ impl Remotes {
         self.trees.get(parts, remote, folder, &question, tree::read).await
     }
 
+    /// What another index had in a folder by the end of a day that is over, as far as anybody asked it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tree_on(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        folder: &str,
+        as_of: i64,
+    ) -> Result<Option<RemoteDay>, StoreError> {
+        self.trees.day(parts, remote, folder, as_of).await
+    }
+
+    /// As [`Self::tree_on`], of its Archive.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn archive_on(
+        &self,
+        parts: &Parts,
+        remote: &Remote,
+        as_of: i64,
+    ) -> Result<Option<RemoteDay>, StoreError> {
+        self.archives.day(parts, remote, archive::PATH, as_of).await
+    }
+
+    /// What another CRAN-like repository has in its Archive.
+    ///
+    /// # Errors
+    /// As [`Self::tree`].
+    pub async fn archive(&self, parts: &Parts, remote: &Remote) -> Result<Arc<Listed<RemoteArchive>>, Failure> {
+        let question =
+            Question { url: format!("{}{}", remote.url, archive::PATH), accept: "*/*", client: &self.client };
+        self.archives.get(parts, remote, archive::PATH, &question, archive::read).await
+    }
+
     /// Serves a file: from here, or while it comes.
     ///
     /// # Errors
@@ -143,6 +201,7 @@ impl Remotes {
         wanted: Wanted<'_>,
     ) -> Result<Response, Failure> {
         if let Some(digest) = self.here(parts, &file).await? {
+            self.uses.mark(file.remote.id, &file.path, &digest);
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
         let key = Sha256::new(sha2::Sha256::digest(format!("{}:{}", file.remote.id, file.path)).into());
@@ -191,9 +250,12 @@ impl Remotes {
         let told = |e: &(dyn std::error::Error + 'static)| Failed::Broken(Causes(e).to_string().into());
         let bytes_max = parts.settings.packages.file_bytes_max;
         let mut response = self.client.get(&file.url).send().await.map_err(|e| told(&e))?;
+        if let Some(url) = file.otherwise.as_ref().filter(|_| is_absent(response.status())) {
+            response = self.client.get(url).send().await.map_err(|e| told(&e))?;
+        }
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::GONE => return Err(Failed::Absent),
+            absent if is_absent(absent) => return Err(Failed::Absent),
             other => return Err(Failed::Broken(format!("the index answers {other}").into())),
         }
         let size = response.content_length();
@@ -255,6 +317,10 @@ impl Remotes {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_absent(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 fn away(remote: &Remote, why: &str) -> Failure {

@@ -14,6 +14,7 @@ const NAMED: &str = "SELECT sha256 FROM file WHERE removed_at IS NULL
      UNION SELECT metadata_sha256 FROM file WHERE removed_at IS NULL AND metadata_sha256 IS NOT NULL
      UNION SELECT provenance_sha256 FROM file WHERE removed_at IS NULL AND provenance_sha256 IS NOT NULL
      UNION SELECT sha256 FROM remote_page WHERE sha256 IS NOT NULL
+     UNION SELECT sha256 FROM remote_day WHERE sha256 IS NOT NULL
      UNION SELECT sha256 FROM remote_file
      UNION SELECT sha256 FROM bundle";
 
@@ -22,6 +23,7 @@ const UNNAMED: &str = "NOT EXISTS (SELECT 1 FROM file WHERE sha256 = $1 AND remo
      AND NOT EXISTS (SELECT 1 FROM file WHERE metadata_sha256 = $1 AND removed_at IS NULL)
      AND NOT EXISTS (SELECT 1 FROM file WHERE provenance_sha256 = $1 AND removed_at IS NULL)
      AND NOT EXISTS (SELECT 1 FROM remote_page WHERE sha256 = $1)
+     AND NOT EXISTS (SELECT 1 FROM remote_day WHERE sha256 = $1)
      AND NOT EXISTS (SELECT 1 FROM remote_file WHERE sha256 = $1)
      AND NOT EXISTS (SELECT 1 FROM bundle WHERE sha256 = $1)";
 

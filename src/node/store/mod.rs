@@ -38,7 +38,7 @@ pub use self::job::{Attendance, Claimed, JobLine, JobRow, Jobs, NewJob};
 pub use self::key::{ApiKey, KeyRow, NewKey, Scope};
 pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Told, Which};
 pub use self::registry::{Beat, NodeRow};
-pub use self::remote::RemotePage;
+pub use self::remote::{RemoteDay, RemoteNames, RemotePage, UsedFile};
 pub use self::repository::{Language, Remote, Repository, Source, Subscribed};
 pub use self::schema::Migrate;
 use self::servers::Servers;

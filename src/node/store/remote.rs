@@ -18,6 +18,29 @@ pub struct RemotePage {
     pub sha256: Option<String>,
 }
 
+/// What an index said last of a folder before some moment.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct RemoteDay {
+    /// When it was first seen to say so, microseconds since 1970.
+    pub seen_at: i64,
+    /// Of the blob; `None`: there was no such folder.
+    pub sha256: Option<String>,
+}
+
+/// A file of another index that is kept here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsedFile {
+    /// Of the source's row.
+    pub source: i64,
+    /// What rows call it.
+    pub path: String,
+    /// Of its blob.
+    pub sha256: String,
+}
+
+/// Names of lists, and when each was last asked for, microseconds since 1970.
+pub type RemoteNames = Vec<(String, i64)>;
+
 impl Store {
     /// What a source said last.
     ///
@@ -32,7 +55,7 @@ impl Store {
         ))
     }
 
-    /// Writes down what a source said. `anew`: see [`Self::publish`].
+    /// Writes down what a source said. `keeps_days`: for its dated views too. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -41,6 +64,7 @@ impl Store {
         source: i64,
         name: &str,
         page: &RemotePage,
+        keeps_days: bool,
         anew: Option<i64>,
     ) -> Result<(), StoreError> {
         within!(self, tx => async {
@@ -53,8 +77,50 @@ impl Store {
             )
             .bind(source).bind(name).bind(page.fetched_at).bind(page.fresh_until).bind(page.etag.as_deref())
             .bind(page.sha256.as_deref()).bind(page.asked_at).execute(&mut *tx).await?;
+            if keeps_days {
+                let last: Option<Option<String>> = sqlx::query_scalar(
+                    "SELECT sha256 FROM remote_day WHERE source_id = $1 AND name = $2 ORDER BY day DESC LIMIT 1",
+                )
+                .bind(source).bind(name).fetch_optional(&mut *tx).await?;
+                if last.flatten() != page.sha256 {
+                    sqlx::query(
+                        "INSERT INTO remote_day (source_id, name, day, seen_at, sha256) VALUES ($1, $2, $3, $4, $5)
+                         ON CONFLICT (source_id, name, day) DO UPDATE SET seen_at = excluded.seen_at,
+                             sha256 = excluded.sha256 WHERE remote_day.seen_at <= excluded.seen_at",
+                    )
+                    .bind(source).bind(name).bind(page.fetched_at / DAY).bind(page.fetched_at)
+                    .bind(page.sha256.as_deref()).execute(&mut *tx).await?;
+                }
+            }
             Ok::<_, StoreError>(())
         }.await)
+    }
+
+    /// What a source had said of a folder by a moment in microseconds since 1970; `None`: nobody had asked it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remote_day(&self, source: i64, name: &str, before: i64) -> Result<Option<RemoteDay>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT seen_at, sha256 FROM remote_day WHERE source_id = $1 AND name = $2 AND seen_at < $3
+                 ORDER BY seen_at DESC LIMIT 1",
+            )
+            .bind(source).bind(name).bind(before).fetch_optional(pool).await?
+        ))
+    }
+
+    /// Everything a source was asked for and had, with when it was last asked.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remote_names(&self, source: i64) -> Result<RemoteNames, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT name, asked_at FROM remote_page WHERE source_id = $1 AND sha256 IS NOT NULL ORDER BY name",
+            )
+            .bind(source).fetch_all(pool).await?
+        ))
     }
 
     /// Forgets what other indexes said they have not, if nobody asked since then.
@@ -93,11 +159,52 @@ impl Store {
         within!(self, tx => async {
             spare!(self, tx, &[Some(sha256), None, None], anew);
             sqlx::query(
-                "INSERT INTO remote_file (source_id, path, sha256, fetched_at) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256, fetched_at = excluded.fetched_at",
+                "INSERT INTO remote_file (source_id, path, sha256, fetched_at, used_day) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256,
+                     fetched_at = excluded.fetched_at, used_day = excluded.used_day",
             )
-            .bind(source).bind(path).bind(sha256).bind(now()).execute(&mut *tx).await?;
+            .bind(source).bind(path).bind(sha256).bind(now()).bind(now() / DAY).execute(&mut *tx).await?;
             Ok::<_, StoreError>(())
         }.await)
     }
+
+    /// Writes down that files were used on a day. Those that are not known.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn use_remote_files(&self, files: &[UsedFile], day: i64) -> Result<Vec<UsedFile>, StoreError> {
+        within!(self, tx => async {
+            let mut unknown = Vec::new();
+            for file in files {
+                let used = sqlx::query(
+                    "UPDATE remote_file SET used_day = CASE WHEN used_day < $3 THEN $3 ELSE used_day END
+                     WHERE source_id = $1 AND path = $2",
+                )
+                .bind(file.source).bind(&file.path).bind(day).execute(&mut *tx).await?;
+                if used.rows_affected() == 0 {
+                    unknown.push(file.clone());
+                }
+            }
+            Ok::<_, StoreError>(unknown)
+        }.await)
+    }
+
+    /// Forgets files that were not used since a day, but none of an index that has not answered anything since a moment in
+    /// microseconds since 1970. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_unused(&self, day: i64, answered_since: i64) -> Result<u64, StoreError> {
+        with!(self, pool => {
+            let gone = sqlx::query(
+                "DELETE FROM remote_file WHERE used_day < $1 AND EXISTS (SELECT 1 FROM remote_page
+                 WHERE remote_page.source_id = remote_file.source_id AND remote_page.asked_at >= $2)",
+            )
+            .bind(day).bind(answered_since).execute(pool).await?;
+            Ok(gone.rows_affected())
+        })
+    }
 }
+
+/// In microseconds.
+const DAY: i64 = 24 * 3600 * 1_000_000;

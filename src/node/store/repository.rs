@@ -379,6 +379,7 @@ impl Store {
                 "DELETE FROM file WHERE source_id = $1",
                 "DELETE FROM project WHERE source_id = $1",
                 "DELETE FROM remote_page WHERE source_id = $1",
+                "DELETE FROM remote_day WHERE source_id = $1",
                 "DELETE FROM remote_file WHERE source_id = $1",
                 "DELETE FROM source WHERE id = $1",
             ] {

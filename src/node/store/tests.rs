@@ -115,6 +115,64 @@ async fn keys_hold_until_they_expire_and_the_first_fact_decides() {
 }
 
 #[tokio::test]
+async fn of_each_day_the_last_change_of_another_repository_is_kept() {
+    each(async |store| {
+        store.create_source("world", Language::R, "remote", "{}", &DEED).await.unwrap();
+        let source = store.sources().await.unwrap()[0].id;
+        let day = 24 * 3600 * 1_000_000;
+        let put = async |at: i64, sha256: Option<&str>| {
+            let sha256 = sha256.map(str::to_owned);
+            let page = RemotePage { fetched_at: at, asked_at: at, fresh_until: at, etag: None, sha256 };
+            store.put_remote_page(source, "src/contrib", &page, true, None).await.unwrap();
+        };
+        put(day, None).await;
+        assert_eq!(store.remote_day(source, "src/contrib", i64::MAX).await.unwrap(), None, "it never was there");
+        for (at, sha256) in [(10, "aa"), (11, "aa"), (20, "bb"), (22, "cc"), (40, "cc"), (50, "dd")] {
+            put(at * day / 10, Some(sha256)).await;
+        }
+        put(6 * day, None).await;
+        let seen = async |before: i64| {
+            let found = store.remote_day(source, "src/contrib", before * day / 10).await.unwrap();
+            found.map(|found| (found.seen_at * 10 / day, found.sha256.unwrap_or_default()))
+        };
+        let is = |at: i64, sha256: &str| Some((at, sha256.to_owned()));
+        assert_eq!(seen(10).await, None);
+        assert_eq!((seen(20).await, seen(30).await), (is(10, "aa"), is(22, "cc")));
+        assert_eq!((seen(50).await, seen(60).await, seen(70).await), (is(22, "cc"), is(50, "dd"), is(60, "")));
+        let named = store.named().await.unwrap();
+        assert!(["aa", "cc", "dd"].iter().all(|sha256| named.contains(*sha256)) && !named.contains("bb"));
+        assert_eq!(store.condemn(&["aa".to_owned()]).await.unwrap(), Vec::<String>::new());
+        assert!(store.remote_names(source).await.unwrap().is_empty(), "it is gone");
+        assert!(store.remove_source("world", &DEED).await.unwrap());
+        assert!(!store.named().await.unwrap().contains("aa"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn files_of_another_index_are_forgotten_when_nobody_uses_them_and_it_answers() {
+    each(async |store| {
+        store.create_source("world", Language::Python, "remote", "{}", &DEED).await.unwrap();
+        let source = store.sources().await.unwrap()[0].id;
+        let today = now() / (24 * 3600 * 1_000_000);
+        let file = |path: &str| UsedFile { source, path: path.to_owned(), sha256: "aa".to_owned() };
+        store.put_remote_file(source, "a", "aa", None).await.unwrap();
+        store.put_remote_file(source, "b", "aa", None).await.unwrap();
+        let unknown = store.use_remote_files(&[file("a"), file("c")], today + 5).await.unwrap();
+        assert_eq!(unknown, [file("c")]);
+        assert!(store.use_remote_files(&[file("a")], today).await.unwrap().is_empty(), "it stays the later day");
+        assert_eq!(store.forget_unused(today + 5, 0).await.unwrap(), 0, "it never answered");
+        let page = RemotePage { fetched_at: 1, asked_at: 7, fresh_until: 1, etag: None, sha256: None };
+        store.put_remote_page(source, "x", &page, false, None).await.unwrap();
+        assert_eq!(store.forget_unused(today + 5, 8).await.unwrap(), 0, "it has not answered lately");
+        assert_eq!(store.forget_unused(today + 5, 7).await.unwrap(), 1);
+        assert!(store.remote_file(source, "a").await.unwrap().is_some());
+        assert!(store.remote_file(source, "b").await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_database_that_is_away_is_told_from_one_that_refuses() {
     // Port 9 of this machine: nobody listens.
     let url = DatabaseUrl::Postgres(Secret::new("postgres://nobody@127.0.0.1:9/none".into()));

@@ -32,3 +32,28 @@ fn pages_are_known_again_by_their_etag_in_each_encoding() {
     assert!(Arc::ptr_eq(&page, &again), "another generation, the same page");
     assert!(!Arc::ptr_eq(&page, &Page::make("other".into(), Form::Json, Some(again))));
 }
+
+#[test]
+fn a_day_shows_what_another_index_says_was_uploaded_by_then() {
+    let file = |filename: &str, uploaded_at: Option<i64>| RemoteFile {
+        filename: filename.to_owned(),
+        url: format!("https://index.example/{filename}"),
+        sha256: "aa".repeat(32),
+        version: "1.0".to_owned(),
+        size: None,
+        requires_python: None,
+        metadata_sha256: None,
+        yanked: None,
+        uploaded_at,
+    };
+    // 2024-03-01 ended here.
+    let end = 1_709_337_600_000_000;
+    let files = [file("before", Some(end - 1)), file("after", Some(end)), file("whenever", None)];
+    let seen = |view: &str| -> Vec<String> {
+        remote_files(&files, View::parse(view).unwrap()).into_iter().map(|file| file.filename).collect()
+    };
+    assert_eq!(seen("2024-03-01"), ["before"]);
+    assert_eq!(seen("2024-03-02"), ["before", "after"]);
+    assert_eq!(seen("2024-02-29"), [""; 0]);
+    assert_eq!(seen("latest"), ["before", "after", "whenever"]);
+}

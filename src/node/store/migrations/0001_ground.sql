@@ -177,12 +177,27 @@ CREATE TABLE remote_page (
 );
 CREATE INDEX remote_page_sha256 ON remote_page (sha256);
 
+-- What other CRAN-like repositories said of a folder, by day (since 1970, UTC): the last of each day on which it changed.
+-- Dated views are made of it.
+CREATE TABLE remote_day (
+    source_id BIGINT NOT NULL REFERENCES source (id),
+    name TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    -- A blob; NULL: it was gone.
+    sha256 TEXT,
+    PRIMARY KEY (source_id, name, day)
+);
+CREATE INDEX remote_day_sha256 ON remote_day (sha256);
+
 -- Files of other indexes that are kept here.
 CREATE TABLE remote_file (
     source_id BIGINT NOT NULL REFERENCES source (id),
     path TEXT NOT NULL,
     sha256 TEXT NOT NULL,
     fetched_at BIGINT NOT NULL,
+    -- The day it was last used (since 1970, UTC).
+    used_day BIGINT NOT NULL,
     PRIMARY KEY (source_id, path)
 );
 CREATE INDEX remote_file_sha256 ON remote_file (sha256);
