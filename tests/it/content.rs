@@ -81,3 +81,72 @@ fn pages_are_published_and_seen_by_who_may() {
         assert_eq!((&told[0]["title"], &told[0]["app_mode"]), (&"My site".into(), &"static".into()));
     });
 }
+
+/// A folder with the wheels that content of the tests requires.
+fn wheels() -> Vec<String> {
+    let folder = crate::harness::tools::top().join(".venv-clients/wheels");
+    let found: Vec<String> = std::fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned))
+        .filter(|name| name.ends_with(".whl"))
+        .collect();
+    assert!(!found.is_empty(), "this test needs wheels: run `make test`, which fetches what tests need");
+    found
+}
+
+/// Two nodes that run content, with a repository of what it requires.
+async fn two_nodes() -> (Node, Node) {
+    let uv = crate::harness::tool("uv");
+    let a = Node::start("a", &format!("[content]\nuv = \"{}\"\n", uv.display())).await;
+    let b = a.beside("b").await;
+    a.command(&["repo", "create", "pypi"]).await;
+    let files = wheels();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    a.command(&[&["add", "pypi"][..], &files].concat()).await;
+    (a, b)
+}
+
+#[test]
+fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
+    within(180, async {
+        let (a, b) = two_nodes().await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        app.write(
+            "app.py",
+            "import os, socket\nfrom fastapi import FastAPI, Request\napp = FastAPI()\n\
+             @app.get('/')\ndef root(request: Request):\n    \
+             return {'colour': os.environ.get('COLOUR'), 'user': request.headers.get('shiny-server-credentials'), \
+             'key': request.headers.get('authorization'), 'path': request.scope['root_path'], 'uid': os.getuid()}\n",
+        );
+        app.write("requirements.txt", "fastapi\n");
+        let root = app.root().to_str().unwrap();
+        let told = publisher.runs(&["deploy", "fastapi"], &["-E", "COLOUR=blue", root]).await.ok();
+        let guid = Publisher::guid(&told);
+        let key = format!("Key {}", publisher.key);
+        for node in [&a, &b] {
+            let path = format!("/content/{guid}/");
+            let seen = eventually("the API", async || {
+                let seen = get_as(&node.address, &path, &[("authorization", &key)]).await;
+                (seen.status == 200).then_some(seen)
+            })
+            .await
+            .json();
+            assert_eq!(seen["colour"], "blue", "{seen}");
+            assert_eq!(seen["user"], "{\"groups\":[],\"user\":\"ann\"}");
+            assert_eq!((&seen["key"], &seen["path"]), (&Value::Null, &format!("/content/{guid}").into()));
+            assert_ne!(seen["uid"], 0);
+        }
+        // A bundle that does not start takes nobody's place, and says why.
+        app.write("app.py", "raise RuntimeError('no luck today')\n");
+        let broken = publisher.runs(&["deploy", "fastapi"], &["--app-id", &guid, root]).await;
+        let words = format!("{}{}", broken.stdout, broken.stderr);
+        assert!(broken.code != Some(0) && words.contains("no luck today"), "{words}");
+        let seen = get_as(&a.address, &format!("/content/{guid}/"), &[("authorization", &key)]).await;
+        assert_eq!(seen.status, 200, "{}", seen.text());
+    });
+}

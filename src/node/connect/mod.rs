@@ -3,6 +3,7 @@
 //!
 //! Everything a client may ask about is in the database, so that any node answers any request.
 
+mod applications;
 mod bundles;
 mod content;
 mod deploy;
@@ -23,6 +24,7 @@ pub fn router() -> Router<Parts> {
     // What bounds a body is in the handler, piece by piece.
     let uploads = Router::new()
         .route("/v1/content/{guid}/bundles", get(bundles::list).post(bundles::create))
+        .route("/applications/{id}/upload", post(applications::upload))
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(rest::hear_out));
     Router::new()
@@ -41,4 +43,11 @@ pub fn router() -> Router<Parts> {
         .route("/v1/content/{guid}/deploy", post(deploy::deploy))
         .route("/v1/content/{guid}/build", post(deploy::build))
         .route("/v1/tasks/{id}", get(tasks::show))
+        // From before `/v1`.
+        .route("/users/current", get(applications::current))
+        .route("/applications", get(applications::list).post(applications::create))
+        .route("/applications/{id}", get(applications::show))
+        .route("/applications/{id}/config", get(applications::config))
+        .route("/applications/{id}/deploy", post(applications::deploy))
+        .route("/tasks/{id}", get(applications::task))
 }

@@ -1,5 +1,6 @@
 //! Which versions of Python and R this machine has.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::config::node::Content;
+use crate::node::sandbox::Folder;
 
 /// For an interpreter to say its version.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,6 +20,15 @@ pub struct Interpreter {
     pub program: String,
     /// `3.11.7`.
     pub version: String,
+    /// Where it is, if that is not below `/usr`.
+    pub root: Option<PathBuf>,
+}
+
+impl Interpreter {
+    /// What a sandbox has to show of it.
+    pub fn folder(&self) -> Option<Folder> {
+        self.root.clone().map(|root| Folder { from: root.clone(), to: root, is_writable: false })
+    }
 }
 
 /// Those of this machine, looked up once.
@@ -42,13 +53,22 @@ impl Interpreters {
 
     /// Python's, in the order they are configured.
     pub async fn python(&self) -> &[Interpreter] {
-        let arguments = ["-I", "-c", "import platform, sys; print(platform.python_version()); print(sys.executable)"];
+        let arguments = [
+            "-I",
+            "-c",
+            "import platform, sys; print(platform.python_version()); print(sys.executable); print(sys.base_prefix)",
+        ];
         self.python.get_or_init(|| all(&self.python_programs, &arguments)).await
     }
 
     /// R's.
     pub async fn r(&self) -> &[Interpreter] {
-        let arguments = ["--vanilla", "--slave", "-e", "cat(as.character(getRversion()), '\\n')"];
+        let arguments = [
+            "--vanilla",
+            "--slave",
+            "-e",
+            "cat(as.character(getRversion()), file.path(R.home('bin'), 'R'), R.home(), sep = '\\n')",
+        ];
         self.r.get_or_init(|| all(&self.r_programs, &arguments)).await
     }
 }
@@ -68,7 +88,10 @@ async fn all(programs: &[String], arguments: &[&str]) -> Vec<Interpreter> {
         let mut lines = said.lines().map(str::trim);
         if let Some(version) = lines.next().filter(|version| !version.is_empty()) {
             let program = lines.next().filter(|path| path.starts_with('/')).unwrap_or(program);
-            found.push(Interpreter { program: program.to_owned(), version: version.to_owned() });
+            let root =
+                lines.next().filter(|path| path.starts_with('/') && !path.starts_with("/usr/") && *path != "/usr");
+            let root = root.map(PathBuf::from).filter(|path| path.components().count() > 2);
+            found.push(Interpreter { program: program.to_owned(), version: version.to_owned(), root });
         }
     }
     found
@@ -92,8 +115,11 @@ mod tests {
 
     #[test]
     fn the_nearest_version_is_chosen() {
-        let all = ["3.11.7", "3.9.2", "3.13.1"]
-            .map(|version| Interpreter { program: version.into(), version: version.into() });
+        let all = ["3.11.7", "3.9.2", "3.13.1"].map(|version| Interpreter {
+            program: version.into(),
+            version: version.into(),
+            root: None,
+        });
         for (wanted, chosen) in [
             (Some("3.9.1"), "3.9.2"),
             (Some("3.12.0"), "3.13.1"),

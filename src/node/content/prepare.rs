@@ -66,16 +66,17 @@ pub async fn prepare(
     let mode = manifest.mode().ok_or_else(|| format!("this server does not run `{}`", manifest.mode))?;
     let app = unpacked(parts, bundle).await?;
     let settings = &parts.settings.content;
-    let mut folders = vec![Folder { from: app.clone(), to: APP, is_writable: false }];
+    let mut folders = vec![Folder { from: app.clone(), to: APP.into(), is_writable: false }];
     let mut python_at = String::new();
     if mode.language() == Language::Python {
         let all = parts.contents.interpreters.python().await;
         let interpreter = nearest(all, manifest.python.as_deref()).ok_or("there is no Python on this node")?;
+        folders.extend(interpreter.folder());
         let wanted =
             python::Wanted { interpreter, app: &app, file: manifest.requirements.as_deref(), more: requirements(mode) };
         python_at = match python::environment(parts, &wanted, say).await? {
             Some(environment) => {
-                folders.push(Folder { from: environment, to: python::AT, is_writable: false });
+                folders.push(Folder { from: environment, to: python::AT.into(), is_writable: false });
                 format!("{}/venv/bin/python", python::AT)
             }
             None => interpreter.program.clone(),
@@ -85,6 +86,7 @@ pub async fn prepare(
     if mode.language() == Language::R {
         let all = parts.contents.interpreters.r().await;
         let interpreter = nearest(all, manifest.r.as_deref()).ok_or("there is no R on this node")?;
+        folders.extend(interpreter.folder());
         r_at.clone_from(&interpreter.program);
     }
     let places = Places { app: APP, socket: super::worker::SOCKET, python: &python_at, r: &r_at, prefix };

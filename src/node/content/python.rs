@@ -111,12 +111,13 @@ async fn make(
         ("file".to_owned(), wanted.file.unwrap_or_default().to_owned()),
     ];
     let mut folders = vec![
-        Folder { from: wanted.app.to_owned(), to: "/app", is_writable: false },
-        Folder { from: folder.to_owned(), to: AT, is_writable: true },
+        Folder { from: wanted.app.to_owned(), to: "/app".into(), is_writable: false },
+        Folder { from: folder.to_owned(), to: AT.into(), is_writable: true },
     ];
+    folders.extend(wanted.interpreter.folder());
     if let Some(uv) = &uv {
         environment.push(("uv".to_owned(), format!("/run/uv/{}", uv.file_name().unwrap_or_default().display())));
-        folders.push(Folder { from: uv.parent().unwrap_or(uv).to_owned(), to: "/run/uv", is_writable: false });
+        folders.push(Folder { from: uv.parent().unwrap_or(uv).to_owned(), to: "/run/uv".into(), is_writable: false });
     }
     let enclosure = Enclosure {
         is_closed: true,

@@ -19,7 +19,7 @@ pub struct Folder {
     /// Here.
     pub from: PathBuf,
     /// There.
-    pub to: &'static str,
+    pub to: PathBuf,
     /// It may be written to.
     pub is_writable: bool,
 }
@@ -126,7 +126,7 @@ impl Enclosure<'_> {
         for (n, folder) in self.folders.iter().enumerate() {
             let staged = Path::new(STAGE).join(n.to_string());
             let from: &OsStr = if is_root { staged.as_os_str() } else { folder.from.as_os_str() };
-            command.arg(if folder.is_writable { "--bind" } else { "--ro-bind" }).arg(from).arg(folder.to);
+            command.arg(if folder.is_writable { "--bind" } else { "--ro-bind" }).arg(from).arg(&folder.to);
         }
         if self.door.is_some() || self.port_at.is_some() {
             command.args(["--perms", "0555", "--ro-bind-data", "9", "/run/bowline"]);

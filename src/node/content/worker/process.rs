@@ -88,7 +88,7 @@ impl Process {
             chown(&folder.0, Some(start.uid), Some(start.uid)).map_err(told)?;
         }
         let mut folders = start.folders;
-        folders.push(Folder { from: folder.0.clone(), to: RUN, is_writable: true });
+        folders.push(Folder { from: folder.0.clone(), to: RUN.into(), is_writable: true });
         let enclosure = Enclosure {
             is_closed: true,
             environment: start.environment,
