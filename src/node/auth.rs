@@ -4,44 +4,62 @@
 //! token, or as `Key`; or a user's name and password by Basic. Keys are looked up by hash; whoever was found is remembered
 //! for a moment.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
 use moka::sync::Cache;
+use ring::hmac;
 use sha2::Digest;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::error::Failure;
 use super::parts::Origin;
 use super::password::Passwords;
-use super::store::{ApiKey, Scope, Store, User};
+use super::store::{ApiKey, Scope, Store, StoreError, User};
 use crate::runtime::{clock, dice};
 use crate::types::{Secret, Sha256};
 
 /// What every key begins with, so that scanners for lost secrets can find it.
-const PREFIX: &str = "bwl_";
+pub const PREFIX: &str = "bwl_";
 
-/// Finds keys, and slows down who guesses.
+/// Finds keys and users, and slows down who guesses.
 #[derive(Clone)]
 pub struct Auth {
     store: Store,
     passwords: Passwords,
-    /// By hash of the credential, for a moment.
+    /// By what names the credential, for a moment.
     known: Cache<String, Caller>,
-    /// By hash, for as long as the database may be away.
+    /// The same, for as long as the database may be away.
     remembered: Cache<String, Caller>,
+    /// Passwords that were right, as the row had them: while it does no work is needed to see that again.
+    proved: Cache<String, String>,
     /// When keys were used, microseconds since 1970, by id, until it is written down.
     used: Cache<i64, i64>,
     /// Wrong credentials of the last minute, by address.
-    wrong: Cache<Option<IpAddr>, u32>,
-    /// Wrong passwords of the last minute, by user name.
-    wrong_passwords: Cache<String, u32>,
+    wrong: Cache<Place, u32>,
+    /// Passwords that were tried and not right, in the last minute, by user name and address.
+    tried: Cache<(String, Place), u32>,
+    /// The same by user name, wherever from.
+    tried_anywhere: Cache<String, u32>,
+    /// From where a user was let in within the last hour.
+    familiar: Cache<(String, Place), ()>,
+    /// Who sends one password many times at once waits for one answer.
+    turns: Arc<[Mutex<()>; TURNS]>,
+    hasher: RandomState,
+    /// What passwords are named by in memory.
+    naming: Arc<hmac::Key>,
 }
+
+/// Where a client is: its address, or the network it has many of.
+type Place = Option<IpAddr>;
+
+const TURNS: usize = 64;
 
 /// Who is calling.
 #[derive(Clone, Debug)]
@@ -56,6 +74,20 @@ pub enum Caller {
     User(Arc<User>),
 }
 
+/// Why it is not known who calls.
+enum Unknown {
+    /// The database does not say.
+    Store(StoreError),
+    /// They are not let in.
+    Refused(Failure),
+}
+
+impl From<StoreError> for Unknown {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// What `Authorization` says.
 #[derive(Debug, PartialEq, Eq)]
 enum Credential {
@@ -64,15 +96,25 @@ enum Credential {
 }
 
 impl Auth {
-    /// For the keys of this store.
+    /// For the keys and users of this store.
     pub fn new(store: Store) -> Self {
-        // A key that was revoked works this much longer at most.
-        let known = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build();
-        let remembered = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(3600)).build();
-        let wrong = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
-        let used = Cache::builder().max_capacity(10_000).build();
-        let wrong_passwords = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
-        Self { store, passwords: Passwords::default(), known, remembered, used, wrong, wrong_passwords }
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        Self {
+            store,
+            passwords: Passwords::default(),
+            // A key that was revoked works this much longer at most.
+            known: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
+            remembered: Cache::builder().max_capacity(10_000).time_to_live(hour).build(),
+            proved: Cache::builder().max_capacity(10_000).time_to_live(hour).build(),
+            used: Cache::builder().max_capacity(10_000).build(),
+            wrong: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
+            tried: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
+            tried_anywhere: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
+            familiar: Cache::builder().max_capacity(100_000).time_to_live(hour).build(),
+            turns: Arc::new([const { Mutex::const_new(()) }; TURNS]),
+            hasher: RandomState::new(),
+            naming: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &dice::secret::<32>())),
+        }
     }
 
     /// Who sent these fields.
@@ -83,78 +125,158 @@ impl Auth {
         if origin.is_host {
             return Ok(Caller::Host);
         }
-        let address = origin.address;
         let Some(written) = fields.get(AUTHORIZATION) else { return Ok(Caller::Anonymous) };
-        let said = written.to_str().ok().and_then(credential).ok_or_else(Failure::wrong_key)?;
-        let hash = said.hash();
-        if let Some(caller) = self.known.get(&hash) {
+        match credential(written.as_bytes()).ok_or_else(Failure::wrong_key)? {
+            Credential::Key(key) => self.holder(&hash(&key), place(origin.address)).await,
+            Credential::Password { username, password } => self.user(&username, &password, origin.address).await,
+        }
+    }
+
+    /// Who holds the key with this hash.
+    async fn holder(&self, hash: &str, place: Place) -> Result<Caller, Failure> {
+        if let Some(caller) = self.known.get(hash) {
             return Ok(caller);
         }
-        let tried = self.wrong.get(&address).unwrap_or(0);
-        if tried >= WRONG_MAX {
+        if self.wrong.get(&place).unwrap_or(0) >= WRONG_MAX {
             return Err(Failure::too_many_wrong_keys());
         }
-        let found = match &said {
-            Credential::Key(_) => self.holder(&hash).await,
-            Credential::Password { username, password } => self.user(username, password).await,
-        };
-        let away = |failure: &Failure| failure.status() == StatusCode::SERVICE_UNAVAILABLE;
-        match found {
-            Ok(Some(caller)) => {
-                self.known.insert(hash.clone(), caller.clone());
-                self.remembered.insert(hash, caller.clone());
+        match self.store.key(hash).await {
+            Ok(Some(key)) => {
+                self.used.insert(key.id, i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX));
+                let caller = Caller::Key(Arc::new(key));
+                self.remember(hash, &caller);
                 Ok(caller)
             }
             Ok(None) => {
-                self.remembered.invalidate(&hash);
-                self.wrong.insert(address, tried + 1);
-                Err(said.wrong())
+                self.remembered.invalidate(hash);
+                count(&self.wrong, place);
+                Err(Failure::wrong_key())
             }
-            Err(failure) => self.remembered.get(&hash).filter(|_| away(&failure)).ok_or(failure),
+            Err(error) => self.last(hash, error),
         }
     }
 
-    /// Whose key has this hash.
-    async fn holder(&self, hash: &str) -> Result<Option<Caller>, Failure> {
-        let Some(key) = self.store.key(hash).await? else { return Ok(None) };
-        self.used.insert(key.id, i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX));
-        Ok(Some(Caller::Key(Arc::new(key))))
-    }
-
-    /// The user of this name, if that is the password.
+    /// The user of this name, if that is the password. `address`: of who says so.
     ///
     /// # Errors
-    /// 429: too many tried; 503: too many at once, or no database.
-    pub async fn user(&self, username: &str, password: &str) -> Result<Option<Caller>, Failure> {
-        let username = username.to_lowercase();
-        let tried = self.wrong_passwords.get(&username).unwrap_or(0);
-        if tried >= WRONG_PASSWORDS_MAX {
+    /// 401: it is not; 429: too many were tried; 503: too many at once, or no database.
+    pub async fn user(&self, username: &str, password: &str, address: Option<IpAddr>) -> Result<Caller, Failure> {
+        let (username, place) = (username.to_lowercase(), place(address));
+        // Right passwords are remembered for where they came from, so that nobody else tries theirs against what is remembered.
+        let name = hmac::sign(&self.naming, format!("{username}\0{password}\0{place:?}").as_bytes());
+        let name = URL_SAFE_NO_PAD.encode(name);
+        let here = (username.clone(), place);
+        if self.tried.get(&here).unwrap_or(0) >= TRIED_MAX || self.wrong.get(&place).unwrap_or(0) >= WRONG_MAX {
             return Err(Failure::too_many_wrong_keys());
         }
-        let user = self.store.user(&username).await?.filter(|user| user.username == username);
-        let hash = match &user {
+        if let Some(caller) = self.known.get(&name) {
+            return Ok(caller);
+        }
+        let _turn = self.turns[self.hasher.hash_one(&name) as usize % TURNS].lock().await;
+        if let Some(caller) = self.known.get(&name) {
+            return Ok(caller);
+        }
+        if !User::is_name(&username) {
+            count(&self.wrong, place);
+            return Err(Failure::wrong_password());
+        }
+        match self.prove(&name, &here, password).await {
+            Ok(Some(caller)) => {
+                self.remember(&name, &caller);
+                self.familiar.insert(here, ());
+                Ok(caller)
+            }
+            Ok(None) => {
+                self.remembered.invalidate(&name);
+                self.proved.invalidate(&name);
+                count(&self.wrong, place);
+                Err(Failure::wrong_password())
+            }
+            Err(Unknown::Store(error)) => self.last(&name, error),
+            Err(Unknown::Refused(failure)) => Err(failure),
+        }
+    }
+
+    /// Looks whether it is the password; one that is not has been counted before anybody knows.
+    async fn prove(&self, name: &str, here: &(String, Place), password: &str) -> Result<Option<Caller>, Unknown> {
+        let user = self.store.user(&here.0).await?.filter(|user| user.username == here.0);
+        let row = match &user {
             Some(user) => self.store.password(user.id).await?,
             None => None,
         };
-        if self.passwords.is(password.to_owned(), hash).await? {
-            return Ok(user.map(|user| Caller::User(Arc::new(user))));
+        let caller = user.map(|user| Caller::User(Arc::new(user)));
+        if row.is_some() && self.proved.get(name) == row {
+            return Ok(caller);
         }
-        self.wrong_passwords.insert(username, tried + 1);
-        Ok(None)
+        let anywhere = count(&self.tried_anywhere, here.0.clone());
+        if count(&self.tried, here.clone()) > TRIED_MAX
+            || anywhere > TRIED_ANYWHERE_MAX && !self.familiar.contains_key(here)
+        {
+            return Err(Unknown::Refused(Failure::too_many_wrong_keys()));
+        }
+        if !self.passwords.is(password.to_owned(), row.clone()).await.map_err(Unknown::Refused)? {
+            return Ok(None);
+        }
+        uncount(&self.tried_anywhere, here.0.clone());
+        uncount(&self.tried, here.clone());
+        if let Some(row) = row {
+            self.proved.insert(name.to_owned(), row);
+        }
+        Ok(caller)
+    }
+
+    fn remember(&self, name: &str, caller: &Caller) {
+        self.known.insert(name.to_owned(), caller.clone());
+        self.remembered.insert(name.to_owned(), caller.clone());
+    }
+
+    /// Who it was when the database last said so; only while it says nothing.
+    fn last(&self, name: &str, error: StoreError) -> Result<Caller, Failure> {
+        match error {
+            StoreError::Unavailable(_) | StoreError::NoPrimary => self.remembered.get(name).ok_or_else(|| error.into()),
+            error => Err(error.into()),
+        }
     }
 
     /// A password as rows keep it.
     ///
     /// # Errors
-    /// 400: it is too short or too long; 503: too many at once.
+    /// 400: it is none anybody could log in with; 503: too many at once.
     pub async fn hash_password(&self, password: String) -> Result<String, Failure> {
+        if password.starts_with(PREFIX) {
+            return Err(Failure::bad(format!("A password does not begin with `{PREFIX}`: API keys do")));
+        }
         self.passwords.hash(password).await
     }
+}
 
+/// One more; how many these are.
+fn count<K: std::hash::Hash + Eq + Send + Sync + 'static>(counts: &Cache<K, u32>, key: K) -> u32 {
+    counts.entry(key).and_upsert_with(|old| old.map_or(1, |old| old.into_value().saturating_add(1))).into_value()
+}
+
+/// One less.
+fn uncount<K: std::hash::Hash + Eq + Send + Sync + 'static>(counts: &Cache<K, u32>, key: K) {
+    counts.entry(key).and_upsert_with(|old| old.map_or(0, |old| old.into_value().saturating_sub(1)));
+}
+
+/// Of an IPv6 address its network: whoever has one has 2^64.
+fn place(address: Option<IpAddr>) -> Place {
+    address.map(|address| match address {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    })
+}
+
+impl Auth {
     /// Looks everybody up again: a key was revoked, or a user changed.
     pub fn forget(&self) {
         self.known.invalidate_all();
         self.remembered.invalidate_all();
+        self.proved.invalidate_all();
     }
 
     /// Writes down now and then which keys are used, until told to stop.
@@ -180,29 +302,14 @@ impl Auth {
     }
 }
 
-impl Credential {
-    /// What it is remembered by.
-    fn hash(&self) -> String {
-        match self {
-            Self::Key(key) => hash(key),
-            Self::Password { username, password } => hash(&format!("{username}\0{password}")),
-        }
-    }
-
-    fn wrong(&self) -> Failure {
-        match self {
-            Self::Key(_) => Failure::wrong_key(),
-            Self::Password { .. } => Failure::wrong_password(),
-        }
-    }
-}
-
 /// Between two times of writing down which keys are used.
 const USED: Duration = Duration::from_secs(10);
 /// From one address within a minute: netrc and typing errors are far below.
 const WRONG_MAX: u32 = 100;
-/// For one user within a minute, wherever from.
-const WRONG_PASSWORDS_MAX: u32 = 20;
+/// For one user from one address within a minute.
+const TRIED_MAX: u32 = 20;
+/// For one user within a minute, wherever from; where they were let in before they are let in all the same.
+const TRIED_ANYWHERE_MAX: u32 = 200;
 
 impl Caller {
     /// Whether this is allowed in a repository.
@@ -235,6 +342,17 @@ impl Caller {
         }
     }
 
+    /// A person with all they are allowed: who may make and end their keys.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Anonymous | Self::Host => false,
+            Self::Key(key) => {
+                key.repository.is_none() && key.user.as_ref().is_some_and(|user| user.role.scope() == key.scope)
+            }
+            Self::User(_) => true,
+        }
+    }
+
     /// The person, also behind a key of theirs.
     pub fn user(&self) -> Option<&User> {
         match self {
@@ -255,11 +373,14 @@ impl Caller {
 }
 
 /// What the value of `Authorization` says (RFC 7617, RFC 6750).
-fn credential(written: &str) -> Option<Credential> {
-    let (scheme, rest) = written.split_once(' ')?;
+fn credential(written: &[u8]) -> Option<Credential> {
+    let text = std::str::from_utf8(written).ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("basic") {
-        let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+        let pair = STANDARD.decode(rest).ok()?;
+        // pip, twine and others that use requests write Latin-1.
+        let pair = String::from_utf8(pair).unwrap_or_else(|e| e.as_bytes().iter().map(|b| char::from(*b)).collect());
         let (username, password) = pair.split_once(':')?;
         let is_key = username == NO_NAME || username.is_empty() || password.starts_with(PREFIX);
         return Some(match is_key {
@@ -295,13 +416,17 @@ mod tests {
         for written in
             [basic("__token__:k:1"), basic(":k:1"), "Bearer k:1".into(), "bearer  k:1".into(), "Key k:1".into()]
         {
-            assert_eq!(credential(&written), key("k:1"), "{written}");
+            assert_eq!(credential(written.as_bytes()), key("k:1"), "{written}");
         }
-        assert_eq!(credential(&basic("ann:bwl_1:2")), key("bwl_1:2"), "as password of any user");
+        assert_eq!(credential(basic("ann:bwl_1:2").as_bytes()), key("bwl_1:2"), "as password of any user");
         let password = Credential::Password { username: "ann".into(), password: "k:1".into() };
-        assert_eq!(credential(&basic("Ann:k:1")), Some(password));
+        assert_eq!(credential(basic("Ann:k:1").as_bytes()), Some(password));
+        let latin = format!("Basic {}", STANDARD.encode(b"ann:G\xe4nse"));
+        let password = Credential::Password { username: "ann".into(), password: "Gänse".into() };
+        assert_eq!(credential(latin.as_bytes()).as_ref(), Some(&password), "as requests writes it");
+        assert_eq!(credential(basic("ann:Gänse").as_bytes()), Some(password), "as uv and curl do");
         for wrong in ["", "Basic", "Basic %%%", "Digest k", "Bearer"] {
-            assert_eq!(credential(wrong), None, "{wrong}");
+            assert_eq!(credential(wrong.as_bytes()), None, "{wrong}");
         }
     }
 
@@ -313,6 +438,7 @@ mod tests {
                 id: 1,
                 name,
                 user: None,
+                expires_at: None,
                 who,
                 scope,
                 repository: repository.map(Into::into),

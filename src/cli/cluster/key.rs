@@ -32,6 +32,9 @@ enum Verb {
         /// Whose it is: it allows no more than their role does, and ends with them
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
+        /// It is nobody's, and stays when whoever made it goes; without this it is yours, if `--key-file` is a user's
+        #[arg(long, conflicts_with = "user")]
+        program: bool,
         /// Only in this repository
         #[arg(long, value_name = "NAME")]
         repository: Option<String>,
@@ -65,7 +68,7 @@ enum Allowed {
 /// Does it.
 pub fn run_key(args: Args) -> ExitCode {
     match args.verb {
-        Verb::Create { name, user, admin, scope, repository, expires, on } => {
+        Verb::Create { name, user, program, admin, scope, repository, expires, on } => {
             let scope = match scope {
                 _ if admin => "admin",
                 Allowed::Read => "read",
@@ -73,8 +76,7 @@ pub fn run_key(args: Args) -> ExitCode {
                 Allowed::Admin => "admin",
             };
             let name = name.unwrap_or_else(|| maker(&machine::account(), &machine::name()));
-            let body =
-                json!({ "name": name, "user": user, "scope": scope, "repository": repository, "expires_in": expires });
+            let body = json!({ "name": name, "user": user, "program": program, "scope": scope, "repository": repository, "expires_in": expires });
             run(
                 &on,
                 async |to| to.call(Method::POST, "/keys", Some(body)).await,

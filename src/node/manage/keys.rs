@@ -36,8 +36,8 @@ pub(super) async fn whoami(manager: Manager) -> Answer {
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer {
     let own = match (manager.may_everywhere(Scope::Admin), manager.caller.user()) {
         (Ok(()), _) => None,
-        (Err(_), Some(user)) => Some(user.username.clone()),
-        (Err(refused), None) => return Err(refused.into()),
+        (Err(_), Some(user)) if manager.caller.is_whole() => Some(user.username.clone()),
+        (Err(refused), _) => return Err(refused.into()),
     };
     let mut keys = parts.store.keys().await?;
     keys.retain(|key| own.is_none() || key.username == own);
@@ -62,8 +62,11 @@ pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
     name: String,
-    /// Whose it is to be, by guid or name. Absent: the caller's, if they are no administrator, else nobody's.
+    /// Whose it is to be, by guid or name. Absent: the caller's, if they are a user.
     user: Option<String>,
+    /// It is to be nobody's, and stay when who made it goes.
+    #[serde(default)]
+    program: bool,
     scope: String,
     repository: Option<String>,
     /// From now, such as `30d`; absent: it never expires.
@@ -71,7 +74,7 @@ pub(super) struct Create {
 }
 
 pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
-    let Json(Create { name, user, scope, repository, expires_in }) = read(body)?;
+    let Json(Create { name, user, program, scope, repository, expires_in }) = read(body)?;
     if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
         return Err(Failure::bad("A key needs a name of up to 100 characters").into());
     }
@@ -81,8 +84,13 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
         parts.catalog.refresh().await?;
         parts.catalog.find(repository)?;
     }
-    let user = owner(&parts, &manager, user.as_deref(), scope, repository.as_deref()).await?;
+    let user = owner(&parts, &manager, user.as_deref(), program, scope, repository.as_deref()).await?;
     let expires_at = expires_in.map(|text| from_now(&text)).transpose()?;
+    // What a key of theirs makes for a person ends with it.
+    let expires_at = match &manager.caller {
+        Caller::Key(own) if user.is_some() && own.user.is_some() => expires_at.into_iter().chain(own.expires_at).min(),
+        _ => expires_at,
+    };
     let key = auth::new_key();
     let hash = auth::hash(key.expose());
     let user_id = user.as_ref().map(|user| user.id);
@@ -102,34 +110,41 @@ pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: B
 }
 
 /// Whose key it will be, if the caller may make it. Who administrates one repository makes keys for that one; everybody makes
-/// keys of their own that allow no more than the credential they call with.
+/// keys of their own, with a credential that allows all they may, so that one that was lost makes no others.
 async fn owner(
     parts: &Parts,
     manager: &Manager,
     user: Option<&str>,
+    program: bool,
     scope: Scope,
     repository: Option<&str>,
 ) -> Result<Option<User>, Failure> {
-    let may = |scope| match repository {
-        Some(repository) => manager.may(scope, repository),
-        None => manager.may_everywhere(scope),
+    if program && user.is_some() {
+        return Err(Failure::bad("A key is a program's or a user's, not both"));
+    }
+    let administrates = match repository {
+        Some(repository) => manager.may(Scope::Admin, repository),
+        None => manager.may_everywhere(Scope::Admin),
     };
     let own = manager.caller.user();
-    let Some(named) = user else {
-        return match may(Scope::Admin) {
-            Ok(()) => Ok(None),
-            Err(refused) => {
-                let own = own.ok_or(refused)?;
-                may(scope).map(|()| Some(own.clone()))
+    let is_own = |named: &str| own.is_some_and(|own| own.guid == named || own.username == named.to_lowercase());
+    match (user, own) {
+        (Some(named), _) if !is_own(named) => {
+            manager.may_everywhere(Scope::Admin)?;
+            find(parts, named).await.map(Some)
+        }
+        (_, Some(own)) if !program => {
+            if administrates.is_err() && !manager.caller.is_whole() {
+                return Err(manager.caller.refused("make other keys"));
             }
-        };
-    };
-    if let Some(own) = own.filter(|own| own.guid == named || own.username == named.to_lowercase()) {
-        may(scope)?;
-        return Ok(Some(own.clone()));
+            match repository {
+                Some(repository) => manager.may(scope, repository)?,
+                None => manager.may_everywhere(scope)?,
+            }
+            Ok(Some(own.clone()))
+        }
+        _ => administrates.map(|()| None),
     }
-    manager.may_everywhere(Scope::Admin)?;
-    find(parts, named).await.map(Some)
 }
 
 /// So long from now, `30d`, in microseconds since 1970.
@@ -145,7 +160,9 @@ pub(super) async fn revoke(State(parts): State<Parts>, manager: Manager, Path(id
     let missing = || Failure::not_found(format_args!("API key `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
     let key = parts.store.keys().await?.into_iter().find(|key| key.id == number).ok_or_else(missing)?;
-    let is_own = key.username.is_some() && key.username.as_ref() == manager.caller.user().map(|user| &user.username);
+    let is_own = manager.caller.is_whole()
+        && key.username.is_some()
+        && key.username.as_ref() == manager.caller.user().map(|user| &user.username);
     match &key.repository {
         _ if is_own => {}
         Some(repository) => manager.may(Scope::Admin, repository)?,

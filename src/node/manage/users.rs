@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::node::api::{Answer, Body, Manager, Query, read, time};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
-use crate::node::store::{Profile, Role, Scope, StoreError, User};
+use crate::node::store::{Change, Profile, Role, Scope, StoreError, User};
 use crate::runtime::dice;
 
 /// Users on a page, where the client does not say.
@@ -30,7 +30,11 @@ pub(super) struct Wanted {
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager, query: Query<Wanted>) -> Answer {
     manager.may_everywhere(Scope::Publish)?;
     let axum::extract::Query(Wanted { prefix, page_number, page_size }) = read(query)?;
-    let users = parts.store.users(&prefix.unwrap_or_default()).await?;
+    let prefix = prefix.unwrap_or_default().to_lowercase();
+    let begins = |text: &str| text.to_lowercase().starts_with(&prefix);
+    let mut users = parts.store.users().await?;
+    users
+        .retain(|user| [&user.username, &user.first_name, &user.last_name, &user.email].into_iter().any(|t| begins(t)));
     let (page, size) = (page_number.unwrap_or(1).max(1), page_size.unwrap_or(PAGE).clamp(1, PAGE_MAX));
     let shown: Vec<Value> = users.iter().skip((page - 1).saturating_mul(size)).take(size).map(told).collect();
     Ok(Json(json!({ "results": shown, "current_page": page, "total": users.len() })))
@@ -91,18 +95,34 @@ pub(super) async fn change(
         return Err(Failure::bad("A password is changed by POST to `password` below the user").into());
     }
     let user = find(&parts, &user).await?;
-    let username = wish.username.unwrap_or_else(|| user.username.clone()).to_lowercase();
-    let role = role(wish.user_role.as_deref())?.unwrap_or(user.role);
-    let profile = Profile {
-        username: &username,
-        email: wish.email.as_deref().unwrap_or(&user.email),
-        first_name: wish.first_name.as_deref().unwrap_or(&user.first_name),
-        last_name: wish.last_name.as_deref().unwrap_or(&user.last_name),
+    let username = wish.username.map(|name| name.to_lowercase());
+    let role = role(wish.user_role.as_deref())?;
+    let change = Change {
+        username: username.as_deref(),
+        email: wish.email.as_deref(),
+        first_name: wish.first_name.as_deref(),
+        last_name: wish.last_name.as_deref(),
         role,
     };
-    check(&profile)?;
-    let deed = manager.deed("change_user", &user.username, role.as_str());
-    parts.store.change_user(user.id, profile, &deed).await.map_err(|e| taken(e, &username))?;
+    check(&Profile {
+        username: change.username.unwrap_or(&user.username),
+        email: change.email.unwrap_or(&user.email),
+        first_name: change.first_name.unwrap_or(&user.first_name),
+        last_name: change.last_name.unwrap_or(&user.last_name),
+        role: role.unwrap_or(user.role),
+    })?;
+    let said = [
+        ("username", change.username),
+        ("email", change.email),
+        ("first_name", change.first_name),
+        ("last_name", change.last_name),
+        ("role", role.map(Role::as_str)),
+    ];
+    let said: Vec<String> = said.iter().filter_map(|(name, to)| Some(format!("{name}={}", (*to)?))).collect();
+    let detail = said.join(" ");
+    let deed = manager.deed("change_user", &user.username, &detail);
+    let changed = parts.store.change_user(user.id, change, &deed).await;
+    changed.map_err(|e| taken(e, change.username.unwrap_or(&user.username)))?;
     parts.auth.forget();
     Ok(Json(told(&find(&parts, &user.guid).await?)))
 }
@@ -202,8 +222,7 @@ fn role(text: Option<&str>) -> Result<Option<Role>, Failure> {
 
 fn check(profile: &Profile<'_>) -> Result<(), Failure> {
     let name = profile.username;
-    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"._-@+".contains(&b);
-    if name.is_empty() || name.len() > 100 || !name.bytes().all(is_part) || name.starts_with(['.', '_', '-', '+']) {
+    if !User::is_name(name) {
         return Err(Failure::bad(format!(
             "`{name}` is no user name: letters, digits, `.`, `_`, `-`, `+` and `@`, up to 100, beginning with a letter or digit"
         )));

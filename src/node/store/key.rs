@@ -79,6 +79,8 @@ pub struct ApiKey {
     pub name: String,
     /// Whose it is; `None`: a program's.
     pub user: Option<User>,
+    /// Microseconds since 1970; `None`: never.
+    pub expires_at: Option<i64>,
     /// For the audit log: its name, and whose it is.
     pub who: String,
     /// What it allows, and its user's role with it.
@@ -87,8 +89,8 @@ pub struct ApiKey {
     pub repository: Option<String>,
 }
 
-/// Id, name, its user's row, scope, repository.
-type Held = (i64, String, Option<i64>, String, Option<String>);
+/// Id, name, its user's row, scope, repository, when it expires.
+type Held = (i64, String, Option<i64>, String, Option<String>, Option<i64>);
 
 impl Store {
     /// Makes a key.
@@ -115,12 +117,12 @@ impl Store {
     pub async fn key(&self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
         let row: Option<Held> = with!(self, pool => Ok(
             sqlx::query_as(
-                "SELECT id, name, account_id, scope, repository FROM api_key
+                "SELECT id, name, account_id, scope, repository, expires_at FROM api_key
                  WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
             )
             .bind(hash).bind(now()).fetch_optional(pool).await?
         ))?;
-        let Some((id, name, account, scope, repository)) = row else { return Ok(None) };
+        let Some((id, name, account, scope, repository, expires_at)) = row else { return Ok(None) };
         // A scope this program does not know, written by a newer one, allows nothing here.
         let Some(scope) = Scope::parse(&scope) else { return Ok(None) };
         let user = match account {
@@ -132,7 +134,7 @@ impl Store {
         };
         let scope = user.as_ref().map_or(scope, |user| scope.min(user.role.scope()));
         let who = user.as_ref().map_or_else(|| name.clone(), |user| format!("{} ({name})", user.username));
-        Ok(Some(ApiKey { id, name, user, who, scope, repository }))
+        Ok(Some(ApiKey { id, name, user, expires_at, who, scope, repository }))
     }
 
     /// Every key that was not revoked, by name.

@@ -42,7 +42,7 @@ pub use self::remote::{RemoteDay, RemoteNames, RemotePage, UsedFile};
 pub use self::repository::{Language, Remote, Repository, Source, Subscribed};
 pub use self::schema::Migrate;
 use self::servers::Servers;
-pub use self::user::{Profile, Role, User};
+pub use self::user::{Change, Profile, Role, User};
 use crate::config::node::DatabaseUrl;
 use crate::runtime::{clock, dice};
 

@@ -80,6 +80,32 @@ impl TryFrom<String> for Role {
     }
 }
 
+impl User {
+    /// Whether somebody could be called so: letters, digits, `.`, `_`, `-`, `+` and `@`, up to 100, beginning with a letter or
+    /// digit.
+    pub fn is_name(name: &str) -> bool {
+        let is_part = |b: u8| b.is_ascii_alphanumeric() || b"._-@+".contains(&b);
+        (1..=100).contains(&name.len())
+            && name.bytes().all(is_part)
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    }
+}
+
+/// What is to be changed of a person; `None`: nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change<'a> {
+    /// See [`Profile`].
+    pub username: Option<&'a str>,
+    /// See [`Profile`].
+    pub email: Option<&'a str>,
+    /// See [`Profile`].
+    pub first_name: Option<&'a str>,
+    /// See [`Profile`].
+    pub last_name: Option<&'a str>,
+    /// See [`Profile`].
+    pub role: Option<Role>,
+}
+
 /// What can be said of a person.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile<'a> {
@@ -141,14 +167,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Taken`]: there is another one of this name.
-    pub async fn change_user(&self, id: i64, profile: Profile<'_>, by: &Deed<'_>) -> Result<bool, StoreError> {
+    pub async fn change_user(&self, id: i64, change: Change<'_>, by: &Deed<'_>) -> Result<bool, StoreError> {
         within!(self, tx => async {
             let changed = sqlx::query(
-                "UPDATE account SET username = $2, email = $3, first_name = $4, last_name = $5, role = $6,
+                "UPDATE account SET username = COALESCE($2, username), email = COALESCE($3, email),
+                 first_name = COALESCE($4, first_name), last_name = COALESCE($5, last_name), role = COALESCE($6, role),
                  updated_at = $7 WHERE id = $1",
             )
-            .bind(id).bind(profile.username).bind(profile.email).bind(profile.first_name).bind(profile.last_name)
-            .bind(profile.role.as_str()).bind(now())
+            .bind(id).bind(change.username).bind(change.email).bind(change.first_name).bind(change.last_name)
+            .bind(change.role.map(Role::as_str)).bind(now())
             .execute(&mut *tx).await?.rows_affected() == 1;
             if changed {
                 record!(&mut *tx, by)?;
@@ -212,19 +239,12 @@ impl Store {
         }.await)
     }
 
-    /// Users whose name, first, last name or address begins so, by name.
+    /// All users, by name.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn users(&self, prefix: &str) -> Result<Vec<User>, StoreError> {
-        with!(self, pool => Ok(
-            sqlx::query_as(select!(
-                "WHERE substr(username, 1, length($1)) = $1 OR substr(lower(first_name), 1, length($1)) = $1
-                 OR substr(lower(last_name), 1, length($1)) = $1 OR substr(lower(email), 1, length($1)) = $1
-                 ORDER BY username"
-            ))
-            .bind(prefix.to_lowercase()).fetch_all(pool).await?
-        ))
+    pub async fn users(&self) -> Result<Vec<User>, StoreError> {
+        with!(self, pool => Ok(sqlx::query_as(select!("ORDER BY username")).fetch_all(pool).await?))
     }
 
     /// The user of this guid or name.
