@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::browser::{BACK_WITHIN_MS, Browser};
 use crate::harness::tools::client;
 use crate::harness::{Authority, Folder, Node, Output, Proxy, eventually, get_as, run, within};
 use crate::packages::{base, proxy};
@@ -35,6 +36,34 @@ impl Publisher {
         let at = all.find("/content/").unwrap_or_else(|| panic!("no content in: {all}"));
         all[at + "/content/".len()..][..36].to_owned()
     }
+}
+
+/// A proxy that keeps a browser at its node.
+async fn binding(nodes: &[&Node], ca: &Authority) -> Proxy {
+    let folder = Folder::new();
+    ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+    folder.write("ca.pem", ca.pem());
+    let backends: Vec<_> = nodes
+        .iter()
+        .enumerate()
+        .map(|(n, node)| format!("{{ key = \"n{n}\", address = \"{}\" }}", node.address))
+        .collect();
+    let config = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
+         [[pool]]\nname = \"app\"\npreset = \"bowline\"\nprobe = {{ interval = \"200ms\", fast_interval = \"100ms\" }}\n\
+         backend = [{}]\n[[route]]\npool = \"app\"\n",
+        backends.join(", ")
+    );
+    Proxy::start_in(folder, &config).await
+}
+
+/// Everybody may see it.
+async fn open_to_all(node: &Node, guid: &str, key: &str) {
+    let mut client = crate::harness::Client::tcp(&node.address).await;
+    let fields = [("authorization", &*format!("Key {key}")), ("content-type", "application/json")];
+    let path = format!("/__api__/v1/content/{guid}");
+    let answer = client.request("PATCH", &path, &fields, b"{\"access_type\": \"all\"}").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 async fn page(proxy: &Proxy, path: &str, key: Option<&str>) -> crate::harness::Response {
@@ -148,5 +177,62 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
         assert!(broken.code != Some(0) && words.contains("no luck today"), "{words}");
         let seen = get_as(&a.address, &format!("/content/{guid}/"), &[("authorization", &key)]).await;
         assert_eq!(seen.status, 200, "{}", seen.text());
+    });
+}
+
+/// An app of ours that says which of its processes answers, by a number of that process's own.
+fn shiny_app(folder: &Folder) {
+    let app = crate::harness::tools::top().join("src/cli/demo/apps/shiny-python/app.py");
+    let text = std::fs::read_to_string(app).unwrap();
+    let (own, number) = ("os.getpid()", "INSTANCE");
+    assert!(text.contains(own));
+    let text = text.replace(own, number).replace("NODE = ", "INSTANCE = int.from_bytes(os.urandom(3), 'big')\nNODE = ");
+    folder.write("app.py", text);
+    folder.write("requirements.txt", "shiny\n");
+}
+
+#[test]
+fn a_shiny_app_is_used_in_a_browser_and_comes_back_from_its_nodes_death() {
+    within(300, async {
+        let (a, b) = two_nodes().await;
+        let ca = Authority::new();
+        let mut nodes = [a, b];
+        let proxy = binding(&nodes.iter().collect::<Vec<_>>(), &ca).await;
+        let key = nodes[0].command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        shiny_app(&app);
+        let told = publisher.runs(&["deploy", "shiny"], &[app.root().to_str().unwrap()]).await.ok();
+        let guid = Publisher::guid(&told);
+        open_to_all(&nodes[0], &guid, &publisher.key).await;
+        for node in &nodes {
+            eventually("the page on both nodes", async || {
+                (get_as(&node.address, &format!("/content/{guid}/"), &[]).await.status == 200).then_some(())
+            })
+            .await;
+        }
+
+        let folder = Folder::new();
+        let url = format!("{}/content/{guid}/", base(&proxy));
+        let mut browser = Browser::open(&folder, &url).await;
+        let greeting = browser.ask(serde_json::json!({ "do": "fill", "name": "Ada", "n": 42 })).await;
+        assert_eq!(greeting["greeting"], "Hello, Ada: n = 42");
+        let file = folder.write("upload.bin", vec![7; 3_000_000]);
+        let uploaded = browser.ask(serde_json::json!({ "do": "upload", "file": file })).await;
+        assert!(uploaded["upload_info"].as_str().unwrap().starts_with("upload.bin: 3000000 bytes"), "{uploaded}");
+        let table = browser.ask(serde_json::json!({ "do": "download" })).await;
+        assert_eq!(table["text"].as_str().unwrap().lines().count(), 43, "the session's own process answers");
+
+        let before = browser.ask(serde_json::json!({ "do": "who" })).await["pid"].as_u64().unwrap();
+        let sessions = proxy.sessions().await;
+        let bound = sessions.iter().find(|session| session["kind"] == "websocket").unwrap()["backend"].clone();
+        let at = usize::from(bound == "n1");
+        let killed = tokio::time::Instant::now();
+        nodes[at].kill().await;
+        let after = browser.ask(serde_json::json!({ "do": "wait-for-other", "pid": before })).await;
+        let took = killed.elapsed().as_millis() as u64;
+        assert_eq!((&after["greeting"], &after["loads"]), (&"Hello, Ada: n = 42".into(), &1.into()));
+        assert!(took < BACK_WITHIN_MS, "{took} ms");
+        browser.close().await;
     });
 }

@@ -185,6 +185,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         user,
         names_script: launch.names_script,
         is_bound: launch.is_bound,
+        is_shiny: launch.is_shiny,
         read_timeout: limits.read_timeout,
     };
     forward(lease, request, &about).await.map_err(|why| {

@@ -181,6 +181,17 @@ impl Store {
         ))
     }
 
+    /// Content that was changed since, microseconds since 1970.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn contents_changed(&self, since: i64) -> Result<Vec<ContentRow>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(select!("WHERE content.updated_at >= $1 ORDER BY content.updated_at"))
+                .bind(since).fetch_all(pool).await?
+        ))
+    }
+
     /// Changes what is said of content. Whether it is there.
     ///
     /// # Errors
