@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::browser::{BACK_WITHIN_MS, Browser};
 use crate::harness::tools::client;
-use crate::harness::{Authority, Folder, Node, Output, Proxy, eventually, get_as, run, within};
+use crate::harness::{Authority, Folder, Node, Output, Postgres, Proxy, eventually, get_as, run, within};
 use crate::packages::{base, proxy};
 
 /// rsconnect-python with a home of its own.
@@ -125,9 +125,9 @@ fn wheels() -> Vec<String> {
 }
 
 /// Two nodes that run content, with a repository of what it requires.
-async fn two_nodes() -> (Node, Node) {
+async fn two_nodes(more: &str) -> (Node, Node) {
     let uv = crate::harness::tool("uv");
-    let a = Node::start("a", &format!("[content]\nuv = \"{}\"\n", uv.display())).await;
+    let a = Node::start("a", &format!("{more}[content]\nuv = \"{}\"\n", uv.display())).await;
     let b = a.beside("b").await;
     a.command(&["repo", "create", "pypi"]).await;
     let files = wheels();
@@ -139,7 +139,7 @@ async fn two_nodes() -> (Node, Node) {
 #[test]
 fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
     within(180, async {
-        let (a, b) = two_nodes().await;
+        let (a, b) = two_nodes("").await;
         let ca = Authority::new();
         let proxy = proxy(&[&a, &b], &ca).await;
         let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
@@ -194,7 +194,8 @@ fn shiny_app(folder: &Folder) {
 #[test]
 fn a_shiny_app_is_used_in_a_browser_and_comes_back_from_its_nodes_death() {
     within(300, async {
-        let (a, b) = two_nodes().await;
+        let database = Postgres::start();
+        let (a, b) = two_nodes(&format!("[database]\nurl = \"{}\"\n", database.url())).await;
         let ca = Authority::new();
         let mut nodes = [a, b];
         let proxy = binding(&nodes.iter().collect::<Vec<_>>(), &ca).await;
@@ -234,5 +235,130 @@ fn a_shiny_app_is_used_in_a_browser_and_comes_back_from_its_nodes_death() {
         assert_eq!((&after["greeting"], &after["loads"]), (&"Hello, Ada: n = 42".into(), &1.into()));
         assert!(took < BACK_WITHIN_MS, "{took} ms");
         browser.close().await;
+    });
+}
+
+/// What content of ill will tries, and whether it worked.
+const HOSTILE: &str = r#"
+import glob, os, socket, subprocess
+from fastapi import FastAPI
+app = FastAPI()
+
+def tried(what):
+    try:
+        return bool(what())
+    except Exception:
+        return False
+
+def reached(address):
+    with socket.create_connection(address, 2):
+        return True
+
+@app.get('/')
+def root():
+    folder, node, other = os.environ['FOLDER'], int(os.environ['NODE']), os.environ['OTHER']
+    said = {
+        'key': lambda: open(folder + '/node.key').read(),
+        'database': lambda: open(folder + '/data/bowline.db', 'rb').read(1) or os.listdir(folder),
+        'folder': lambda: os.listdir(folder),
+        'passwords': lambda: open('/etc/shadow').read(),
+        'node': lambda: reached(('127.0.0.1', node)),
+        'network': lambda: reached(('192.0.2.1', 80)),
+        'others': lambda: [p for p in glob.glob('/proc/[0-9]*/cmdline') if b'bowline\0node' in open(p, 'rb').read()],
+        'environments': lambda: [p for p in glob.glob('/proc/[0-9]*/environ') if b'CARGO' in open(p, 'rb').read()],
+        'own code': lambda: open('/app/app.py', 'a').write('#'),
+        'own environment': lambda: open('/env/venv/x', 'w').write('#'),
+        'system': lambda: open('/usr/x', 'w').write('#'),
+        'sockets': lambda: glob.glob('/tmp/bowline-*') or os.path.exists(other),
+        'mounts': lambda: subprocess.run(['unshare', '-Urm', 'true'], stderr=subprocess.DEVNULL).returncode == 0,
+        'root': lambda: os.getuid() == 0 or (os.setuid(0) or os.getuid() == 0),
+    }
+    return {name: tried(what) for name, what in said.items()}
+"#;
+
+#[test]
+fn content_of_ill_will_gets_at_nothing() {
+    within(180, async {
+        let (a, b) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        app.write("app.py", HOSTILE);
+        app.write("requirements.txt", "fastapi\n");
+        let (folder, port) = (a.folder.root().to_str().unwrap(), a.address.rsplit(':').next().unwrap());
+        let other = a.folder.path("data/cache").to_str().unwrap().to_owned();
+        let [folder, port, other] = [format!("FOLDER={folder}"), format!("NODE={port}"), format!("OTHER={other}")];
+        let set = ["-E", &folder, "-E", &port, "-E", &other, app.root().to_str().unwrap()];
+        let told = publisher.runs(&["deploy", "fastapi"], &set).await.ok();
+        let path = format!("/content/{}/", Publisher::guid(&told));
+        let authorization = format!("Key {}", publisher.key);
+        let seen = eventually("its report", async || {
+            let seen = get_as(&a.address, &path, &[("authorization", &authorization)]).await;
+            (seen.status == 200).then_some(seen)
+        })
+        .await
+        .json();
+        let worked: Vec<_> = seen.as_object().unwrap().iter().filter(|(_, worked)| **worked == true).collect();
+        assert!(worked.is_empty() && seen.as_object().unwrap().len() == 14, "{seen}");
+        // Somebody else's program gets nothing of it: neither value is told, only names.
+        let names =
+            get_as(&a.address, &format!("/__api__/v1{path}environment"), &[("authorization", &authorization)]).await;
+        assert_eq!(names.json(), serde_json::json!(["FOLDER", "NODE", "OTHER"]));
+        let rows = ["data/bowline.db", "data/bowline.db-wal"].map(|name| std::fs::read(a.folder.path(name)).unwrap());
+        let written = |text: &str| rows.iter().any(|row| row.windows(text.len()).any(|w| w == text.as_bytes()));
+        assert!(written("FOLDER") && !written(&other["OTHER=".len()..]), "values are sealed");
+    });
+}
+
+#[test]
+fn what_is_no_bundle_is_refused_in_the_clients_own_words() {
+    within(60, async {
+        let a = Node::start("a", "[content]\nbundle_bytes_max = \"100KiB\"\nunpacked_bytes_max = \"1MiB\"\n").await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let authorization = format!("Key {key}");
+        let ask = async |method: &str, path: &str, body: &[u8]| {
+            let mut client = crate::harness::Client::tcp(&a.address).await;
+            let fields = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+            client.request(method, &format!("/__api__/v1/content{path}"), &fields, body).await
+        };
+        for (body, words) in [
+            (&b"{}"[..], "needs a `name`"),
+            (b"{\"name\": \"a/b\"}", "no name of content"),
+            (b"{\"name\": \"x\", \"access_type\": \"some\"}", "no `access_type`"),
+            (b"{\"name\": \"x\", \"max_processes\": 1000}", "`max_processes` is 1 to"),
+            (b"no json", "JSON"),
+        ] {
+            let refused = ask("POST", "", body).await;
+            assert!((400..500).contains(&refused.status) && refused.text().contains(words), "{}", refused.text());
+        }
+        let made = ask("POST", "", b"{\"name\": \"x\"}").await.json();
+        let guid = made["guid"].as_str().unwrap();
+        assert_eq!(ask("POST", "", b"{\"name\": \"x\"}").await.status, 409);
+        for (body, status, words) in [
+            (vec![b'x'; 200], 400, "no .tar.gz"),
+            (Vec::new(), 400, "no .tar.gz"),
+            (vec![0x1f; 200_000], 413, "larger than the 102400 bytes"),
+        ] {
+            let refused = ask("POST", &format!("/{guid}/bundles"), &body).await;
+            assert!(
+                refused.status == status && refused.text().contains(words),
+                "{} {}",
+                refused.status,
+                refused.text()
+            );
+        }
+        assert_eq!(ask("POST", &format!("/{guid}/deploy"), b"{}").await.status, 400, "nothing was uploaded");
+        assert_eq!(ask("POST", &format!("/{guid}/deploy"), b"{\"bundle_id\": \"7\"}").await.status, 404);
+        assert_eq!(ask("GET", "/not-there", b"").await.status, 404);
+        for folder in ["data/blobs/sha256", "data/blobs/incoming"] {
+            assert_eq!(std::fs::read_dir(a.folder.path(folder)).unwrap().count(), 0, "nothing is kept in {folder}");
+        }
+        let strange =
+            ask("PATCH", &format!("/{guid}/environment"), b"[{\"name\": \"LD_PRELOAD\", \"value\": \"x\"}]").await;
+        assert!(strange.status == 400 && strange.text().contains("set by the server itself"), "{}", strange.text());
+        assert_eq!(ask("DELETE", &format!("/{guid}"), b"").await.status, 204);
+        assert_eq!(ask("GET", &format!("/{guid}"), b"").await.status, 404);
     });
 }

@@ -90,7 +90,6 @@ impl Process {
         let mut folders = start.folders;
         folders.push(Folder { from: folder.0.clone(), to: RUN.into(), is_writable: true });
         let enclosure = Enclosure {
-            is_closed: true,
             environment: start.environment,
             readable: &start.readable,
             folders,
