@@ -362,3 +362,72 @@ fn what_is_no_bundle_is_refused_in_the_clients_own_words() {
         assert_eq!(ask("GET", &format!("/{guid}"), b"").await.status, 404);
     });
 }
+
+#[test]
+fn a_wsgi_app_knows_its_prefix_and_an_older_bundle_runs_again() {
+    within(180, async {
+        let (a, _) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        let write = |word: &str| {
+            app.write(
+                "app.py",
+                format!(
+                    "from flask import Flask, redirect, url_for, request\napp = Flask(__name__)\n\
+                     @app.get('/')\ndef root():\n    return '{word} ' + url_for('other')\n\
+                     @app.get('/other')\ndef other():\n    return request.url\n\
+                     @app.post('/echo')\ndef echo():\n    return request.get_data()\n\
+                     @app.get('/away')\ndef away():\n    return redirect(url_for('other'))\n"
+                ),
+            )
+        };
+        app.write("requirements.txt", "flask\n");
+        let root = app.root().to_str().unwrap();
+        write("one");
+        let told = publisher.runs(&["deploy", "api"], &[root]).await.ok();
+        let guid = Publisher::guid(&told);
+        let path = format!("/content/{guid}/");
+        let authorization = format!("Key {}", publisher.key);
+        let fields = [("authorization", authorization.as_str()), ("host", "localhost")];
+        let says = async |word: &str| {
+            let words = format!("{word} {path}other");
+            eventually("the page", async || {
+                let seen = get_as(&a.address, &path, &fields).await;
+                (seen.status == 200 && seen.text() == words).then_some(())
+            })
+            .await;
+        };
+        says("one").await;
+        assert_eq!(
+            get_as(&a.address, &format!("{path}other"), &fields).await.text(),
+            format!("http://localhost{path}other")
+        );
+        let away = get_as(&a.address, &format!("{path}away"), &fields).await;
+        assert_eq!((away.status, away.fields.get("location")), (302, Some(&*format!("{path}other"))));
+        let mut client = crate::harness::Client::tcp(&a.address).await;
+        let body = vec![b'x'; 300_000];
+        let echo = client.request("POST", &format!("{path}echo"), &fields, &body).await;
+        assert!(echo.status == 200 && echo.body == body, "{}", echo.status);
+
+        write("two");
+        publisher.runs(&["deploy", "api"], &["--app-id", &guid, root]).await.ok();
+        says("two").await;
+        let bundles = get_as(&a.address, &format!("/__api__/v1/content/{guid}/bundles"), &fields).await.json();
+        let first = bundles.as_array().unwrap().iter().find(|bundle| bundle["active"] == false).unwrap();
+        let id = first["id"].as_str().unwrap();
+        let order = format!("{{\"bundle_id\": \"{id}\"}}");
+        let json = [fields[0], fields[1], ("content-type", "application/json")];
+        let at = format!("/__api__/v1/content/{guid}");
+        let begun = client.request("POST", &format!("{at}/deploy"), &json, order.as_bytes()).await;
+        let task = begun.json()["task_id"].as_str().unwrap().to_owned();
+        let ended = get_as(&a.address, &format!("/__api__/v1/tasks/{task}?wait=30"), &fields).await.json();
+        assert_eq!((&ended["finished"], &ended["code"]), (&true.into(), &0.into()), "{ended}");
+        says("one").await;
+        let whole = get_as(&a.address, &format!("{at}/bundles/{id}/download"), &fields).await;
+        assert_eq!((whole.status, &whole.body[..2]), (200, &[0x1f, 0x8b][..]));
+        assert_eq!(client.request("DELETE", &format!("{at}/bundles/{id}"), &fields, b"").await.status, 409, "it runs");
+    });
+}
