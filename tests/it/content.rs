@@ -431,3 +431,51 @@ fn a_wsgi_app_knows_its_prefix_and_an_older_bundle_runs_again() {
         assert_eq!(client.request("DELETE", &format!("{at}/bundles/{id}"), &fields, b"").await.status, 409, "it runs");
     });
 }
+
+#[test]
+fn sessions_finish_on_a_node_that_leaves_and_new_settings_begin_a_new_process() {
+    within(180, async {
+        let (mut a, _) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        app.write(
+            "app.py",
+            "import os\nfrom fastapi import FastAPI, WebSocket\napp = FastAPI()\nME = os.urandom(8).hex()\n\
+             @app.get('/')\ndef root():\n    return ME\n\
+             @app.websocket('/ws')\nasync def ws(socket: WebSocket):\n    await socket.accept()\n    while True:\n        \
+             await socket.send_text(await socket.receive_text())\n",
+        );
+        app.write("requirements.txt", "fastapi\n");
+        let told = publisher.runs(&["deploy", "fastapi"], &[app.root().to_str().unwrap()]).await.ok();
+        let path = format!("/content/{}/", Publisher::guid(&told));
+        let authorization = format!("Key {}", publisher.key);
+        let fields = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        let who = async || {
+            let seen = get_as(&a.address, &path, &fields).await;
+            (seen.status == 200).then(|| seen.text())
+        };
+        let first = eventually("the API", who).await;
+        let mut client = crate::harness::Client::tcp(&a.address).await;
+        let settings = format!("/__api__/v1{}", path.trim_end_matches('/'));
+        let set = client.request("PATCH", &settings, &fields, b"{\"idle_timeout\": 1}").await;
+        assert_eq!(set.status, 200, "{}", set.text());
+        // Set up anew, and then nobody asks for longer than that.
+        let second = eventually("another process", async || who().await.filter(|now| *now != first)).await;
+        let socket = crate::harness::Client::tcp(&a.address).await;
+        let mut socket = crate::harness::Socket::open(socket, &format!("{path}ws"), &fields[..1]).await;
+        socket.echo("one").await;
+        assert_eq!(who().await.as_ref(), Some(&second), "whose connection is open is not idle");
+
+        a.signal(rustix::process::Signal::TERM);
+        eventually("no new connections", async || {
+            crate::harness::Client::try_tcp(&a.address).await.is_err().then_some(())
+        })
+        .await;
+        socket.echo("two").await;
+        drop(socket);
+        assert!(a.exit().await.success());
+    });
+}
