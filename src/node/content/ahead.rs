@@ -83,7 +83,9 @@ async fn ready(parts: &Parts, content: &ContentRow, number: i64) -> Result<(), S
     if limits.min_processes > 0
         && let Ok(Got::Turn(turn)) = parts.contents.workers.get(&key, limits, None).await
     {
-        turn.begin(Ok(start)).await.map(drop).map_err(|refused| format!("{refused:?}"))?;
+        let begun = turn.begin(Ok(start)).await;
+        parts.metrics.worker_begun(begun.is_ok());
+        begun.map(drop).map_err(|refused| format!("{refused:?}"))?;
     }
     Ok(())
 }
