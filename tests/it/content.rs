@@ -464,10 +464,32 @@ fn sessions_finish_on_a_node_that_leaves_and_new_settings_begin_a_new_process() 
         assert_eq!(set.status, 200, "{}", set.text());
         // Set up anew, and then nobody asks for longer than that.
         let second = eventually("another process", async || who().await.filter(|now| *now != first)).await;
-        let socket = crate::harness::Client::tcp(&a.address).await;
-        let mut socket = crate::harness::Socket::open(socket, &format!("{path}ws"), &fields[..1]).await;
+        let workers = async || {
+            let text = get_as(&a.address, "/metrics", &[]).await.text();
+            let line = text.lines().find(|line| line.starts_with("bowline_node_workers ")).unwrap().to_owned();
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        eventually("the end of those nobody uses", async || (workers().await == 0).then_some(())).await;
+        assert_ne!(who().await, Some(second));
+
+        // As many as are asked for, and no more.
+        let open = async || {
+            let client = crate::harness::Client::tcp(&a.address).await;
+            crate::harness::Socket::try_open(client, &format!("{path}ws"), &fields[..1]).await
+        };
+        let few = b"{\"max_conns_per_process\": 1, \"max_processes\": 2, \"idle_timeout\": 60}";
+        assert_eq!(client.request("PATCH", &settings, &fields, few).await.status, 200);
+        let mut socket = eventually("the new settings", async || open().await.ok()).await;
         socket.echo("one").await;
-        assert_eq!(who().await.as_ref(), Some(&second), "whose connection is open is not idle");
+        let mut other = open().await.unwrap();
+        other.echo("another").await;
+        eventually("two processes", async || (workers().await == 2).then_some(())).await;
+        let full = open().await.err().unwrap();
+        assert!(full.contains("503"), "{full}");
+        drop(other);
+        let mut third = eventually("room again", async || open().await.ok()).await;
+        third.echo("third").await;
+        drop(third);
 
         a.signal(rustix::process::Signal::TERM);
         eventually("no new connections", async || {
