@@ -5,13 +5,11 @@ use super::{Remotes, archive};
 use crate::node::error::Failure;
 use crate::node::jobs::{Ended, Log};
 use crate::node::parts::Parts;
-use crate::node::store::{Remote, RemoteNames, StoreError};
+use crate::node::store::{DAY, Remote, RemoteNames, StoreError};
 use crate::runtime::clock;
 
 /// What every such repository has.
 const SOURCES: &str = "src/contrib";
-/// In microseconds.
-const DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// Does it. One folder that does not answer does not keep the others from being asked.
 pub async fn sync(parts: &Parts, log: &Log, remote: &Remote) -> Ended {
