@@ -235,7 +235,7 @@ impl Store {
         }.await)
     }
 
-    /// Writes down a bundle whose blob is kept; its number. `anew`: see [`spare`].
+    /// Writes down a bundle whose blob is kept; its number. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// [`StoreError::Missing`]: there is no such content; [`StoreError::Deleted`], [`StoreError::BeingDeleted`].
