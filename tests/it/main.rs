@@ -38,6 +38,7 @@ mod remote;
 mod routing;
 mod session;
 mod shutdown;
+mod signed;
 mod states;
 mod sticky;
 mod terminal;
