@@ -36,6 +36,7 @@ mod refused;
 mod reload;
 mod remote;
 mod routing;
+mod rsconnect;
 mod session;
 mod shutdown;
 mod signed;
