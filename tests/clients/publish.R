@@ -6,6 +6,8 @@ arguments <- commandArgs(TRUE)
 url <- arguments[[1]]
 credential <- arguments[[2]]
 options(rsconnect.check.certificate = TRUE, rsconnect.ca.bundle = Sys.getenv("CURL_CA_BUNDLE"))
+# What it asks for packages while it describes an app.
+options(repos = c(CRAN = paste0(url, "/packages/cran/latest")))
 addConnectServer(url, name = "bowline", quiet = TRUE)
 if (startsWith(credential, "bwl_")) {
     connectApiUser(account = "ann", server = "bowline", apiKey = credential, quiet = TRUE)

@@ -22,6 +22,7 @@ mod drain;
 mod failing;
 mod faults;
 mod forwarding;
+mod generations;
 mod health;
 mod http2;
 mod jobs;

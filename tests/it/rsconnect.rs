@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{
-    Authority, Client, Folder, Node, Output, Postgres, Proxy, Socket, eventually, run, script, within,
+    Authority, Client, Folder, Frame, Node, Output, Postgres, Proxy, Socket, cookie_of, get_as, run, script, within,
 };
 use crate::packages::{base, proxy};
 use crate::signed::basic;
@@ -126,7 +126,8 @@ fn r_publishes_a_shiny_app_that_runs_on_every_node() {
         let b = a.beside("b").await;
         let ca = Authority::new();
         let proxy = proxy(&[&a, &b], &ca).await;
-        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        a.command(&["repo", "create", "cran", "--type", "cran"]).await;
+        let secret = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
         let app = Folder::new();
         app.write(
             "app.R",
@@ -138,27 +139,37 @@ fn r_publishes_a_shiny_app_that_runs_on_every_node() {
              shinyApp(ui, server)\n",
         );
         let r = R::new(&proxy);
-        let told = r.publishes(&key, &[&format!("app={}=hello", app.root().display()), "list"]).await.ok();
+        let step = format!("app={}=hello", app.root().display());
+        let told = r.publishes(&secret, &[&step, "list"]).await.ok();
         assert!(told.stdout.contains("hello TRUE"), "{told:?}");
-        let at = path(&told, "hello");
-        let key = format!("Key {key}");
+        let (at, key) = (path(&told, "hello"), format!("Key {secret}"));
         for node in [&a, &b] {
-            let fields = [("authorization", &*key), ("accept", "text/html")];
-            let seen = crate::harness::get_as(&node.address, &at, &fields).await;
+            let seen = get_as(&node.address, &at, &[("authorization", &*key), ("accept", "text/html")]).await;
             assert!(seen.status == 200 && seen.text().contains("Hello from R"), "{}", seen.text());
-            let cookie = crate::harness::cookie_of(&seen);
-            let fields = [("authorization", &*key), ("cookie", &*cookie)];
             let client = Client::tcp(&node.address).await;
-            let mut socket = Socket::open(client, &format!("{at}websocket/"), &fields).await;
-            let init = r#"{"method":"init","data":{"name":"you",".clientdata_output_greeting_hidden":false,".clientdata_output_plot_hidden":false,".clientdata_output_plot_width":300,".clientdata_output_plot_height":200,".clientdata_pixelratio":1,".clientdata_url_pathname":"/","_":0}}"#;
-            socket.send(&crate::harness::Frame::text(init)).await;
-            let mut all = String::new();
-            eventually("what the session says", async || {
-                let frame = socket.next().await?;
-                all += &String::from_utf8_lossy(&frame.payload);
-                (all.contains("greetings to you of ann") && all.contains("data:image/png")).then_some(())
-            })
-            .await;
+            session(client, &at, &[("authorization", &*key), ("cookie", &*cookie_of(&seen))]).await;
         }
+        session(Client::tls(proxy.web(), &ca.trust("localhost")).await, &at, &[("authorization", &*key)]).await;
+
+        // One that does not start takes nobody's place, and R is told why.
+        app.write("app.R", "stop('no luck today')\n");
+        let told = r.publishes(&secret, &[&step]).await.ok();
+        assert!(told.stdout.contains("hello FALSE") && told.stderr.contains("no luck today"), "{told:?}");
+        let (status, text) = page(&proxy, &ca, &at, &key).await;
+        assert!(status == 200 && text.contains("Hello from R"), "{text}");
     });
+}
+
+/// A session of the app, until it has greeted and drawn.
+async fn session(client: Client, at: &str, fields: &[(&str, &str)]) {
+    let mut socket = Socket::open(client, &format!("{at}websocket/"), fields).await;
+    let init = r#"{"method":"init","data":{"name":"you",".clientdata_output_greeting_hidden":false,
+        ".clientdata_output_plot_hidden":false,".clientdata_output_plot_width":300,".clientdata_output_plot_height":200,
+        ".clientdata_pixelratio":1,".clientdata_url_pathname":"/"}}"#;
+    socket.send(&Frame::text(init)).await;
+    let mut all = String::new();
+    while !(all.contains("greetings to you of ann") && all.contains("data:image/png")) {
+        let frame = socket.next().await.unwrap_or_else(|| panic!("the session ended: {all}"));
+        all += &String::from_utf8_lossy(&frame.payload);
+    }
 }
