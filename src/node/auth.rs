@@ -1,7 +1,7 @@
 //! Who is calling, and what may they do.
 //!
 //! A credential is an API key: as password of Basic whatever the user name (`__token__` for pip and twine), as Bearer
-//! token, or as `Key`; or a user's name and password by Basic. Keys are looked up by hash; whoever was found is remembered
+//! token, or as `Key`; or a user's name and password by Basic; or a signature, see [`super::signature`]. Keys are looked up by hash; whoever was found is remembered
 //! for a moment.
 
 use std::hash::{BuildHasher, RandomState};
@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, watch};
 use super::error::Failure;
 use super::parts::Origin;
 use super::password::Passwords;
-use super::store::{ApiKey, Scope, Store, StoreError, User};
+use super::store::{ApiKey, Scope, Store, StoreError, TokenRow, User};
 use crate::runtime::{clock, dice};
 use crate::types::{Secret, Sha256};
 
@@ -41,6 +41,8 @@ pub struct Auth {
     proved: Cache<String, String>,
     /// When keys were used, microseconds since 1970, by id, until it is written down.
     used: Cache<i64, i64>,
+    /// Tokens that users claimed, for a moment.
+    tokens: Cache<String, Arc<Held>>,
     /// Wrong credentials of the last minute, by address.
     wrong: Cache<Place, u32>,
     /// Passwords that were tried and not right, in the last minute, by user name and address.
@@ -57,7 +59,7 @@ pub struct Auth {
 }
 
 /// Where a client is: its address, or the network it has many of.
-type Place = Option<IpAddr>;
+pub type Place = Option<IpAddr>;
 
 const TURNS: usize = 64;
 
@@ -72,6 +74,25 @@ pub enum Caller {
     Key(Arc<ApiKey>),
     /// Who knows this user's password.
     User(Arc<User>),
+    /// Who has the private key of a token that a user claimed.
+    Client(Arc<Client>),
+}
+
+/// A client of a user's, without their password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Whose.
+    pub user: User,
+    /// For the audit log.
+    pub who: String,
+}
+
+/// A token, and whose it is.
+struct Held {
+    /// RSAPublicKey as DER.
+    key: Vec<u8>,
+    /// `None`: nobody has claimed it.
+    caller: Option<Caller>,
 }
 
 /// Why it is not known who calls.
@@ -107,6 +128,8 @@ impl Auth {
             remembered: Cache::builder().max_capacity(10_000).time_to_live(hour).build(),
             proved: Cache::builder().max_capacity(10_000).time_to_live(hour).build(),
             used: Cache::builder().max_capacity(10_000).build(),
+            // As keys.
+            tokens: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
             wrong: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
             tried: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
             tried_anywhere: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
@@ -238,6 +261,49 @@ impl Auth {
         }
     }
 
+    /// Who has the private key of this token; `None`: it does, but nobody has claimed it yet. `holds`: whether the request's
+    /// signature is one by this public key (RSAPublicKey as DER).
+    ///
+    /// # Errors
+    /// 401: there is no such token, or another key signed; 429: too many were wrong; 503.
+    pub async fn signer(
+        &self,
+        token: &str,
+        origin: Origin,
+        holds: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Caller>, Failure> {
+        let place = place(origin.address);
+        let known = self.tokens.get(token);
+        let is_known = known.is_some();
+        let held = match known {
+            Some(held) => Some(held),
+            None if self.wrong.get(&place).unwrap_or(0) >= WRONG_MAX => return Err(Failure::too_many_wrong_keys()),
+            None => match self.store.token(token).await? {
+                Some(row) => self.held(row).await?.map(Arc::new),
+                None => None,
+            },
+        };
+        let Some(held) = held.filter(|held| holds(&held.key)) else {
+            count(&self.wrong, place);
+            return Err(Failure::wrong_signature("This token does not hold (any more), or its key did not sign this"));
+        };
+        if held.caller.is_some() && !is_known {
+            self.tokens.insert(token.to_owned(), Arc::clone(&held));
+        }
+        Ok(held.caller.clone())
+    }
+
+    /// `None`: whose it is is locked out.
+    async fn held(&self, row: TokenRow) -> Result<Option<Held>, Failure> {
+        let Ok(key) = STANDARD.decode(&row.public_key) else { return Ok(None) };
+        let Some(account) = row.account_id else { return Ok(Some(Held { key, caller: None })) };
+        let user = self.store.user_of(account).await?.filter(|user| user.locked_at.is_none());
+        Ok(user.map(|user| {
+            let who = format!("{} (token)", user.username);
+            Held { key, caller: Some(Caller::Client(Arc::new(Client { user, who }))) }
+        }))
+    }
+
     /// A password as rows keep it.
     ///
     /// # Errors
@@ -261,7 +327,7 @@ fn uncount<K: std::hash::Hash + Eq + Send + Sync + 'static>(counts: &Cache<K, u3
 }
 
 /// Of an IPv6 address its network: whoever has one has 2^64.
-fn place(address: Option<IpAddr>) -> Place {
+pub fn place(address: Option<IpAddr>) -> Place {
     address.map(|address| match address {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
@@ -277,6 +343,7 @@ impl Auth {
         self.known.invalidate_all();
         self.remembered.invalidate_all();
         self.proved.invalidate_all();
+        self.tokens.invalidate_all();
     }
 
     /// Writes down now and then which keys are used, until told to stop.
@@ -319,6 +386,7 @@ impl Caller {
             Self::Host => true,
             Self::Key(key) => key.scope >= scope && key.repository.as_deref().is_none_or(|only| only == repository),
             Self::User(user) => user.role.scope() >= scope,
+            Self::Client(client) => client.user.role.scope() >= scope,
         }
     }
 
@@ -329,6 +397,7 @@ impl Caller {
             Self::Host => true,
             Self::Key(key) => key.scope >= scope && key.repository.is_none(),
             Self::User(user) => user.role.scope() >= scope,
+            Self::Client(client) => client.user.role.scope() >= scope,
         }
     }
 
@@ -339,13 +408,14 @@ impl Caller {
             Self::Host => "host",
             Self::Key(key) => &key.who,
             Self::User(user) => &user.username,
+            Self::Client(client) => &client.who,
         }
     }
 
     /// A person with all they are allowed: who may make and end their keys.
     pub fn is_whole(&self) -> bool {
         match self {
-            Self::Anonymous | Self::Host => false,
+            Self::Anonymous | Self::Host | Self::Client(_) => false,
             Self::Key(key) => {
                 key.repository.is_none() && key.user.as_ref().is_some_and(|user| user.role.scope() == key.scope)
             }
@@ -359,6 +429,7 @@ impl Caller {
             Self::Anonymous | Self::Host => None,
             Self::Key(key) => key.user.as_ref(),
             Self::User(user) => Some(user),
+            Self::Client(client) => Some(&client.user),
         }
     }
 
@@ -368,6 +439,9 @@ impl Caller {
             Self::Anonymous => Failure::needs_key(),
             Self::Host | Self::Key(_) => Failure::forbidden(format_args!("The API key does not allow to {what}")),
             Self::User(user) => Failure::forbidden(format_args!("A {} is not allowed to {what}", user.role.as_str())),
+            Self::Client(client) => {
+                Failure::forbidden(format_args!("A {} is not allowed to {what}", client.user.role.as_str()))
+            }
         }
     }
 }

@@ -51,6 +51,11 @@ impl Failure {
         Self::new(StatusCode::UNAUTHORIZED, "There is no such user, or this is not their password")
     }
 
+    /// 401 for a signed request.
+    pub fn wrong_signature(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, why)
+    }
+
     /// 403.
     pub fn forbidden(why: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::FORBIDDEN, why.to_string())

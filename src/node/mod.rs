@@ -29,6 +29,7 @@ pub mod router;
 pub mod sandbox;
 pub mod secret;
 pub mod serve;
+pub mod signature;
 pub mod stats;
 pub mod store;
 pub mod view;

@@ -59,7 +59,14 @@ pub fn router(parts: Parts) -> Router {
         // Administrators.
         .nest("/__api__/v1", manage::router())
         // rsconnect, rsconnect-python, posit-sdk.
-        .nest("/__api__", connect::router())
+        .nest("/__api__", connect::router(&parts))
+        // Browsers: whoever R sent there.
+        .route(
+            "/connect/claim/{token}",
+            get(connect::claim::ask)
+                .post(connect::claim::claim)
+                .layer(DefaultBodyLimit::max(connect::claim::BYTES_MAX)),
+        )
         // Browsers, and whoever calls an API that was published.
         .route("/content/{guid}", any(content::serve::moved))
         .route("/content/{guid}/", any(content::serve::serve))

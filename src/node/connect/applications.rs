@@ -200,7 +200,8 @@ fn tell(base: &str, content: &ContentRow) -> Value {
         "build_status": if content.bundle.is_some() { 2 } else { 0 },
         "status": if content.bundle.is_some() { "running" } else { "created" },
         "created_time": time(content.created_at),
-        "last_deployed_time": content.deployed_at.map(time),
+        // `applications()` makes a table of these, and fails at a null.
+        "last_deployed_time": content.deployed_at.map(time).unwrap_or_default(),
         "owner_guid": content.owner,
         "owner_username": content.owner_username,
         "deployment": { "bundle_id": content.bundle },

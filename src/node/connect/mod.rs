@@ -5,10 +5,12 @@
 
 mod applications;
 mod bundles;
+pub(super) mod claim;
 mod content;
 mod deploy;
 mod server;
 mod tasks;
+mod tokens;
 mod variables;
 
 use axum::Router;
@@ -17,18 +19,19 @@ use axum::middleware;
 use axum::routing::{get, post};
 
 use super::parts::Parts;
-use super::rest;
+use super::{rest, signature};
 
 /// The routes below `/__api__`.
-pub fn router() -> Router<Parts> {
+pub fn router(parts: &Parts) -> Router<Parts> {
+    let signed = || middleware::from_fn_with_state(parts.clone(), signature::check);
     // What bounds a body is in the handler, piece by piece.
     let uploads = Router::new()
         .route("/v1/content/{guid}/bundles", get(bundles::list).post(bundles::create))
         .route("/applications/{id}/upload", post(applications::upload))
         .layer(DefaultBodyLimit::disable())
+        .route_layer(signed())
         .layer(middleware::from_fn(rest::hear_out));
-    Router::new()
-        .merge(uploads)
+    let more = Router::new()
         .route("/server_settings", get(server::settings))
         .route("/v1/server_settings/python", get(server::python))
         .route("/v1/server_settings/r", get(server::r))
@@ -50,4 +53,8 @@ pub fn router() -> Router<Parts> {
         .route("/applications/{id}/config", get(applications::config))
         .route("/applications/{id}/deploy", post(applications::deploy))
         .route("/tasks/{id}", get(applications::task))
+        .route_layer(signed())
+        // Whoever asks has nothing to sign with yet.
+        .route("/tokens", post(tokens::create).layer(DefaultBodyLimit::max(tokens::BYTES_MAX)));
+    more.merge(uploads)
 }

@@ -9,6 +9,7 @@ use sha2::Digest;
 pub fn owner(caller: &Caller) -> String {
     match caller {
         Caller::User(user) => user.guid.clone(),
+        Caller::Client(client) => client.user.guid.clone(),
         Caller::Key(key) => key.user.as_ref().map_or_else(|| program(key.id), |user| user.guid.clone()),
         Caller::Host | Caller::Anonymous => program(0),
     }

@@ -51,7 +51,8 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
             let process = Process::begin(start)?;
             let ready = process.is_ready(limits.init_timeout).await;
             process.said().iter().for_each(|line| log.say(line));
-            ready.map_err(|why| format!("It does not start: {}", why.lines().next().unwrap_or_default()))?;
+            let short = |why: &str| why.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
+            ready.map_err(|why| format!("It does not start: {}", short(&why)))?;
         }
         Way::Rendering => return Err(format!("this node has nothing that renders `{}`", manifest.mode)),
     }

@@ -27,7 +27,7 @@ pub(super) async fn whoami(manager: Manager) -> Answer {
         Caller::User(user) => json!({
             "name": user.username, "user": user.username, "scope": user.role.scope().as_str(), "repository": null,
         }),
-        Caller::Host | Caller::Anonymous => {
+        Caller::Client(_) | Caller::Host | Caller::Anonymous => {
             json!({ "name": manager.caller.name(), "user": null, "scope": "admin", "repository": null })
         }
     }))

@@ -17,6 +17,7 @@ mod remote;
 mod repository;
 mod schema;
 mod servers;
+mod token;
 mod user;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use self::remote::{RemoteDay, RemoteNames, RemotePage, UsedFile};
 pub use self::repository::{Language, Remote, Repository, Source, Subscribed};
 pub use self::schema::Migrate;
 use self::servers::Servers;
+pub use self::token::TokenRow;
 pub use self::user::{Change, Profile, Role, User};
 use crate::config::node::DatabaseUrl;
 use crate::runtime::{clock, dice};

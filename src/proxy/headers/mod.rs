@@ -33,14 +33,13 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 /// Identity that content servers trust because a gateway set it. Nobody outside may say who they are with these: they
-/// are stripped unless the peer is trusted.
-const IDENTITY: [&str; 8] = [
+/// are stripped unless the peer is trusted. `X-Auth-Token` is none of them: R's rsconnect names its key with it, and signs.
+const IDENTITY: [&str; 7] = [
     "rstudio-connect-credentials",
     "rstudio-connect-app-base-url",
     "posit-connect-user-session-token",
     "shiny-server-credentials",
     "x-auth-username",
-    "x-auth-token",
     "x-forwarded-user",
     "x-remote-user",
 ];

@@ -78,10 +78,23 @@ CREATE TABLE vanity (
 -- Keys that R's clients make for themselves; a user claims one in the browser.
 CREATE TABLE client_token (
     token TEXT PRIMARY KEY,
-    -- RSA, DER as SubjectPublicKeyInfo, base64.
+    -- RSA, RSAPublicKey of RFC 8017 as DER, base64.
     public_key TEXT NOT NULL,
-    account_id BIGINT REFERENCES account (id),
+    -- Who asked for it: an address, of IPv6 its network.
+    address TEXT,
     created_at BIGINT NOT NULL,
-    claimed_at BIGINT
+    account_id BIGINT REFERENCES account (id),
+    claimed_at BIGINT,
+    -- With the API key it was claimed by; NULL: never.
+    expires_at BIGINT
 );
 CREATE INDEX client_token_account ON client_token (account_id);
+CREATE INDEX client_token_created ON client_token (created_at);
+
+-- Signed requests that change something: none is taken twice.
+CREATE TABLE signed (
+    -- SHA-256 of token and what was signed, hexadecimal.
+    hash TEXT PRIMARY KEY,
+    taken_at BIGINT NOT NULL
+);
+CREATE INDEX signed_taken ON signed (taken_at);
