@@ -20,7 +20,7 @@ use moka::sync::Cache;
 use sha2::Digest;
 
 use self::archive::RemoteArchive;
-use self::fetch::{Failed, Fetcher, Fetches, Progress};
+use self::fetch::{CHANGED, Failed, Fetcher, Fetches, Progress};
 use self::lists::{Listed, Lists, Question};
 use self::page::RemoteFile;
 use self::tree::RemotePackage;
@@ -63,6 +63,9 @@ pub struct RemoteBlob {
     pub path: String,
     /// What it must be.
     pub promise: Promise,
+    /// The promise is of a day that is over: who has other bytes of that name by now has not that file any more, which is told
+    /// before anything of it is passed on.
+    pub is_past: bool,
 }
 
 /// What an index says of a file's bytes.
@@ -229,9 +232,13 @@ impl Remotes {
         }
         let failed = |failed: Failed| match failed {
             Failed::Absent => Failure::not_found(format_args!("file `{}` in source `{}`", file.path, file.remote.name)),
+            Failed::Changed if file.is_past => {
+                Failure::not_found(format_args!("file `{}` in source `{}` any more", file.path, file.remote.name))
+            }
+            Failed::Changed => away(&file.remote, CHANGED),
             Failed::Broken(why) => away(&file.remote, &why),
         };
-        if wanted.fields.contains_key(RANGE) {
+        if file.is_past || wanted.fields.contains_key(RANGE) {
             fetch.end().await.map_err(failed)?;
             let digest =
                 self.here(parts, &file).await?.ok_or_else(|| away(&file.remote, "what was fetched is gone"))?;
@@ -255,8 +262,13 @@ impl Remotes {
 
     async fn fetch(&self, parts: &Parts, file: &RemoteBlob, key: Sha256, fetcher: Fetcher) {
         let done = self.fetched(parts, file, &fetcher).await;
-        if let Err(Failed::Broken(why)) = &done {
-            tracing::warn!(source = file.remote.name, url = file.url, error = &**why, "a file cannot be fetched");
+        let why = match &done {
+            Err(Failed::Broken(why)) => Some(&**why),
+            Err(Failed::Changed) => Some(CHANGED),
+            Ok(()) | Err(Failed::Absent) => None,
+        };
+        if let Some(why) = why {
+            tracing::warn!(source = file.remote.name, url = file.url, error = why, "a file cannot be fetched");
         }
         self.fetches.leave(&key);
         fetcher.progress.send_modify(|progress| progress.ended = Some(done));
@@ -295,7 +307,7 @@ impl Remotes {
             Promise::Nothing => true,
         };
         if !is_kept {
-            return Err(Failed::Broken("the index gave other bytes than it promised".into()));
+            return Err(Failed::Changed);
         }
         let digest = spooled.digest().to_string();
         let named = keep_and_name!(parts, &[&spooled], anew => {
