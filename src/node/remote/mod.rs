@@ -44,11 +44,17 @@ pub struct Remotes {
     fetches: Fetches,
     /// Digests of files that are kept here, by source and path, for as long as their index promises the same.
     kept: Cache<(i64, String), (Promise, Sha256)>,
+    /// Files that are no longer what their index promised on a day, by source and path: not fetched for everybody who asks.
+    changed: Cache<(i64, String), ()>,
     uses: Arc<Uses>,
 }
 
 /// How many files' digests are remembered.
 const KEPT_MAX: u64 = 50_000;
+/// How many that have changed.
+const CHANGED_MAX: u64 = 10_000;
+/// How long that is believed.
+const CHANGED_HOLDS: Duration = Duration::from_secs(3600);
 
 /// A file of another index.
 #[derive(Clone, Debug)]
@@ -99,6 +105,7 @@ impl Remotes {
             archives: Lists::with_days(),
             fetches: Fetches::default(),
             kept: Cache::new(KEPT_MAX),
+            changed: Cache::builder().max_capacity(CHANGED_MAX).time_to_live(CHANGED_HOLDS).build(),
             uses: Arc::default(),
         })
     }
@@ -223,13 +230,6 @@ impl Remotes {
             self.uses.mark(file.remote.id, &file.path, &digest);
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
-        let key = Sha256::new(sha2::Sha256::digest(format!("{}:{}", file.remote.id, file.path)).into());
-        let (fetch, fetcher) = self.fetches.join(key);
-        if let Some(fetcher) = fetcher {
-            let (remotes, parts, file) = (self.clone(), parts.clone(), file.clone());
-            // It goes on when the client that wanted it first leaves: others may be waiting.
-            tokio::spawn(async move { remotes.fetch(&parts, &file, key, fetcher).await });
-        }
         let failed = |failed: Failed| match failed {
             Failed::Absent => Failure::not_found(format_args!("file `{}` in source `{}`", file.path, file.remote.name)),
             Failed::Changed if file.is_past => {
@@ -238,6 +238,16 @@ impl Remotes {
             Failed::Changed => away(&file.remote, CHANGED),
             Failed::Broken(why) => away(&file.remote, &why),
         };
+        if file.is_past && self.changed.contains_key(&(file.remote.id, file.path.clone())) {
+            return Err(failed(Failed::Changed));
+        }
+        let key = Sha256::new(sha2::Sha256::digest(format!("{}:{}", file.remote.id, file.path)).into());
+        let (fetch, fetcher) = self.fetches.join(key);
+        if let Some(fetcher) = fetcher {
+            let (remotes, parts, file) = (self.clone(), parts.clone(), file.clone());
+            // It goes on when the client that wanted it first leaves: others may be waiting.
+            tokio::spawn(async move { remotes.fetch(&parts, &file, key, fetcher).await });
+        }
         if file.is_past || wanted.fields.contains_key(RANGE) {
             fetch.end().await.map_err(failed)?;
             let digest =
@@ -307,6 +317,7 @@ impl Remotes {
             Promise::Nothing => true,
         };
         if !is_kept {
+            self.changed.insert((file.remote.id, file.path.clone()), ());
             return Err(Failed::Changed);
         }
         let digest = spooled.digest().to_string();
