@@ -410,3 +410,29 @@ fn of_a_binary_that_is_gone_the_source_is_given() {
         assert_eq!(cran.asked("bin/linux/4.2-bookworm/contrib/4.2/alpha_1.0.tar.gz"), 1);
     });
 }
+
+#[test]
+fn of_a_binary_that_was_made_anew_since_a_day_the_source_is_given_on_that_day() {
+    within(60, async {
+        let (today, yesterday) = (ago(0).0, ago(1));
+        let (binaries, file) = ("bin/linux/4.2-bookworm/contrib/4.2", "src/contrib/alpha_1.0.tar.gz");
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0")]).await;
+        let index = cran.files.lock().unwrap()["src/contrib/PACKAGES.gz"].clone();
+        cran.put(&format!("{binaries}/PACKAGES.gz"), index);
+        // Longer than what is held back until the whole is known.
+        cran.put(&format!("{binaries}/alpha_1.0.tar.gz"), vec![0; 1 << 20]);
+        let node = node_before(&[&cran], "").await;
+        eventually("the repository", async || (status(&node, file).await == 200).then_some(())).await;
+        assert_eq!(status(&node, &format!("{binaries}/PACKAGES")).await, 200);
+        move_to(&node, &yesterday, today).await;
+        let agent = ("User-Agent", "R/4.2.2 R (4.2.2 x86_64-pc-linux-gnu x86_64 linux-gnu)");
+        let path = format!("/packages/cran/__linux__/bookworm/{}/{file}", yesterday.1);
+        let answer = get_as(&node.address, &path, &[agent]).await;
+        assert_eq!((answer.status, answer.body), (200, source("alpha", "1.0")));
+        assert_eq!(cran.asked(&format!("{binaries}/alpha_1.0.tar.gz")), 1);
+        let path = format!("{}/{binaries}/alpha_1.0.tar.gz", yesterday.1);
+        assert_eq!(status(&node, &path).await, 404);
+        assert_eq!(cran.asked(&format!("{binaries}/alpha_1.0.tar.gz")), 1, "once is enough");
+    });
+}

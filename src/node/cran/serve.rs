@@ -92,7 +92,7 @@ pub async fn linux(
         (Some(digest), _) => Some(download::blob(&parts.packages, digest, PACKAGE, repository, asked.wanted).await?),
         (None, Some(far)) => match parts.remotes.file(&parts, repository, far, PACKAGE, asked.wanted).await {
             Ok(response) => Some(response),
-            // Binaries have no Archive: of one that its index no longer has the source does as well.
+            // Binaries have no Archive: of one that its index no longer has, or made anew since, the source does as well.
             Err(failure) if failure.status() == StatusCode::NOT_FOUND => None,
             Err(failure) => return Err(failure),
         },
@@ -278,6 +278,7 @@ impl Asked<'_> {
             path,
             remote: remote.clone(),
             promise: Promise::Nothing,
+            is_past: false,
         };
         self.parts.remotes.file(self.parts, &self.repository, blob, PACKAGE, self.wanted).await
     }

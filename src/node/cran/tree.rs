@@ -143,7 +143,8 @@ impl Tree {
                     Some(md5) => (Promise::Md5(md5.clone()), format!("{path}#{}", md5.to_ascii_lowercase())),
                     None => (Promise::Nothing, path),
                 };
-                far.insert(filename, RemoteBlob { remote: remote.clone(), url, otherwise, path, promise });
+                let is_past = key.changed != Key::NOW;
+                far.insert(filename, RemoteBlob { remote: remote.clone(), url, otherwise, path, promise, is_past });
                 entries.push(Entry { record: package.record.clone(), md5: package.md5.clone().unwrap_or_default() });
             }
             let owned = |package: &RemotePackage| (package.name.clone(), (remote.clone(), package.version.clone()));

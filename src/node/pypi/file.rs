@@ -67,6 +67,7 @@ pub async fn file(
         remote,
         url,
         otherwise: None,
+        is_past: false,
         path: format!("{digest}/{filename}"),
         promise: Promise::Sha256(digest),
     };

@@ -15,6 +15,8 @@ use crate::types::Sha256;
 
 /// What is held back until the whole is verified.
 const HELD: u64 = 64 * 1024;
+/// Why nobody is given them.
+pub const CHANGED: &str = "the index gave other bytes than it promised";
 /// Bytes read at once.
 const PIECE: u64 = 256 * 1024;
 
@@ -34,6 +36,8 @@ pub struct Progress {
 pub enum Failed {
     /// The index has no such file.
     Absent,
+    /// It has other bytes there than it promised.
+    Changed,
     /// Anything else.
     Broken(Arc<str>),
 }
@@ -115,6 +119,7 @@ impl Fetch {
             let until = match now.ended {
                 Some(Err(Failed::Broken(why))) => return Err(io::Error::other(why.to_string())),
                 Some(Err(Failed::Absent)) => return Err(io::ErrorKind::NotFound.into()),
+                Some(Err(Failed::Changed)) => return Err(io::Error::other(CHANGED)),
                 Some(Ok(())) => now.bytes,
                 None => now.bytes - HELD,
             };

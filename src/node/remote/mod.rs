@@ -20,7 +20,7 @@ use moka::sync::Cache;
 use sha2::Digest;
 
 use self::archive::RemoteArchive;
-use self::fetch::{Failed, Fetcher, Fetches, Progress};
+use self::fetch::{CHANGED, Failed, Fetcher, Fetches, Progress};
 use self::lists::{Listed, Lists, Question};
 use self::page::RemoteFile;
 use self::tree::RemotePackage;
@@ -44,11 +44,17 @@ pub struct Remotes {
     fetches: Fetches,
     /// Digests of files that are kept here, by source and path, for as long as their index promises the same.
     kept: Cache<(i64, String), (Promise, Sha256)>,
+    /// Files that are no longer what their index promised on a day, by source and path: not fetched for everybody who asks.
+    changed: Cache<(i64, String), ()>,
     uses: Arc<Uses>,
 }
 
 /// How many files' digests are remembered.
 const KEPT_MAX: u64 = 50_000;
+/// How many that have changed.
+const CHANGED_MAX: u64 = 10_000;
+/// How long that is believed.
+const CHANGED_HOLDS: Duration = Duration::from_secs(3600);
 
 /// A file of another index.
 #[derive(Clone, Debug)]
@@ -63,6 +69,9 @@ pub struct RemoteBlob {
     pub path: String,
     /// What it must be.
     pub promise: Promise,
+    /// The promise is of a day that is over: who has other bytes of that name by now has not that file any more, which is told
+    /// before anything of it is passed on.
+    pub is_past: bool,
 }
 
 /// What an index says of a file's bytes.
@@ -96,6 +105,7 @@ impl Remotes {
             archives: Lists::with_days(),
             fetches: Fetches::default(),
             kept: Cache::new(KEPT_MAX),
+            changed: Cache::builder().max_capacity(CHANGED_MAX).time_to_live(CHANGED_HOLDS).build(),
             uses: Arc::default(),
         })
     }
@@ -220,6 +230,17 @@ impl Remotes {
             self.uses.mark(file.remote.id, &file.path, &digest);
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
+        let failed = |failed: Failed| match failed {
+            Failed::Absent => Failure::not_found(format_args!("file `{}` in source `{}`", file.path, file.remote.name)),
+            Failed::Changed if file.is_past => {
+                Failure::not_found(format_args!("file `{}` in source `{}` any more", file.path, file.remote.name))
+            }
+            Failed::Changed => away(&file.remote, CHANGED),
+            Failed::Broken(why) => away(&file.remote, &why),
+        };
+        if file.is_past && self.changed.contains_key(&(file.remote.id, file.path.clone())) {
+            return Err(failed(Failed::Changed));
+        }
         let key = Sha256::new(sha2::Sha256::digest(format!("{}:{}", file.remote.id, file.path)).into());
         let (fetch, fetcher) = self.fetches.join(key);
         if let Some(fetcher) = fetcher {
@@ -227,11 +248,7 @@ impl Remotes {
             // It goes on when the client that wanted it first leaves: others may be waiting.
             tokio::spawn(async move { remotes.fetch(&parts, &file, key, fetcher).await });
         }
-        let failed = |failed: Failed| match failed {
-            Failed::Absent => Failure::not_found(format_args!("file `{}` in source `{}`", file.path, file.remote.name)),
-            Failed::Broken(why) => away(&file.remote, &why),
-        };
-        if wanted.fields.contains_key(RANGE) {
+        if file.is_past || wanted.fields.contains_key(RANGE) {
             fetch.end().await.map_err(failed)?;
             let digest =
                 self.here(parts, &file).await?.ok_or_else(|| away(&file.remote, "what was fetched is gone"))?;
@@ -255,8 +272,13 @@ impl Remotes {
 
     async fn fetch(&self, parts: &Parts, file: &RemoteBlob, key: Sha256, fetcher: Fetcher) {
         let done = self.fetched(parts, file, &fetcher).await;
-        if let Err(Failed::Broken(why)) = &done {
-            tracing::warn!(source = file.remote.name, url = file.url, error = &**why, "a file cannot be fetched");
+        let why = match &done {
+            Err(Failed::Broken(why)) => Some(&**why),
+            Err(Failed::Changed) => Some(CHANGED),
+            Ok(()) | Err(Failed::Absent) => None,
+        };
+        if let Some(why) = why {
+            tracing::warn!(source = file.remote.name, url = file.url, error = why, "a file cannot be fetched");
         }
         self.fetches.leave(&key);
         fetcher.progress.send_modify(|progress| progress.ended = Some(done));
@@ -295,7 +317,8 @@ impl Remotes {
             Promise::Nothing => true,
         };
         if !is_kept {
-            return Err(Failed::Broken("the index gave other bytes than it promised".into()));
+            self.changed.insert((file.remote.id, file.path.clone()), ());
+            return Err(Failed::Changed);
         }
         let digest = spooled.digest().to_string();
         let named = keep_and_name!(parts, &[&spooled], anew => {
