@@ -6,7 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::Digest;
 
-use crate::harness::{Authority, Client, Folder, Node, Postgres, Response, eventually, get, get_as, run, tool, within};
+use crate::harness::{
+    Authority, Client, Folder, Node, Postgres, Response, eventually, get, get_as, run, script, tool, tools, within,
+};
 use crate::packages::{base, proxy};
 
 /// A token and its key, as R makes them.
@@ -236,5 +238,28 @@ fn tokens_are_bounded_and_one_ends_with_the_key_it_was_claimed_by() {
         }
         let made = statuses.iter().filter(|status| **status == 200).count();
         assert!(made == 29 && statuses[39] == 429, "{statuses:?}");
+    });
+}
+
+#[test]
+fn a_person_claims_a_token_in_a_browser_and_no_script_of_the_same_server_does() {
+    within(120, async {
+        let a = Node::start("a", "").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let own = Folder::new();
+        let password = own.write("password", "secret of ann").to_str().unwrap().to_owned();
+        a.command(&["user", "create", "ann", "--role", "publisher", "--password-file", &password]).await;
+        let token = Token::new(NAME).await;
+        assert_eq!(ask(&a.address, "POST", "/__api__/tokens", &[], token.body().await.as_bytes()).await.status, 200);
+        let (url, script, chromium) = (base(&proxy), script("claim.mjs"), tool("chromium"));
+        let address = format!("{url}/connect/claim/{NAME}");
+        let told = [&script, chromium.to_str().unwrap(), own.root().to_str().unwrap(), &url, &address];
+        let told = run(&tools::node(), &[&told[..], &["ann", "secret of ann"]].concat(), "").await.ok().json();
+        assert_eq!(told["fetched"], serde_json::json!({ "status": 403, "sealed": false }), "{told}");
+        assert_eq!((&told["read"], &told["framed"]), (&"SecurityError".into(), &"nothing".into()), "{told}");
+        assert_eq!((&told["asked"], &told["done"]), (&"Let R publish as ann?".into(), &"R publishes as ann".into()));
+        let signed = token.sign("GET", "/__api__/users/current", b"").await;
+        assert_eq!(ask(&a.address, "GET", "/__api__/users/current", &signed, b"").await.status, 200);
     });
 }
