@@ -111,20 +111,16 @@ async fn checked(parts: &Parts, path: &str, request: Request) -> Result<Request,
 fn unclaimed(fields: &HeaderMap) -> Failure {
     let failure = Failure::wrong_signature("This token was not claimed yet: open its address in a browser");
     let agent = fields.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match agent
-        .to_ascii_lowercase()
-        .strip_prefix("rsconnect/")
-        .map(|version| version.starts_with("0.") || is_old(version))
-    {
-        Some(true) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, failure.message()),
+    match agent.to_ascii_lowercase().strip_prefix("rsconnect/") {
+        Some(version) if is_old(version) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, failure.message()),
         _ => failure,
     }
 }
 
-/// 1.0, 1.1 or 1.2.
+/// Before 1.3.
 fn is_old(version: &str) -> bool {
-    let mut parts = version.split('.');
-    parts.next() == Some("1") && parts.next().and_then(|minor| minor.parse().ok()).is_some_and(|minor: u32| minor < 3)
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
+    parts.next().zip(parts.next()).is_some_and(|version| version < (1, 3))
 }
 
 /// The paths by which a client may know this one: who signs does not know of prefixes that are taken away on the way.

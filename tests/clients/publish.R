@@ -8,6 +8,9 @@ credential <- arguments[[2]]
 options(rsconnect.check.certificate = TRUE, rsconnect.ca.bundle = Sys.getenv("CURL_CA_BUNDLE"))
 # What it asks for packages while it describes an app.
 options(repos = c(CRAN = paste0(url, "/packages/cran/latest")))
+# As RStudio does before it takes an address.
+seen <- rsconnect:::validateServerUrl(url)
+if (!isTRUE(seen$valid)) stop("not taken for a server: ", seen$message)
 addConnectServer(url, name = "bowline", quiet = TRUE)
 if (startsWith(credential, "bwl_")) {
     connectApiUser(account = "ann", server = "bowline", apiKey = credential, quiet = TRUE)

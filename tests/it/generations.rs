@@ -172,8 +172,8 @@ impl Caller {
     }
 }
 
-/// As R's own tar writes them.
-fn bundle(text: &str) -> Vec<u8> {
+/// With this page, as R's own tar writes them.
+pub fn bundle(text: &str) -> Vec<u8> {
     let manifest = r#"{"version": 1, "locale": "C", "platform": "4.2.2", "metadata": {"appmode": "static",
         "primary_rmd": null, "primary_html": "index.html", "content_category": null, "has_parameters": false},
         "packages": null, "files": {"index.html": {"checksum": "db62f4cb4fcc479f95c45e5aa8d2c0be"}}, "users": null}"#;

@@ -97,6 +97,10 @@ fn r_publishes_pages_by_key_and_by_token() {
         std::fs::remove_dir_all(site.path("rsconnect")).unwrap();
         let other = R::new(&proxy);
         site.write("index.html", "<h1>by token</h1>");
+        // More than anybody reads before it is known whether it is what was signed; and libcurl asks before it sends that.
+        let mut large = vec![0_u8; 3 << 20];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut large).unwrap();
+        site.write("large.bin", &large);
         let documents = Folder::new();
         let document = documents.write("report.html", "<html><body>a report</body></html>");
         let document = format!("doc={}=report", document.display());

@@ -6,7 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::Digest;
 
-use crate::harness::{Authority, Client, Folder, Node, Postgres, Response, eventually, get, get_as, run, tool, within};
+use crate::generations::bundle;
+use crate::harness::{
+    Authority, Client, Folder, Node, Postgres, Response, eventually, get, get_as, run, script, tool, tools, within,
+};
 use crate::packages::{base, proxy};
 
 /// A token and its key, as R makes them.
@@ -236,5 +239,63 @@ fn tokens_are_bounded_and_one_ends_with_the_key_it_was_claimed_by() {
         }
         let made = statuses.iter().filter(|status| **status == 200).count();
         assert!(made == 29 && statuses[39] == 429, "{statuses:?}");
+    });
+}
+
+#[test]
+fn a_person_claims_a_token_in_a_browser_and_no_script_of_the_same_server_does() {
+    within(120, async {
+        let a = Node::start("a", "").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let own = Folder::new();
+        let password = own.write("password", "secret of ann").to_str().unwrap().to_owned();
+        a.command(&["user", "create", "ann", "--role", "publisher", "--password-file", &password]).await;
+        let token = Token::new(NAME).await;
+        assert_eq!(ask(&a.address, "POST", "/__api__/tokens", &[], token.body().await.as_bytes()).await.status, 200);
+        let (url, script, chromium) = (base(&proxy), script("claim.mjs"), tool("chromium"));
+        let address = format!("{url}/connect/claim/{NAME}");
+        let told = [&script, chromium.to_str().unwrap(), own.root().to_str().unwrap(), &url, &address];
+        let told = run(&tools::node(), &[&told[..], &["ann", "secret of ann"]].concat(), "").await.ok().json();
+        assert_eq!(told["fetched"], serde_json::json!({ "status": 403, "sealed": false }), "{told}");
+        assert_eq!((&told["read"], &told["framed"]), (&"SecurityError".into(), &"nothing".into()), "{told}");
+        assert_eq!((&told["asked"], &told["done"]), (&"Let R publish as ann?".into(), &"R publishes as ann".into()));
+        let signed = token.sign("GET", "/__api__/users/current", b"").await;
+        assert_eq!(ask(&a.address, "GET", "/__api__/users/current", &signed, b"").await.status, 200);
+    });
+}
+
+#[test]
+fn a_bundle_that_is_not_the_one_that_was_signed_is_not_kept() {
+    within(60, async {
+        let a = Node::start("a", "").await;
+        let own = Folder::new();
+        let password = own.write("password", "secret of ann").to_str().unwrap().to_owned();
+        a.command(&["user", "create", "ann", "--role", "publisher", "--password-file", &password]).await;
+        let token = Token::new(NAME).await;
+        assert_eq!(ask(&a.address, "POST", "/__api__/tokens", &[], token.body().await.as_bytes()).await.status, 200);
+        assert_eq!(claim(&a.address, NAME, &basic("ann", "secret of ann")).await.status, 200);
+        let (create, wish) = ("/__api__/applications", br#"{"name": "site"}"#);
+        let signed = token.sign("POST", create, wish).await;
+        let made = ask(&a.address, "POST", create, &signed, wish).await.json();
+        let upload = format!("/__api__/applications/{}/upload", made["id"]);
+        // Small ones are refused before anybody looks at them, large ones at their end.
+        for size in [240, 1 << 20] {
+            // What cannot be made shorter.
+            let noise = |seed: u64| {
+                let digest = |n: u64| STANDARD.encode(md5::Md5::digest((n << 1 | seed).to_le_bytes()));
+                (0..size / 24).map(digest).collect::<String>()
+            };
+            let (one, other) = (bundle(&noise(0)), bundle(&noise(1)));
+            let signed = token.sign("POST", &upload, &one).await;
+            let refused = ask(&a.address, "POST", &upload, &signed, &other).await;
+            assert!(refused.text().contains("not what was signed"), "{size}: {} {}", refused.status, refused.text());
+            let signed = token.sign("POST", &upload, &other).await;
+            assert_eq!(ask(&a.address, "POST", &upload, &signed, &other).await.status, 200, "{size}");
+        }
+        let list = format!("/__api__/v1/content/{}/bundles", made["guid"].as_str().unwrap());
+        let signed = token.sign("GET", &list, b"").await;
+        let kept = ask(&a.address, "GET", &list, &signed, b"").await.json();
+        assert_eq!(kept.as_array().unwrap().len(), 2, "{kept}");
     });
 }

@@ -55,8 +55,8 @@ async fn asked(parts: &Parts, origin: Origin, token: &str, fields: &HeaderMap) -
     let seal = URL_SAFE_NO_PAD.encode(hmac::sign(&key(parts), &sealed(token, user)));
     Ok(format!(
         "<h1>Let R publish as {name}?</h1>\
-         <p>R{from} asked for this at {when}. It may then do in your name what a {role} may: publish content, change and \
-         remove what is yours.</p><p><strong>If you did not just ask R to connect, close this page.</strong></p>\
+         <p>R{from} asked for this at {when}. It may then do in your name what your role ({role}) allows with content: \
+         publish, change and remove it.</p><p><strong>If you did not just ask R to connect, close this page.</strong></p>\
          <form method=post><input type=hidden name=seal value=\"{seal}\"><button>Allow</button></form>"
     ))
 }

@@ -329,3 +329,39 @@ async fn a_users_keys_allow_what_the_user_is_allowed_now() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_token_is_claimed_once_and_what_was_signed_is_taken_once() {
+    each(async |store| {
+        let profile = Profile { username: "ann", email: "", first_name: "", last_name: "", role: Role::Publisher };
+        store.create_user("g", profile, None, &DEED).await.unwrap();
+        let user = store.user("ann").await.unwrap().unwrap();
+        assert!(store.create_token("Ta", "key", Some("10.0.0.1")).await.unwrap());
+        let again = store.create_token("Ta", "other", Some("10.0.0.2")).await;
+        assert!(matches!(again, Err(StoreError::Taken)));
+        let row = store.token("Ta").await.unwrap().unwrap();
+        assert_eq!((row.public_key.as_str(), row.account_id), ("key", None));
+        assert!(store.claim_token("Ta", user.id, None, &DEED).await.unwrap());
+        assert!(!store.claim_token("Ta", user.id, None, &DEED).await.unwrap());
+        assert!(!store.claim_token("Tb", user.id, None, &DEED).await.unwrap());
+
+        // One that ends, and some for somebody who asks for too many.
+        assert!(store.create_token("Tc", "key", None).await.unwrap());
+        assert!(store.claim_token("Tc", user.id, Some(now() - 1), &DEED).await.unwrap());
+        assert_eq!(store.token("Tc").await.unwrap(), None);
+        let mut made = 0;
+        for n in 0..40 {
+            made += i32::from(store.create_token(&format!("Td{n}"), "key", Some("10.0.0.1")).await.unwrap());
+        }
+        assert_eq!(made, 29);
+        store.forget_tokens().await.unwrap();
+        assert_eq!(store.token("Ta").await.unwrap().map(|row| row.account_id), Some(Some(user.id)));
+
+        assert!(store.take_signed("aa").await.unwrap());
+        assert!(!store.take_signed("aa").await.unwrap());
+        assert!(store.take_signed("bb").await.unwrap());
+        assert!(store.remove_user(user.id, &DEED).await.unwrap());
+        assert_eq!(store.token("Ta").await.unwrap(), None);
+    })
+    .await;
+}
