@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{StatusCode, request};
 use serde_json::json;
 
@@ -33,6 +33,16 @@ impl FromRequestParts<Parts> for Manager {
             Some(Signer(caller)) => caller.clone(),
             None => parts.auth.caller(&request.headers, origin).await?,
         };
+        // What a browser remembers of a person it sends for every script of this origin, content's too.
+        let fields = &request.headers;
+        let is_browser =
+            ["sec-fetch-site", "sec-fetch-mode", "origin", "referer"].iter().any(|name| fields.contains_key(*name));
+        let is_basic = fields
+            .get(AUTHORIZATION)
+            .is_some_and(|value| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic")));
+        if is_browser && is_basic {
+            return Err(Failure::forbidden("This API takes no passwords from browsers; use an API key").into());
+        }
         if matches!(caller, Caller::Anonymous) {
             return Err(Failure::needs_key().into());
         }

@@ -31,10 +31,10 @@ pub fn may_change(caller: &Caller, content: &ContentRow) -> bool {
 pub fn may_see(caller: &Caller, content: &ContentRow) -> bool {
     match content.access.as_str() {
         "all" => true,
-        "logged_in" => !matches!(caller, Caller::Anonymous),
+        // A key of one repository is for that one.
+        "logged_in" => caller.may_everywhere(Scope::Read),
         _ => {
-            caller.may_everywhere(Scope::Admin)
-                || owner(caller) == content.owner && !matches!(caller, Caller::Anonymous)
+            caller.may_everywhere(Scope::Admin) || caller.may_everywhere(Scope::Read) && owner(caller) == content.owner
         }
     }
 }

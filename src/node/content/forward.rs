@@ -123,6 +123,7 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
     }
     head.headers.remove("keep-alive");
     relocate(&mut head.headers, about);
+    confine(&mut head.headers, about);
     let mut injector = None;
     if let Some(plan) = wants_shim.then(|| shim::plan(head.status.as_u16(), &head.headers)).flatten() {
         plan.remove.iter().for_each(|name| drop(head.headers.remove(name)));
@@ -170,8 +171,11 @@ fn fields(all: &mut HeaderMap, about: &About<'_>, is_upgrade: bool) {
         all.remove(CONNECTION);
         all.remove(UPGRADE);
     }
+    // Some servers read `_` as `-`: who asks would be whom they say.
+    let strange: Vec<HeaderName> = all.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    strange.iter().for_each(|name| drop(all.remove(name)));
     // Nobody's key is content's to see. What is no credential of ours may be one of its own.
-    let is_ours = |value: &HeaderValue| value.to_str().is_ok_and(is_credential);
+    let is_ours = |value: &HeaderValue| value.to_str().map_or(true, is_credential);
     if about.user.is_some() || all.get(AUTHORIZATION).is_some_and(is_ours) {
         all.remove(AUTHORIZATION);
     }
@@ -202,9 +206,9 @@ fn fields(all: &mut HeaderMap, about: &About<'_>, is_upgrade: bool) {
 }
 
 /// `Authorization` as only we read it.
-fn is_credential(value: &str) -> bool {
+pub fn is_credential(value: &str) -> bool {
     let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
-    scheme.eq_ignore_ascii_case("key") || rest.contains("bwl_")
+    scheme.eq_ignore_ascii_case("key") || scheme.eq_ignore_ascii_case("basic") || rest.contains("bwl_")
 }
 
 /// Content gets its own cookies only.
@@ -239,6 +243,46 @@ fn relocate(all: &mut HeaderMap, about: &About<'_>) {
         && let Ok(value) = HeaderValue::try_from(format!("{}{path}", about.prefix))
     {
         all.insert(LOCATION, value);
+    }
+}
+
+/// What content says of the whole origin is not its to say: its cookies are for its own pages.
+fn confine(all: &mut HeaderMap, about: &About<'_>) {
+    for name in ["service-worker-allowed", "clear-site-data", "strict-transport-security", "alt-svc"] {
+        all.remove(name);
+    }
+    let told: Vec<HeaderValue> = all.get_all(SET_COOKIE).iter().cloned().collect();
+    all.remove(SET_COOKIE);
+    for cookie in told {
+        let Ok(text) = cookie.to_str() else { continue };
+        let mut parts = text.split(';').map(str::trim);
+        let pair = parts.next().unwrap_or_default();
+        if pair.starts_with(OUR_COOKIES) {
+            continue;
+        }
+        let mut kept = pair.to_owned();
+        let mut path = None;
+        for part in parts {
+            let (name, value) = part.split_once('=').map_or((part, ""), |(name, value)| (name.trim(), value.trim()));
+            match name {
+                name if name.eq_ignore_ascii_case("domain") => {}
+                name if name.eq_ignore_ascii_case("path") => path = Some(value),
+                _ => {
+                    kept.push_str("; ");
+                    kept.push_str(part);
+                }
+            }
+        }
+        let below = |path: &&str| {
+            path.strip_prefix(about.prefix).is_some_and(|rest| rest.starts_with('/')) && !path.contains("..")
+        };
+        match path.filter(below) {
+            Some(path) => kept.push_str(&format!("; Path={path}")),
+            None => kept.push_str(&format!("; Path={}/", about.prefix)),
+        }
+        if let Ok(value) = HeaderValue::try_from(kept) {
+            all.append(SET_COOKIE, value);
+        }
     }
 }
 
@@ -331,13 +375,41 @@ mod tests {
             ("connection", "keep-alive, x-secret"),
             ("x-secret", "1"),
             ("x-forwarded-for", "1.2.3.4"),
+            ("shiny_server_credentials", "{\"user\":\"root\"}"),
         ]);
         assert_eq!(all["shiny-server-credentials"], "{\"groups\":[],\"user\":\"ann\"}");
         assert_eq!(all["cookie"], "a=1; b=4");
-        for name in ["authorization", "x-secret", "connection", "x-forwarded-for"] {
+        for name in ["shiny_server_credentials", "authorization", "x-secret", "connection", "x-forwarded-for"] {
             assert!(!all.contains_key(name), "{name}");
         }
         assert_eq!(all["rstudio-connect-app-base-url"], "https://x.example/content/g/");
+    }
+
+    #[test]
+    fn cookies_of_content_are_for_its_own_pages() {
+        let mut all = HeaderMap::new();
+        for told in [
+            "s=1; Path=/; Domain=x.example; HttpOnly",
+            "t=2",
+            "u=3; Path=/content/g/sub; Max-Age=5",
+            "v=4; path=/content/gone/",
+            "bowline_worker=5; Path=/",
+        ] {
+            all.append(SET_COOKIE, HeaderValue::from_static(told));
+        }
+        all.insert("service-worker-allowed", HeaderValue::from_static("/"));
+        confine(&mut all, &ABOUT);
+        let told: Vec<&str> = all.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(
+            told,
+            [
+                "s=1; HttpOnly; Path=/content/g/",
+                "t=2; Path=/content/g/",
+                "u=3; Max-Age=5; Path=/content/g/sub",
+                "v=4; Path=/content/g/",
+            ]
+        );
+        assert_eq!(all.len(), 4);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::types::Sha256;
 pub const AT: &str = "/env";
 /// Bytes of `/tmp` meanwhile.
 const TMP_BYTES: u64 = 1 << 30;
+/// What is required, beside what is made of it.
+const LISTED: &str = "requirements.txt";
 /// Bytes of a line of what is said.
 const LINE_MAX: u64 = 4_000;
 
@@ -28,9 +30,9 @@ const UV: &str = "set -e; export UV_CACHE_DIR=/env/.cache UV_NO_CONFIG=1 UV_PYTH
      \"$uv\" venv --quiet --python \"$python\" /env/venv; \
      \"$uv\" pip install --compile-bytecode --python /env/venv/bin/python $index ${file:+-r \"$file\"} $more; \
      \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache";
-const PIP: &str = "set -e; \"$python\" -m venv /env/venv; \
-     /env/venv/bin/python -m pip --disable-pip-version-check --no-cache-dir install --progress-bar off $index ${file:+-r \"$file\"} $more; \
-     /env/venv/bin/python -m pip --disable-pip-version-check freeze > /env/requirements.lock";
+const PIP: &str = "set -e; \"$python\" -I -m venv /env/venv; \
+     /env/venv/bin/python -I -m pip --disable-pip-version-check --no-cache-dir install --progress-bar off $index ${file:+-r \"$file\"} $more; \
+     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze > /env/requirements.lock";
 
 /// What an environment is made of.
 #[derive(Clone, Debug)]
@@ -72,19 +74,29 @@ pub async fn environment(
         key.update(b"\0");
     }
     key.update(&listed);
+    let is_plain = std::str::from_utf8(&listed).is_ok_and(|text| text.lines().all(names_a_package));
+    if !is_plain {
+        // Its lines lead to other files of the bundle, which is named by what it holds.
+        key.update(app.file_name().unwrap_or_default().as_encoded_bytes());
+    }
     let name = Sha256::new(key.finalize().into()).to_string();
     let making = match parts.contents.environments.get(&name).await? {
         Copy::There(path) => return Ok(Some(path)),
         Copy::Missing(making) => making,
     };
     say(&format!("Building the Python environment with Python {}", interpreter.version));
-    make(parts, wanted, repository.as_deref(), making.folder(), say).await?;
+    if is_plain {
+        let told = |e: std::io::Error| format!("the environment cannot be made: {e}");
+        tokio::fs::write(making.folder().join(LISTED), &listed).await.map_err(told)?;
+    }
+    make(parts, wanted, is_plain, repository.as_deref(), making.folder(), say).await?;
     making.done().map(Some)
 }
 
 async fn make(
     parts: &Parts,
     wanted: &Wanted<'_>,
+    is_plain: bool,
     repository: Option<&str>,
     folder: &Path,
     say: &(dyn Fn(&str) + Sync),
@@ -108,12 +120,14 @@ async fn make(
         ("python".to_owned(), wanted.interpreter.program.clone()),
         ("index".to_owned(), index),
         ("more".to_owned(), wanted.more.join(" ")),
-        ("file".to_owned(), wanted.file.unwrap_or_default().to_owned()),
     ];
-    let mut folders = vec![
-        Folder { from: wanted.app.to_owned(), to: "/app".into(), is_writable: false },
-        Folder { from: folder.to_owned(), to: AT.into(), is_writable: true },
-    ];
+    let mut folders = vec![Folder { from: folder.to_owned(), to: AT.into(), is_writable: true }];
+    // Nothing of a bundle is there where others get what is made.
+    let file = if is_plain { format!("{AT}/{LISTED}") } else { wanted.file.unwrap_or_default().to_owned() };
+    environment.push(("file".to_owned(), file));
+    if !is_plain {
+        folders.push(Folder { from: wanted.app.to_owned(), to: "/app".into(), is_writable: false });
+    }
     folders.extend(wanted.interpreter.folder());
     if let Some(uv) = &uv {
         environment.push(("uv".to_owned(), format!("/run/uv/{}", uv.file_name().unwrap_or_default().display())));
@@ -125,7 +139,7 @@ async fn make(
         folders,
         work: None,
         tmp: TMP_BYTES,
-        at: "/app",
+        at: if is_plain { "/tmp" } else { "/app" },
         uid: content.uid,
         door: door.as_ref(),
         port_at: None,
@@ -148,6 +162,22 @@ async fn make(
     Ok(())
 }
 
+/// Whether a line of requirements is one (PEP 508) and nothing else: no option, no path, no URL.
+fn names_a_package(line: &str) -> bool {
+    let line = line.split(" #").next().unwrap_or_default().trim();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || " ._-[],<>=!~*+();'\"".contains(c);
+    line.is_empty()
+        || line.starts_with('#')
+        || line.starts_with(|c: char| c.is_ascii_alphanumeric()) && line.chars().all(is_part) && !is_file(line)
+}
+
+/// A file's name could be a package's.
+fn is_file(line: &str) -> bool {
+    [".whl", ".zip", ".gz", ".bz2", ".xz", ".tgz", ".tar"]
+        .iter()
+        .any(|ending| line.to_ascii_lowercase().contains(ending))
+}
+
 /// A program on the path, where it really is.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -165,5 +195,31 @@ async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&
         }
         say(String::from_utf8_lossy(&line).trim_end());
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_lead_elsewhere_are_told_from_names() {
+        for plain in ["", "# x", "flask", "shiny>=1.4,<2  # why", "uvicorn[standard] ~= 0.30 ; python_version < '3.13'"]
+        {
+            assert!(names_a_package(plain), "{plain}");
+        }
+        for other in [
+            "-r base.txt",
+            "--index-url http://x",
+            ".",
+            "./pkg",
+            "pkg/",
+            "a @ file:///x",
+            "a-1.0.whl",
+            "git+https://x",
+            "a\\b",
+        ] {
+            assert!(!names_a_package(other), "{other}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_service::Service;
@@ -86,10 +86,14 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
 
 /// Who asks. To what everybody may see they may bring a credential of its own.
 async fn caller(parts: &Parts, content: &ContentRow, fields: &HeaderMap, origin: Origin) -> Result<Caller, Failure> {
+    let is_open = content.access == "all";
+    // What is none of our credentials is nobody's business but the content's.
+    let is_ours = fields.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(forward::is_credential);
+    if is_open && !is_ours {
+        return Ok(Caller::Anonymous);
+    }
     match parts.auth.caller(fields, origin).await {
-        Err(failure) if failure.status() == StatusCode::UNAUTHORIZED && content.access == "all" => {
-            Ok(Caller::Anonymous)
-        }
+        Err(failure) if is_open && failure.status().is_client_error() => Ok(Caller::Anonymous),
         other => other,
     }
 }
@@ -141,8 +145,8 @@ fn escaped(path: &str) -> String {
 /// What is asked of a worker.
 struct Asked<'a> {
     caller: &'a Caller,
-    content: &'a ContentRow,
-    bundle: &'a BundleRow,
+    content: &'a Arc<ContentRow>,
+    bundle: &'a Arc<BundleRow>,
     mode: Mode,
     prefix: &'a str,
     target: String,
@@ -166,10 +170,17 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let lease = match parts.contents.workers.get(&key, limits, had.as_deref()).await.map_err(refused)? {
         Got::Worker(lease) => lease,
         Got::Turn(turn) => {
-            let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
-            let start = prepare(parts, content, bundle, prefix, &say).await;
-            let begun = turn.begin(start).await;
-            parts.metrics.worker_begun(begun.is_ok());
+            // It goes on when the client does not wait for it.
+            let (parts, content, bundle) = (parts.clone(), Arc::clone(content), Arc::clone(bundle));
+            let prefix = (*prefix).to_owned();
+            let begun = tokio::spawn(async move {
+                let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
+                let start = prepare(&parts, &content, &bundle, &prefix, &say).await;
+                let begun = turn.begin(start).await;
+                parts.metrics.worker_begun(begun.is_ok());
+                begun
+            });
+            let begun = begun.await.map_err(std::io::Error::other)?;
             begun.map_err(refused)?
         }
     };

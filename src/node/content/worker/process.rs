@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use axum::body::Body;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -68,13 +69,11 @@ pub type Client = hyper_util::client::legacy::Client<Knock, Body>;
 pub struct Process {
     id: String,
     client: Client,
-    socket: PathBuf,
+    knock: Knock,
     load: AtomicUsize,
     last_used: Mutex<Instant>,
     child: Mutex<Child>,
     said: Arc<Mutex<VecDeque<String>>>,
-    /// By which `socket` is reached.
-    _opened: File,
     _folder: Scratch,
 }
 
@@ -93,7 +92,6 @@ impl Process {
         }
         let mut folders = start.folders;
         folders.push(Folder { from: folder.path().to_owned(), to: RUN.into(), is_writable: true });
-        // The name of a socket is short (unix(7)), that of its folder need not be.
         let opened = File::open(folder.path()).map_err(told)?;
         let enclosure = Enclosure {
             environment: start.environment,
@@ -114,20 +112,19 @@ impl Process {
         let said = Arc::new(Mutex::new(VecDeque::new()));
         listen(child.stdout.take(), Arc::clone(&said));
         listen(child.stderr.take(), Arc::clone(&said));
-        let socket = PathBuf::from(format!("/proc/self/fd/{}/http", opened.as_raw_fd()));
+        let knock = Knock(Arc::new(opened));
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(Knock(socket.clone().into()));
+            .build(knock.clone());
         Ok(Self {
             id,
             client,
-            socket,
+            knock,
             load: AtomicUsize::new(0),
             last_used: Mutex::new(clock::now()),
             child: Mutex::new(child),
             said,
-            _opened: opened,
             _folder: folder,
         })
     }
@@ -139,7 +136,7 @@ impl Process {
     pub async fn is_ready(&self, patience: Duration) -> Result<(), String> {
         let until = clock::now() + patience;
         loop {
-            if UnixStream::connect(&self.socket).await.is_ok() {
+            if self.knock.connect().await.is_ok() {
                 return Ok(());
             }
             if let Some(status) = self.status() {
@@ -226,9 +223,23 @@ fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, said: Arc<Mutex
     });
 }
 
-/// Connects to a socket, whatever is asked for.
+/// Connects to the socket in a folder, whatever is asked for.
 #[derive(Clone, Debug)]
-pub struct Knock(Arc<Path>);
+pub struct Knock(Arc<File>);
+
+impl Knock {
+    /// The folder is the program's own: what it calls its socket is followed nowhere else, and nothing but a socket is taken.
+    async fn connect(&self) -> std::io::Result<UnixStream> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(&*self.0, "http", flags, Mode::empty())?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+        if kind != FileType::Socket {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "what is there is no socket"));
+        }
+        // The name of a socket is short (unix(7)), that of its folder need not be.
+        UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await
+    }
+}
 
 impl tower_service::Service<Uri> for Knock {
     type Response = Wire;
@@ -240,8 +251,8 @@ impl tower_service::Service<Uri> for Knock {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let path = Arc::clone(&self.0);
-        Box::pin(async move { UnixStream::connect(&*path).await.map(|stream| Wire(TokioIo::new(stream))) })
+        let knock = self.clone();
+        Box::pin(async move { knock.connect().await.map(|stream| Wire(TokioIo::new(stream))) })
     }
 }
 
