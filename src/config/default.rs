@@ -193,9 +193,6 @@ pub const BUNDLE_BYTES_MAX: ByteSize = ByteSize::kib(1024 * 1024);
 /// `content.unpacked_bytes_max`.
 pub const UNPACKED_BYTES_MAX: ByteSize = ByteSize::kib(8 * 1024 * 1024);
 
-/// `content.sandbox`.
-pub(super) const CONTENT_SANDBOX: super::word::SandboxKind = super::word::SandboxKind::Namespaces;
-
 /// `content.uid`: `nobody`.
 pub const CONTENT_UID: u64 = 65_534;
 

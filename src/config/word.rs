@@ -41,7 +41,6 @@ macro_rules! words {
 
 words! {
     StorageType, "a kind of storage": { "directory" => Directory, "s3" => S3, }
-    SandboxKind, "a kind of sandbox": { "namespaces" => Namespaces, "none" => None, }
     Protocol, "a protocol of a listener": { "http" => Http, "https" => Https, }
     ProbeType, "a type of probe": { "http" => Http, "tcp" => Tcp, }
     LogFormat, "a log format": { "text" => Text, "json" => Json, }
@@ -125,15 +124,6 @@ pub(super) enum StorageType {
     Directory,
     /// A bucket.
     S3,
-}
-
-/// What keeps content from the rest of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SandboxKind {
-    /// Namespaces of its own.
-    Namespaces,
-    /// Nothing.
-    None,
 }
 
 /// What a listener speaks.

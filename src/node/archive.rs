@@ -115,34 +115,39 @@ impl Tar {
     pub fn look(file: File, wanted: impl Fn(&str) -> bool, bytes_max: u64) -> Result<Self, String> {
         let wrong = |e: io::Error| format!("Invalid archive: not a .tar.gz: {e}");
         let mut found = Self { names: Vec::new(), read: Vec::new() };
+        let mut links = Links::default();
         let reader = Limited { inner: MultiGzDecoder::new(file), left: TAR_UNPACKED_MAX };
         let walked = walk(reader, |Entry { name, kind, .. }, bytes| {
             if found.names.len() >= ENTRIES_MAX {
                 return Err(format!("Invalid archive: more than {ENTRIES_MAX} entries"));
             }
-            if name.is_empty() {
+            let plain = plain(name);
+            if plain.is_empty() && *kind == Kind::Folder && !name.starts_with('/') {
                 return Ok(());
             }
-            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-            // A hard link counts from the archive's top, a symbolic one from its own folder.
-            let (stays_inside, link_stays) = match kind {
-                Kind::File | Kind::Folder => (true, true),
-                Kind::Symbolic(target) => (true, stays(folder, target)),
-                Kind::Hard(target) => (true, is_inside(target)),
-                Kind::Strange => (false, true),
-            };
-            if !is_inside(name) || !stays_inside {
+            if plain.is_empty() || !is_inside(name) || *kind == Kind::Strange {
                 return Err(format!("Invalid archive: the entry {name:?} does not stay inside"));
             }
-            if !link_stays {
+            let folder = plain.rsplit_once('/').map_or("", |(folder, _)| folder);
+            // A hard link counts from the archive's top, a symbolic one from its own folder.
+            let stays = match kind {
+                Kind::Symbolic(target) => stays(folder, target),
+                Kind::Hard(target) => is_inside(target),
+                _ => true,
+            };
+            if !stays {
                 return Err(format!("Invalid archive: the link {name:?} leads outside"));
             }
-            if *kind == Kind::File && wanted(name) {
-                if found.read.iter().any(|(read, _)| read == name) {
+            if wanted(&plain) {
+                if found.read.iter().any(|(read, _)| *read == plain) {
                     return Err(format!("Invalid archive: two entries are named {name:?}"));
                 }
-                found.read.push((name.clone(), bounded(bytes, name, bytes_max)?));
+                if *kind != Kind::File {
+                    return Err(format!("Invalid archive: the entry {name:?} is no file"));
+                }
+                found.read.push((plain.clone(), bounded(bytes, name, bytes_max)?));
             }
+            links.add(plain, kind);
             found.names.push(name.clone());
             Ok(())
         });
@@ -154,13 +159,50 @@ impl Tar {
         let mut block = [0; 8192];
         loop {
             match rest.read(&mut block).map_err(wrong)? {
-                0 => return Ok(found),
+                0 => break,
                 n if block[..n].iter().any(|byte| *byte != 0) => {
                     return Err("Invalid archive: there are bytes behind the end of the tarball".into());
                 }
                 _ => {}
             }
         }
+        links.check()?;
+        Ok(found)
+    }
+}
+
+/// What of a tarball is a symbolic link, and what is not: an entry below a link is elsewhere than its name says, and a link
+/// there leads elsewhere than it seems to.
+#[derive(Default)]
+struct Links {
+    symbolic: Vec<String>,
+    /// Everything, and where hard links lead.
+    paths: Vec<String>,
+}
+
+impl Links {
+    fn add(&mut self, path: String, kind: &Kind) {
+        match kind {
+            Kind::Symbolic(_) => self.symbolic.push(path.clone()),
+            // It would be this link, in another folder.
+            Kind::Hard(target) => self.paths.push(format!("{}/", plain(target))),
+            _ => {}
+        }
+        self.paths.push(path);
+    }
+
+    fn check(mut self) -> Result<(), String> {
+        self.paths.sort_unstable();
+        for link in self.symbolic {
+            let below = format!("{link}/");
+            let next = self.paths.partition_point(|path| *path < below);
+            if self.paths.get(next).is_some_and(|path| path.starts_with(&below)) {
+                return Err(format!(
+                    "Invalid archive: an entry is below the link {link:?}, or a hard link leads there"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -186,23 +228,21 @@ fn is_inside(path: &str) -> bool {
         && !path.split('/').any(|segment| segment == "..")
 }
 
-/// Whether a relative link from a folder stays below the archive's top on all of its way.
+/// A path without what leads nowhere.
+fn plain(path: &str) -> String {
+    path.split('/').filter(|segment| !segment.is_empty() && *segment != ".").collect::<Vec<_>>().join("/")
+}
+
+/// Whether a relative link from a folder stays below the archive's top on all of its way. Up and then down: what is down there
+/// may be a link, above which is somewhere else.
 fn stays(folder: &str, target: &str) -> bool {
-    if target.starts_with('/') {
+    if target.starts_with('/') || target.contains(['\\', '\0']) {
         return false;
     }
-    let mut depth = folder.split('/').filter(|s| !s.is_empty() && *s != ".").count() as i64;
-    for segment in target.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-        if depth < 0 {
-            return false;
-        }
-    }
-    true
+    let folders = folder.split('/').filter(|segment| !segment.is_empty()).count();
+    let way = plain(target);
+    let up = way.split('/').take_while(|segment| *segment == "..").count();
+    up <= folders && !way.split('/').skip(up).any(|segment| segment == "..")
 }
 
 #[cfg(test)]

@@ -195,6 +195,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         let (workers, stopping) = (parts.contents.workers.clone(), stopping.clone());
         async move { workers.follow(stopping).await }
     });
+    tending.spawn(content::ahead::follow(parts.clone(), stopping.clone()));
     let workers = parts.contents.workers.clone();
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();
@@ -234,7 +235,13 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         }
     };
     let _ = stop.send(true);
-    let finished = async { while serving.join_next().await.is_some() {} };
+    let finished = async {
+        while serving.join_next().await.is_some() {}
+        // What is no HTTP any more is not among those.
+        while workers.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
     tokio::select! {
         () = finished => tracing::info!("left: nobody is connected any more"),
         () = tokio::time::sleep(deadline) => tracing::warn!("left at the deadline"),

@@ -12,6 +12,7 @@ use super::blob::{Blobs, Spool};
 use super::catalog::Catalog;
 use super::content::Contents;
 use super::cran::archive::{Archives, archives};
+use super::cran::dated::builds;
 use super::cran::tree::{Trees, trees};
 use super::error::Failure;
 use super::known::Known;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub files: Known<(i64, Sha256, String), Option<KnownFile>>,
     /// Whether names are ours, by repository: see [`Store::owns`].
     pub owned: Known<(i64, String), bool>,
+    /// Days on which something of ours changed, by repository: see [`Store::r_days`].
+    pub changed: Known<i64, Arc<Vec<i64>>>,
     /// What people publish.
     pub contents: Contents,
     /// Downloads that are not yet written down.
@@ -147,6 +150,7 @@ impl Parts {
         let catalog = Catalog::open(store.clone()).await?;
         let contents = Contents::new(&settings.content, &settings.cache);
         let (unfit, fitness) = watch::channel(None);
+        let builds = builds();
         let shared = Shared {
             settings: Arc::new(settings),
             key,
@@ -157,10 +161,11 @@ impl Parts {
             catalog,
             pages: Pages::new(PAGES_BYTES_MAX),
             remotes: Remotes::new().map_err(system("no client for other indexes"))?,
-            trees: trees(TREES_BYTES_MAX),
-            archives: archives(ARCHIVES_BYTES_MAX),
+            trees: trees(TREES_BYTES_MAX, Arc::clone(&builds)),
+            archives: archives(ARCHIVES_BYTES_MAX, builds),
             files: Known::new(FILES_MAX, |_, _| 1),
             owned: Known::new(FILES_MAX, |_, _| 1),
+            changed: Known::new(DAYS_MAX, |_, days: &Arc<Vec<i64>>| u32::try_from(days.len() + 1).unwrap_or(u32::MAX)),
             contents,
             stats: Stats::new(),
             metrics: Arc::new(Metrics::new()),
@@ -199,9 +204,11 @@ impl Parts {
 
 /// Rendered index pages: a repository of 20,000 projects fits several times.
 const PAGES_BYTES_MAX: u64 = 128 << 20;
-/// Indexes of R packages: a CRAN of 22,000 packages, as some 20 days had it.
-const TREES_BYTES_MAX: u64 = 256 << 20;
-/// Indexes of Archives: CRAN's has some 2 MB.
-const ARCHIVES_BYTES_MAX: u64 = 64 << 20;
+/// Indexes of R packages, of now, and as much of days: a CRAN of 22,000 packages, as some 10 days had it.
+const TREES_BYTES_MAX: u64 = 128 << 20;
+/// Indexes of Archives, as [`TREES_BYTES_MAX`]: CRAN's has some 2 MB.
+const ARCHIVES_BYTES_MAX: u64 = 32 << 20;
+/// Days on which something changed, of all repositories.
+const DAYS_MAX: u64 = 1_000_000;
 /// Rows of files that are asked for.
 const FILES_MAX: u64 = 100_000;

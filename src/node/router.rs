@@ -9,6 +9,7 @@ use axum::{Extension, Router};
 use http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::error::Failure;
+use super::metrics::Live;
 use super::observe::Observe;
 use super::parts::{Origin, Parts};
 use super::{connect, content, cran, manage, publish, pypi, rest};
@@ -92,7 +93,9 @@ async fn metrics(State(parts): State<Parts>, Extension(origin): Extension<Origin
         return Failure::not_found("page at this address").into_response();
     }
     let dropped = parts.access_log.as_ref().map_or(0, AccessLog::dropped);
-    let mut response = parts.metrics.render(dropped).into_response();
+    let workers = &parts.contents.workers;
+    let live = Live { dropped, workers: workers.count() as u64, connections: workers.connections() as u64 };
+    let mut response = parts.metrics.render(live).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Exposition::CONTENT_TYPE));
     response
 }

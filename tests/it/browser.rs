@@ -8,17 +8,17 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::harness::{Demo, Folder, eventually, get, tool, tools, within};
 
 /// Promised from the death of a node until the tab is live elsewhere.
-const BACK_WITHIN_MS: u64 = 3_000;
+pub const BACK_WITHIN_MS: u64 = 3_000;
 
 /// `tests/clients/browser.mjs`, told what to do a line at a time.
-struct Browser {
+pub struct Browser {
     child: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Browser {
-    async fn open(folder: &Folder, url: &str) -> Self {
+    pub async fn open(folder: &Folder, url: &str) -> Self {
         let chromium = tool("chromium");
         let mut child = Command::new(tools::node())
             .arg(tools::script("browser.mjs"))
@@ -35,7 +35,7 @@ impl Browser {
     }
 
     /// Has one thing done and returns what came of it.
-    async fn ask(&mut self, what: serde_json::Value) -> serde_json::Value {
+    pub async fn ask(&mut self, what: serde_json::Value) -> serde_json::Value {
         self.stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
         let line =
             self.stdout.next_line().await.unwrap().unwrap_or_else(|| panic!("the browser's driver ended at {what}"));
@@ -45,7 +45,7 @@ impl Browser {
     }
 
     /// Closes the browser and waits for it.
-    async fn close(mut self) {
+    pub async fn close(mut self) {
         drop(self.stdin);
         assert!(self.child.wait().await.unwrap().success());
     }

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use crate::browser::{BACK_WITHIN_MS, Browser};
 use crate::harness::tools::client;
-use crate::harness::{Authority, Folder, Node, Output, Proxy, eventually, get_as, run, within};
+use crate::harness::{Authority, Folder, Node, Output, Postgres, Proxy, eventually, get_as, run, within};
 use crate::packages::{base, proxy};
 
 /// rsconnect-python with a home of its own.
@@ -35,6 +36,34 @@ impl Publisher {
         let at = all.find("/content/").unwrap_or_else(|| panic!("no content in: {all}"));
         all[at + "/content/".len()..][..36].to_owned()
     }
+}
+
+/// A proxy that keeps a browser at its node.
+async fn binding(nodes: &[&Node], ca: &Authority) -> Proxy {
+    let folder = Folder::new();
+    ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+    folder.write("ca.pem", ca.pem());
+    let backends: Vec<_> = nodes
+        .iter()
+        .enumerate()
+        .map(|(n, node)| format!("{{ key = \"n{n}\", address = \"{}\" }}", node.address))
+        .collect();
+    let config = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
+         [[pool]]\nname = \"app\"\npreset = \"bowline\"\nprobe = {{ interval = \"200ms\", fast_interval = \"100ms\" }}\n\
+         backend = [{}]\n[[route]]\npool = \"app\"\n",
+        backends.join(", ")
+    );
+    Proxy::start_in(folder, &config).await
+}
+
+/// Everybody may see it.
+async fn open_to_all(node: &Node, guid: &str, key: &str) {
+    let mut client = crate::harness::Client::tcp(&node.address).await;
+    let fields = [("authorization", &*format!("Key {key}")), ("content-type", "application/json")];
+    let path = format!("/__api__/v1/content/{guid}");
+    let answer = client.request("PATCH", &path, &fields, b"{\"access_type\": \"all\"}").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 async fn page(proxy: &Proxy, path: &str, key: Option<&str>) -> crate::harness::Response {
@@ -96,9 +125,9 @@ fn wheels() -> Vec<String> {
 }
 
 /// Two nodes that run content, with a repository of what it requires.
-async fn two_nodes() -> (Node, Node) {
+async fn two_nodes(more: &str) -> (Node, Node) {
     let uv = crate::harness::tool("uv");
-    let a = Node::start("a", &format!("[content]\nuv = \"{}\"\n", uv.display())).await;
+    let a = Node::start("a", &format!("{more}[content]\nuv = \"{}\"\n", uv.display())).await;
     let b = a.beside("b").await;
     a.command(&["repo", "create", "pypi"]).await;
     let files = wheels();
@@ -110,7 +139,7 @@ async fn two_nodes() -> (Node, Node) {
 #[test]
 fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
     within(180, async {
-        let (a, b) = two_nodes().await;
+        let (a, b) = two_nodes("").await;
         let ca = Authority::new();
         let proxy = proxy(&[&a, &b], &ca).await;
         let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
@@ -148,5 +177,327 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
         assert!(broken.code != Some(0) && words.contains("no luck today"), "{words}");
         let seen = get_as(&a.address, &format!("/content/{guid}/"), &[("authorization", &key)]).await;
         assert_eq!(seen.status, 200, "{}", seen.text());
+    });
+}
+
+/// An app of ours that says which of its processes answers, by a number of that process's own.
+fn shiny_app(folder: &Folder) {
+    let app = crate::harness::tools::top().join("src/cli/demo/apps/shiny-python/app.py");
+    let text = std::fs::read_to_string(app).unwrap();
+    let (own, number) = ("os.getpid()", "INSTANCE");
+    assert!(text.contains(own));
+    let text = text.replace(own, number).replace("NODE = ", "INSTANCE = int.from_bytes(os.urandom(3), 'big')\nNODE = ");
+    folder.write("app.py", text);
+    folder.write("requirements.txt", "shiny\n");
+}
+
+#[test]
+fn a_shiny_app_is_used_in_a_browser_and_comes_back_from_its_nodes_death() {
+    within(300, async {
+        let database = Postgres::start();
+        let (a, b) = two_nodes(&format!("[database]\nurl = \"{}\"\n", database.url())).await;
+        let ca = Authority::new();
+        let mut nodes = [a, b];
+        let proxy = binding(&nodes.iter().collect::<Vec<_>>(), &ca).await;
+        let key = nodes[0].command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        shiny_app(&app);
+        let told = publisher.runs(&["deploy", "shiny"], &[app.root().to_str().unwrap()]).await.ok();
+        let guid = Publisher::guid(&told);
+        open_to_all(&nodes[0], &guid, &publisher.key).await;
+        for node in &nodes {
+            eventually("the page on both nodes", async || {
+                (get_as(&node.address, &format!("/content/{guid}/"), &[]).await.status == 200).then_some(())
+            })
+            .await;
+        }
+
+        let folder = Folder::new();
+        let url = format!("{}/content/{guid}/", base(&proxy));
+        let mut browser = Browser::open(&folder, &url).await;
+        let greeting = browser.ask(serde_json::json!({ "do": "fill", "name": "Ada", "n": 42 })).await;
+        assert_eq!(greeting["greeting"], "Hello, Ada: n = 42");
+        let file = folder.write("upload.bin", vec![7; 3_000_000]);
+        let uploaded = browser.ask(serde_json::json!({ "do": "upload", "file": file })).await;
+        assert!(uploaded["upload_info"].as_str().unwrap().starts_with("upload.bin: 3000000 bytes"), "{uploaded}");
+        let table = browser.ask(serde_json::json!({ "do": "download" })).await;
+        assert_eq!(table["text"].as_str().unwrap().lines().count(), 43, "the session's own process answers");
+
+        let before = browser.ask(serde_json::json!({ "do": "who" })).await["pid"].as_u64().unwrap();
+        let sessions = proxy.sessions().await;
+        let bound = sessions.iter().find(|session| session["kind"] == "websocket").unwrap()["backend"].clone();
+        let at = usize::from(bound == "n1");
+        let killed = tokio::time::Instant::now();
+        nodes[at].kill().await;
+        let after = browser.ask(serde_json::json!({ "do": "wait-for-other", "pid": before })).await;
+        let took = killed.elapsed().as_millis() as u64;
+        assert_eq!((&after["greeting"], &after["loads"]), (&"Hello, Ada: n = 42".into(), &1.into()));
+        assert!(took < BACK_WITHIN_MS, "{took} ms");
+        browser.close().await;
+    });
+}
+
+/// What content of ill will tries, and whether it worked.
+const HOSTILE: &str = r#"
+import glob, os, socket, subprocess
+from fastapi import FastAPI
+app = FastAPI()
+
+def tried(what):
+    try:
+        return bool(what())
+    except Exception:
+        return False
+
+def reached(address):
+    with socket.create_connection(address, 2):
+        return True
+
+@app.get('/')
+def root():
+    folder, node, other = os.environ['FOLDER'], int(os.environ['NODE']), os.environ['OTHER']
+    said = {
+        'key': lambda: open(folder + '/node.key').read(),
+        'database': lambda: open(folder + '/data/bowline.db', 'rb').read(1) or os.listdir(folder),
+        'folder': lambda: os.listdir(folder),
+        'passwords': lambda: open('/etc/shadow').read(),
+        'node': lambda: reached(('127.0.0.1', node)),
+        'network': lambda: reached(('192.0.2.1', 80)),
+        'others': lambda: [p for p in glob.glob('/proc/[0-9]*/cmdline') if b'bowline\0node' in open(p, 'rb').read()],
+        'environments': lambda: [p for p in glob.glob('/proc/[0-9]*/environ') if b'CARGO' in open(p, 'rb').read()],
+        'own code': lambda: open('/app/app.py', 'a').write('#'),
+        'own environment': lambda: open('/env/venv/x', 'w').write('#'),
+        'system': lambda: open('/usr/x', 'w').write('#'),
+        'sockets': lambda: glob.glob('/tmp/bowline-*') or os.path.exists(other),
+        'mounts': lambda: subprocess.run(['unshare', '-Urm', 'true'], stderr=subprocess.DEVNULL).returncode == 0,
+        'root': lambda: os.getuid() == 0 or (os.setuid(0) or os.getuid() == 0),
+    }
+    return {name: tried(what) for name, what in said.items()}
+"#;
+
+#[test]
+fn content_of_ill_will_gets_at_nothing() {
+    within(180, async {
+        let (a, b) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        app.write("app.py", HOSTILE);
+        app.write("requirements.txt", "fastapi\n");
+        let (folder, port) = (a.folder.root().to_str().unwrap(), a.address.rsplit(':').next().unwrap());
+        let other = a.folder.path("data/cache").to_str().unwrap().to_owned();
+        let [folder, port, other] = [format!("FOLDER={folder}"), format!("NODE={port}"), format!("OTHER={other}")];
+        let set = ["-E", &folder, "-E", &port, "-E", &other, app.root().to_str().unwrap()];
+        let told = publisher.runs(&["deploy", "fastapi"], &set).await.ok();
+        let path = format!("/content/{}/", Publisher::guid(&told));
+        let authorization = format!("Key {}", publisher.key);
+        let seen = eventually("its report", async || {
+            let seen = get_as(&a.address, &path, &[("authorization", &authorization)]).await;
+            (seen.status == 200).then_some(seen)
+        })
+        .await
+        .json();
+        let worked: Vec<_> = seen.as_object().unwrap().iter().filter(|(_, worked)| **worked == true).collect();
+        assert!(worked.is_empty() && seen.as_object().unwrap().len() == 14, "{seen}");
+        // Somebody else's program gets nothing of it: neither value is told, only names.
+        let names =
+            get_as(&a.address, &format!("/__api__/v1{path}environment"), &[("authorization", &authorization)]).await;
+        assert_eq!(names.json(), serde_json::json!(["FOLDER", "NODE", "OTHER"]));
+        let rows = ["data/bowline.db", "data/bowline.db-wal"].map(|name| std::fs::read(a.folder.path(name)).unwrap());
+        let written = |text: &str| rows.iter().any(|row| row.windows(text.len()).any(|w| w == text.as_bytes()));
+        assert!(written("FOLDER") && !written(&other["OTHER=".len()..]), "values are sealed");
+    });
+}
+
+#[test]
+fn what_is_no_bundle_is_refused_in_the_clients_own_words() {
+    within(60, async {
+        let a = Node::start("a", "[content]\nbundle_bytes_max = \"100KiB\"\nunpacked_bytes_max = \"1MiB\"\n").await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let authorization = format!("Key {key}");
+        let ask = async |method: &str, path: &str, body: &[u8]| {
+            let mut client = crate::harness::Client::tcp(&a.address).await;
+            let fields = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+            client.request(method, &format!("/__api__/v1/content{path}"), &fields, body).await
+        };
+        for (body, words) in [
+            (&b"{}"[..], "needs a `name`"),
+            (b"{\"name\": \"a/b\"}", "no name of content"),
+            (b"{\"name\": \"x\", \"access_type\": \"some\"}", "no `access_type`"),
+            (b"{\"name\": \"x\", \"max_processes\": 1000}", "`max_processes` is 1 to"),
+            (b"no json", "JSON"),
+        ] {
+            let refused = ask("POST", "", body).await;
+            assert!((400..500).contains(&refused.status) && refused.text().contains(words), "{}", refused.text());
+        }
+        let made = ask("POST", "", b"{\"name\": \"x\"}").await.json();
+        let guid = made["guid"].as_str().unwrap();
+        assert_eq!(ask("POST", "", b"{\"name\": \"x\"}").await.status, 409);
+        for (body, status, words) in [
+            (vec![b'x'; 200], 400, "no .tar.gz"),
+            (Vec::new(), 400, "no .tar.gz"),
+            (vec![0x1f; 200_000], 413, "larger than the 102400 bytes"),
+        ] {
+            let refused = ask("POST", &format!("/{guid}/bundles"), &body).await;
+            assert!(
+                refused.status == status && refused.text().contains(words),
+                "{} {}",
+                refused.status,
+                refused.text()
+            );
+        }
+        assert_eq!(ask("POST", &format!("/{guid}/deploy"), b"{}").await.status, 400, "nothing was uploaded");
+        assert_eq!(ask("POST", &format!("/{guid}/deploy"), b"{\"bundle_id\": \"7\"}").await.status, 404);
+        assert_eq!(ask("GET", "/not-there", b"").await.status, 404);
+        for folder in ["data/blobs/sha256", "data/blobs/incoming"] {
+            assert_eq!(std::fs::read_dir(a.folder.path(folder)).unwrap().count(), 0, "nothing is kept in {folder}");
+        }
+        let strange =
+            ask("PATCH", &format!("/{guid}/environment"), b"[{\"name\": \"LD_PRELOAD\", \"value\": \"x\"}]").await;
+        assert!(strange.status == 400 && strange.text().contains("set by the server itself"), "{}", strange.text());
+        assert_eq!(ask("DELETE", &format!("/{guid}"), b"").await.status, 204);
+        assert_eq!(ask("GET", &format!("/{guid}"), b"").await.status, 404);
+    });
+}
+
+#[test]
+fn a_wsgi_app_knows_its_prefix_and_an_older_bundle_runs_again() {
+    within(180, async {
+        let (a, _) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        let write = |word: &str| {
+            app.write(
+                "app.py",
+                format!(
+                    "from flask import Flask, redirect, url_for, request\napp = Flask(__name__)\n\
+                     @app.get('/')\ndef root():\n    return '{word} ' + url_for('other')\n\
+                     @app.get('/other')\ndef other():\n    return request.url\n\
+                     @app.post('/echo')\ndef echo():\n    return request.get_data()\n\
+                     @app.get('/away')\ndef away():\n    return redirect(url_for('other'))\n"
+                ),
+            )
+        };
+        app.write("requirements.txt", "flask\n");
+        let root = app.root().to_str().unwrap();
+        write("one");
+        let told = publisher.runs(&["deploy", "api"], &[root]).await.ok();
+        let guid = Publisher::guid(&told);
+        let path = format!("/content/{guid}/");
+        let authorization = format!("Key {}", publisher.key);
+        let fields = [("authorization", authorization.as_str()), ("host", "localhost")];
+        let says = async |word: &str| {
+            let words = format!("{word} {path}other");
+            eventually("the page", async || {
+                let seen = get_as(&a.address, &path, &fields).await;
+                (seen.status == 200 && seen.text() == words).then_some(())
+            })
+            .await;
+        };
+        says("one").await;
+        assert_eq!(
+            get_as(&a.address, &format!("{path}other"), &fields).await.text(),
+            format!("http://localhost{path}other")
+        );
+        let away = get_as(&a.address, &format!("{path}away"), &fields).await;
+        assert_eq!((away.status, away.fields.get("location")), (302, Some(&*format!("{path}other"))));
+        let mut client = crate::harness::Client::tcp(&a.address).await;
+        let body = vec![b'x'; 300_000];
+        let echo = client.request("POST", &format!("{path}echo"), &fields, &body).await;
+        assert!(echo.status == 200 && echo.body == body, "{}", echo.status);
+
+        write("two");
+        publisher.runs(&["deploy", "api"], &["--app-id", &guid, root]).await.ok();
+        says("two").await;
+        let bundles = get_as(&a.address, &format!("/__api__/v1/content/{guid}/bundles"), &fields).await.json();
+        let first = bundles.as_array().unwrap().iter().find(|bundle| bundle["active"] == false).unwrap();
+        let id = first["id"].as_str().unwrap();
+        let order = format!("{{\"bundle_id\": \"{id}\"}}");
+        let json = [fields[0], fields[1], ("content-type", "application/json")];
+        let at = format!("/__api__/v1/content/{guid}");
+        let begun = client.request("POST", &format!("{at}/deploy"), &json, order.as_bytes()).await;
+        let task = begun.json()["task_id"].as_str().unwrap().to_owned();
+        let ended = get_as(&a.address, &format!("/__api__/v1/tasks/{task}?wait=30"), &fields).await.json();
+        assert_eq!((&ended["finished"], &ended["code"]), (&true.into(), &0.into()), "{ended}");
+        says("one").await;
+        let whole = get_as(&a.address, &format!("{at}/bundles/{id}/download"), &fields).await;
+        assert_eq!((whole.status, &whole.body[..2]), (200, &[0x1f, 0x8b][..]));
+        assert_eq!(client.request("DELETE", &format!("{at}/bundles/{id}"), &fields, b"").await.status, 409, "it runs");
+    });
+}
+
+#[test]
+fn sessions_finish_on_a_node_that_leaves_and_new_settings_begin_a_new_process() {
+    within(180, async {
+        let (mut a, _) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        app.write(
+            "app.py",
+            "import os\nfrom fastapi import FastAPI, WebSocket\napp = FastAPI()\nME = os.urandom(8).hex()\n\
+             @app.get('/')\ndef root():\n    return ME\n\
+             @app.websocket('/ws')\nasync def ws(socket: WebSocket):\n    await socket.accept()\n    while True:\n        \
+             await socket.send_text(await socket.receive_text())\n",
+        );
+        app.write("requirements.txt", "fastapi\n");
+        let told = publisher.runs(&["deploy", "fastapi"], &[app.root().to_str().unwrap()]).await.ok();
+        let path = format!("/content/{}/", Publisher::guid(&told));
+        let authorization = format!("Key {}", publisher.key);
+        let fields = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        let who = async || {
+            let seen = get_as(&a.address, &path, &fields).await;
+            (seen.status == 200).then(|| seen.text())
+        };
+        let first = eventually("the API", who).await;
+        let mut client = crate::harness::Client::tcp(&a.address).await;
+        let settings = format!("/__api__/v1{}", path.trim_end_matches('/'));
+        let set = client.request("PATCH", &settings, &fields, b"{\"idle_timeout\": 1}").await;
+        assert_eq!(set.status, 200, "{}", set.text());
+        // Set up anew, and then nobody asks for longer than that.
+        let second = eventually("another process", async || who().await.filter(|now| *now != first)).await;
+        let workers = async || {
+            let text = get_as(&a.address, "/metrics", &[]).await.text();
+            let line = text.lines().find(|line| line.starts_with("bowline_node_workers ")).unwrap().to_owned();
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        eventually("the end of those nobody uses", async || (workers().await == 0).then_some(())).await;
+        assert_ne!(who().await, Some(second));
+
+        // As many as are asked for, and no more.
+        let open = async || {
+            let client = crate::harness::Client::tcp(&a.address).await;
+            crate::harness::Socket::try_open(client, &format!("{path}ws"), &fields[..1]).await
+        };
+        let few = b"{\"max_conns_per_process\": 1, \"max_processes\": 2, \"idle_timeout\": 60}";
+        assert_eq!(client.request("PATCH", &settings, &fields, few).await.status, 200);
+        let mut socket = eventually("the new settings", async || open().await.ok()).await;
+        socket.echo("one").await;
+        let mut other = open().await.unwrap();
+        other.echo("another").await;
+        eventually("two processes", async || (workers().await == 2).then_some(())).await;
+        let full = open().await.err().unwrap();
+        assert!(full.contains("503"), "{full}");
+        drop(other);
+        let mut third = eventually("room again", async || open().await.ok()).await;
+        third.echo("third").await;
+        drop(third);
+
+        a.signal(rustix::process::Signal::TERM);
+        eventually("no new connections", async || {
+            crate::harness::Client::try_tcp(&a.address).await.is_err().then_some(())
+        })
+        .await;
+        socket.echo("two").await;
+        drop(socket);
+        assert!(a.exit().await.success());
     });
 }

@@ -258,7 +258,6 @@ fn a_day_shows_what_another_repository_had_then_and_never_what_came_later() {
         for packages in [&[("alpha", "1.1"), ("gamma", "1.0")][..], &[("alpha", "1.2"), ("gamma", "1.0")]] {
             cran.show(packages).await;
             cran.archive("bzip2").await;
-            assert_eq!(status(&node, "latest/src/contrib/Meta/archive.rds").await, 200);
             node.command(&["sync", "world0", "--follow"]).await;
         }
         move_to(&node, &yesterday, today).await;
@@ -325,13 +324,40 @@ fn a_day_shows_what_another_repository_had_then_and_never_what_came_later() {
 }
 
 #[test]
+fn days_on_which_nothing_changed_are_one_view() {
+    within(60, async {
+        let (today, changed, seen) = (ago(0).0, ago(4), ago(6));
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0")]).await;
+        let node = node_before(&[&cran], "").await;
+        add(&node, &[("ours", "1.0")]).await;
+        node.command(&["sync", "world0", "--follow"]).await;
+        move_to(&node, &seen, today).await;
+        sqlite(&node, &format!("UPDATE file SET uploaded_at = {}", (changed.0 + DAY / 2) * 1_000_000)).await;
+        let made = async || {
+            let text = get(&node.address, "/metrics").await.text();
+            let line = text.lines().find(|line| line.starts_with("bowline_node_indexes_made_total ")).unwrap();
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let before = made().await;
+        for days in 1..=12 {
+            let view = ago(days).1;
+            let answer = get(&node.address, &format!("/packages/cran/{view}/src/contrib/PACKAGES")).await;
+            let there: Vec<bool> = ["alpha", "ours"].iter().map(|name| answer.text().contains(name)).collect();
+            assert_eq!((answer.status, &there[..]), (200, &[days <= 6, days <= 4][..]), "{days} days ago");
+        }
+        assert_eq!(made().await - before, 3);
+    });
+}
+
+#[test]
 fn another_repository_is_looked_at_even_if_nobody_asks() {
     within(120, async {
         let cran = Cran::start().await;
         cran.show(&[("alpha", "1.0")]).await;
         let _node = node_before(&[&cran], "").await;
         // The test's own time limit ends it: a node looks what is due every 20 to 25 s.
-        while cran.asked("src/contrib/PACKAGES.gz") == 0 {
+        while ["PACKAGES.gz", "Meta/archive.rds"].iter().any(|path| cran.asked(&format!("src/contrib/{path}")) == 0) {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
     });

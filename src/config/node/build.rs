@@ -7,7 +7,7 @@ use crate::config::build::{self, Site};
 use crate::config::default;
 use crate::config::reader::Problems;
 use crate::config::value::{DatabaseAddress, PlainText};
-use crate::config::word::{SandboxKind, StorageType};
+use crate::config::word::StorageType;
 use crate::types::ByteSize;
 
 use super::{
@@ -120,8 +120,6 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
             written.and_then(|content| Some(content.unpacked_bytes_max.get()?.0)),
             default::UNPACKED_BYTES_MAX,
         ),
-        is_sandboxed: written.and_then(|content| content.sandbox.get().copied()).unwrap_or(default::CONTENT_SANDBOX)
-            == SandboxKind::Namespaces,
         uid: u32::try_from(uid).unwrap_or(u32::MAX),
         readable: paths.iter().map(|path| site.path(&path.get_ref().0, path.span())).collect(),
         python: programs(written.map(|content| content.python.elements()), default::CONTENT_PYTHON),

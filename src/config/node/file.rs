@@ -8,7 +8,7 @@ use crate::config::file::{AccessLog, Log, Shutdown, shown};
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
 use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Name, PlainText, Size, Wait};
-use crate::config::word::{NodeRole, SandboxKind, StorageType};
+use crate::config::word::{NodeRole, StorageType};
 use crate::types::ListenAddress;
 
 section! {
@@ -150,8 +150,6 @@ section! {
         bundle_bytes_max: Size<1024, { 1 << 50 }> = shown(default::BUNDLE_BYTES_MAX),
         /// Bytes it may unpack to.
         unpacked_bytes_max: Size<1024, { 1 << 50 }> = shown(default::UNPACKED_BYTES_MAX),
-        /// `none`: processes see and may do whatever the node may. Only where nobody publishes but who could do so anyhow.
-        sandbox: SandboxKind = shown(default::CONTENT_SANDBOX),
         /// Who content runs as, where the node runs as root; else as the node.
         uid: Count<1, { u32::MAX as u64 - 1 }> = shown(default::CONTENT_UID),
         /// What content sees of this machine, read-only, beside /usr: where interpreters are.

@@ -191,8 +191,6 @@ pub struct Content {
     pub bundle_bytes_max: u64,
     /// Bytes it may unpack to.
     pub unpacked_bytes_max: u64,
-    /// Processes have namespaces of their own.
-    pub is_sandboxed: bool,
     /// Who they run as where this program is root.
     pub uid: u32,
     /// What they see of this machine beside `/usr`.

@@ -8,8 +8,12 @@ fn what_stays_inside_and_what_does_not() {
     for outside in ["", "/a", "a/../b", "..", "a\\b", "a\0b"] {
         assert!(!is_inside(outside), "{outside:?}");
     }
-    assert!(stays("a/b", "../c") && stays("a", "b/../c") && stays("a/b", "../../c"));
-    assert!(!stays("a", "../../c") && !stays("a", "/etc/passwd") && !stays("", ".."));
+    assert!(stays("a/b", "../c") && stays("a/b", "../../c"));
+    assert!(stays("a", "./.././b") && stays("", "b/c") && stays("a", ".."));
+    for (folder, target) in [("a", "../../c"), ("a", "/etc/passwd"), ("", ".."), ("a/b", "c/.."), ("a/b", "../c/../d")]
+    {
+        assert!(!stays(folder, target), "{folder} {target}");
+    }
 }
 
 fn file(bytes: &[u8]) -> File {
@@ -202,9 +206,18 @@ fn a_tarball_with_what_leads_outside_or_is_no_file_is_refused() {
             add(out, kind, name, link, "");
         })
     };
-    for fine in
-        [with(Kind::Regular, "p/a", ""), with(Kind::Symlink, "p/b/c", "../INFO"), with(Kind::Link, "p/d", "p/INFO")]
-    {
+    let all = |entries: &[(Kind, &str, &str)]| {
+        tarball(|out| {
+            add(out, Kind::Regular, "p/INFO", "", "text");
+            entries.iter().for_each(|(kind, name, link)| add(out, *kind, name, link, ""));
+        })
+    };
+    for fine in [
+        with(Kind::Regular, "p/a", ""),
+        with(Kind::Symlink, "p/b/c", "../INFO"),
+        with(Kind::Link, "p/d", "p/INFO"),
+        all(&[(Kind::Symlink, "p/lib", "lib64"), (Kind::Regular, "p/lib64/x", ""), (Kind::Regular, "p/lib.x", "")]),
+    ] {
         assert_eq!(look(&fine).unwrap().read, [("p/INFO".to_owned(), b"text".to_vec())]);
     }
     let plain = tarball(|out| add(out, Kind::Regular, "p/INFO", "", "text"));
@@ -245,6 +258,12 @@ fn a_tarball_with_what_leads_outside_or_is_no_file_is_refused() {
                 add(out, Kind::Regular, "p/fine", "", "");
             }),
         ),
+        ("a link through another one", all(&[(Kind::Symlink, "p/d/l", ".."), (Kind::Symlink, "p/l2", "d/l/../..")])),
+        ("a link below another one", all(&[(Kind::Symlink, "p/d/l", "../.."), (Kind::Symlink, "p/d/l/m", "..")])),
+        ("a file below a link", all(&[(Kind::Regular, "p/l/x", ""), (Kind::Symlink, "p/l", "d")])),
+        ("a hard link to a link", all(&[(Kind::Symlink, "p/d/l", "../.."), (Kind::Link, "l", "./p/d/l")])),
+        ("a link whose name ends in a slash", all(&[(Kind::Symlink, "p/l/", "../..")])),
+        ("a link to another such file", all(&[(Kind::Symlink, "p/INFO", "x")])),
         ("half", plain[..plain.len() / 2].to_vec()),
         ("another gzip behind", [gzip(&open_end), evil.clone()].concat()),
         ("another tarball behind the end", gzip(&[raw(&plain), raw(&evil)].concat())),

@@ -9,8 +9,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use hyper::body::{Frame, SizeHint};
@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep};
 
 use super::worker::Lease;
+use crate::shiny::shim::{self, Injector};
 
 /// The cookie by which a browser comes back to the process it had.
 pub const COOKIE_NAME: &str = "bowline_worker";
@@ -61,6 +62,8 @@ pub struct About<'a> {
     pub names_script: bool,
     /// The browser is to come back to the same process.
     pub is_bound: bool,
+    /// Its pages get the script that lets Shiny come back.
+    pub is_shiny: bool,
     /// For the next bytes of the answer.
     pub read_timeout: Duration,
 }
@@ -89,6 +92,12 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
         .map_err(|e| e.to_string())?;
     head.version = http::Version::HTTP_11;
     fields(&mut head.headers, about, upgrade.is_some());
+    let wants_shim = about.is_shiny && shim::applies_to_request(&head.method, &head.headers);
+    if wants_shim {
+        // What is compressed cannot be added to.
+        head.headers.remove(ACCEPT_ENCODING);
+    }
+    let is_head = head.method == http::Method::HEAD;
     head.extensions.clear();
     let asked = lease.client().request(http::Request::from_parts(head, body));
     let answered = tokio::time::timeout(about.read_timeout, asked).await;
@@ -114,6 +123,12 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
     }
     head.headers.remove("keep-alive");
     relocate(&mut head.headers, about);
+    let mut injector = None;
+    if let Some(plan) = wants_shim.then(|| shim::plan(head.status.as_u16(), &head.headers)).flatten() {
+        plan.remove.iter().for_each(|name| drop(head.headers.remove(name)));
+        plan.set.into_iter().for_each(|(name, value)| drop(head.headers.insert(name, value)));
+        injector = Some(plan.injector).filter(|_| !is_head);
+    }
     if about.is_bound && !had {
         let secure = if about.base.starts_with("https://") { "; Secure" } else { "" };
         let cookie = format!("{COOKIE_NAME}={}; Path={}/; HttpOnly; SameSite=Lax{secure}", lease.id(), about.prefix);
@@ -122,7 +137,7 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
         }
     }
     let patience = Box::pin(tokio::time::sleep(about.read_timeout));
-    let held = Held { body, patience, read_timeout: about.read_timeout, _lease: lease };
+    let held = Held { body, injector, patience, read_timeout: about.read_timeout, _lease: lease };
     Ok(Response::from_parts(head, Body::new(held)))
 }
 
@@ -230,6 +245,8 @@ fn relocate(all: &mut HeaderMap, about: &About<'_>) {
 /// An answer on its way, and its worker.
 struct Held {
     body: hyper::body::Incoming,
+    /// Until the end of the body.
+    injector: Option<Injector>,
     patience: Pin<Box<Sleep>>,
     read_timeout: Duration,
     _lease: Lease,
@@ -248,15 +265,34 @@ impl HttpBody for Held {
             let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "content said nothing for too long");
             return Poll::Ready(Some(Err(axum::Error::new(late))));
         }
-        polled.map(|frame| frame.map(|frame| frame.map_err(axum::Error::new)))
+        let Some(injector) = self.injector.as_mut() else {
+            return polled.map(|frame| frame.map(|frame| frame.map_err(axum::Error::new)));
+        };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                // What is held back of a piece is never all of it but at the end.
+                Ok(data) => Poll::Ready(Some(Ok(Frame::data(injector.feed(Some(data), false).unwrap_or_default())))),
+                Err(frame) => Poll::Ready(Some(Ok(frame))),
+            },
+            Poll::Ready(None) => {
+                let last = injector.feed(None, true);
+                self.injector = None;
+                Poll::Ready(last.map(|data| Ok(Frame::data(data))))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(axum::Error::new(error)))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.injector.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.injector {
+            Some(_) => SizeHint::default(),
+            None => self.body.size_hint(),
+        }
     }
 }
 
@@ -272,6 +308,7 @@ mod tests {
         user: Some("ann"),
         names_script: false,
         is_bound: false,
+        is_shiny: false,
         read_timeout: Duration::from_secs(1),
     };
 

@@ -38,6 +38,8 @@ pub struct Style {
     pub names_script: bool,
     /// A browser's all go to one process, which holds its session.
     pub is_bound: bool,
+    /// Its pages are Shiny's, which come back after a lost connection with the help of a script.
+    pub is_shiny: bool,
 }
 
 /// What requests look like to a program of a kind.
@@ -46,6 +48,7 @@ pub fn style(mode: Mode) -> Style {
         keeps_prefix: matches!(mode, Mode::PythonApi | Mode::PythonBokeh | Mode::JupyterVoila),
         names_script: mode == Mode::PythonApi,
         is_bound: !matches!(mode, Mode::PythonApi | Mode::PythonFastapi | Mode::Api),
+        is_shiny: matches!(mode, Mode::Shiny | Mode::RmdShiny | Mode::QuartoShiny | Mode::PythonShiny),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Content: what people publish and browsers open. From bundles to pages.
 
 pub mod access;
+pub mod ahead;
 pub mod bundle;
 pub mod copies;
 pub mod deploy;

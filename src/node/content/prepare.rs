@@ -102,6 +102,7 @@ pub async fn prepare(
         memory: settings.memory_max.map_or(Memory::Unbounded, Memory::Writable),
         tmp: settings.disk_max,
         wants_port: launch.wants_port,
+        folder: parts.spool.scratch().map_err(|e| format!("it has no place for its socket: {e}"))?,
     };
     Ok(start)
 }

@@ -120,7 +120,6 @@ async fn make(
         folders.push(Folder { from: uv.parent().unwrap_or(uv).to_owned(), to: "/run/uv".into(), is_writable: false });
     }
     let enclosure = Enclosure {
-        is_closed: true,
         environment,
         readable: &content.readable,
         folders,

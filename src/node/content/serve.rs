@@ -168,7 +168,9 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         Got::Turn(turn) => {
             let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
             let start = prepare(parts, content, bundle, prefix, &say).await;
-            turn.begin(start).await.map_err(refused)?
+            let begun = turn.begin(start).await;
+            parts.metrics.worker_begun(begun.is_ok());
+            begun.map_err(refused)?
         }
     };
     let base = parts.base(request.headers(), origin);
@@ -185,6 +187,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         user,
         names_script: launch.names_script,
         is_bound: launch.is_bound,
+        is_shiny: launch.is_shiny,
         read_timeout: limits.read_timeout,
     };
     forward(lease, request, &about).await.map_err(|why| {

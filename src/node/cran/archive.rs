@@ -3,19 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::dated::{Builds, Dated};
 use super::index::{self, Archived, Served};
 use super::name;
-use super::tree::{Key, Tree, of_day};
+use super::tree::Tree;
 use crate::node::block;
 use crate::node::error::Failure;
-use crate::node::known::Known;
 use crate::node::parts::Parts;
 use crate::node::remote::archive::RemoteArchive;
 use crate::node::remote::lists::Listed;
 use crate::node::store::{Remote, Repository, StoreError};
 
 /// Indexes of Archives, bounded in bytes.
-pub type Archives = Known<Key, Arc<Archive>>;
+pub type Archives = Dated<Archive>;
 
 /// An index of an Archive.
 #[derive(Debug)]
@@ -27,20 +27,22 @@ pub struct Archive {
 }
 
 /// For that many bytes of them.
-pub fn archives(bytes_max: u64) -> Archives {
-    Known::new(bytes_max, |_, archive: &Arc<Archive>| {
-        u32::try_from(archive.served.bytes.len() + archive.far.len() * 128 + 256).unwrap_or(u32::MAX)
-    })
+pub fn archives(bytes_max: u64, builds: Builds) -> Archives {
+    Dated::new(bytes_max, builds, |archive| archive.served.bytes.len() + archive.far.len() * 128 + 256)
 }
 
 impl Archive {
-    /// Of the sources of a repository, whose tree this is.
+    /// Of the sources of a repository, whose tree this is, as of the same moment.
     ///
     /// # Errors
     /// See [`Failure`]; 503 also where another index is away and what it said is not kept.
-    pub async fn of(parts: &Parts, repository: &Repository, tree: &Arc<Tree>) -> Result<Arc<Self>, Failure> {
+    pub async fn of(
+        parts: &Parts,
+        repository: &Repository,
+        tree: &Arc<Tree>,
+        as_of: i64,
+    ) -> Result<Arc<Self>, Failure> {
         let (mut others, mut days) = (Vec::new(), Vec::new());
-        let as_of = tree.key.as_of();
         for remote in &repository.remotes {
             if as_of == i64::MAX {
                 others.push((remote.clone(), parts.remotes.archive(parts, remote).await?));
@@ -52,7 +54,7 @@ impl Archive {
         let key = tree.key.with(others.iter().map(|(_, listed)| listed.stamp).chain(seen));
         let read = async || {
             for (remote, day) in days {
-                others.push((remote, of_day(parts, &day).await?));
+                others.push((remote, parts.remotes.archive_of(parts, &day).await?));
             }
             let (tree, of) = (Arc::clone(tree), repository.clone());
             let made = tokio::task::spawn_blocking(move || {

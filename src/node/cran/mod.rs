@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod archive;
+pub mod dated;
 pub mod description;
 pub mod index;
 pub mod name;

@@ -213,7 +213,7 @@ impl<'a> Asked<'a> {
             "PACKAGES.gz" => (&tree.index.gzip, "application/gzip"),
             "PACKAGES.rds" => (&tree.index.rds, "application/octet-stream"),
             "Meta/archive.rds" if location.is_empty() && !tree.is_ours_alone() => {
-                let archive = Archive::of(parts, repository, &tree).await?;
+                let archive = Archive::of(parts, repository, &tree, view.as_of()).await?;
                 let Served { bytes, etag } = &archive.served;
                 return Ok(download::index(bytes, etag, "application/octet-stream", repository, *wanted));
             }
@@ -251,7 +251,7 @@ impl Asked<'_> {
             let older = tree.owner(package).filter(is_older).map(|(remote, _)| Arc::clone(remote));
             let owner = match older {
                 Some(owner) => owner,
-                None => match Archive::of(self.parts, &self.repository, tree).await {
+                None => match Archive::of(self.parts, &self.repository, tree, self.view.as_of()).await {
                     Ok(archive) => archive.owner(file).cloned()?,
                     Err(failure) => return Some(Err(failure)),
                 },

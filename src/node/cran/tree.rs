@@ -4,47 +4,22 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::dated::{Builds, Dated, Key};
 use super::index::{self, Archived, Entry, Index, Served};
 use super::name;
 use crate::node::block;
 use crate::node::error::Failure;
-use crate::node::known::Known;
 use crate::node::parts::Parts;
-use crate::node::remote::lists::{Listed, Lists};
+use crate::node::remote::lists::Listed;
 use crate::node::remote::tree::RemotePackage;
 use crate::node::remote::{Promise, RemoteBlob};
-use crate::node::store::{RFile, Remote, RemoteDay, Repository, StoreError};
+use crate::node::store::{DAY, RFile, Remote, Repository, StoreError};
 use crate::types::Sha256;
 
 /// Trees, bounded in bytes.
-pub type Trees = Known<Key, Arc<Tree>>;
-
-/// Which folder of which repository, when.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    repository: i64,
-    location: String,
-    /// See [`crate::node::view::View::as_of`].
-    as_of: i64,
-    /// Of what other indexes said.
-    stamps: Vec<i64>,
-}
-
-impl Key {
-    /// Of which moment.
-    pub fn as_of(&self) -> i64 {
-        self.as_of
-    }
-
-    /// Of something that is made of a tree, and of more that other indexes said.
-    pub fn with(&self, stamps: impl Iterator<Item = i64>) -> Self {
-        Self { stamps: self.stamps.iter().copied().chain(stamps).collect(), ..self.clone() }
-    }
-}
+pub type Trees = Dated<Tree>;
 
 /// A folder.
 #[derive(Debug)]
@@ -68,14 +43,13 @@ pub struct Tree {
 }
 
 /// For that many bytes of trees.
-pub fn trees(bytes_max: u64) -> Trees {
-    Known::new(bytes_max, |_, tree: &Arc<Tree>| {
-        let bytes = tree.index.weight()
+pub fn trees(bytes_max: u64, builds: Builds) -> Trees {
+    Dated::new(bytes_max, builds, |tree| {
+        tree.index.weight()
             + tree.archive.bytes.len()
             + (tree.files.len() + tree.names.len() + tree.archived.len() + tree.owners.len()) * 160
             + tree.far.len() * 640
-            + 256;
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+            + 256
     })
 }
 
@@ -99,7 +73,8 @@ impl Tree {
         }
         let seen = days.iter().map(|(_, day)| day.seen_at);
         let stamps = others.iter().map(|(_, listed)| listed.stamp).chain(seen).collect();
-        let key = Key { repository: repository.id, location: location.to_owned(), as_of, stamps };
+        let changed = if as_of == i64::MAX { Key::NOW } else { changed(parts, repository, as_of).await? };
+        let key = Key { repository: repository.id, location: location.to_owned(), changed, stamps };
         let read = async || {
             parts.metrics.indexes.increment();
             let any = match location.rsplit_once('/') {
@@ -107,7 +82,7 @@ impl Tree {
                 _ => location.to_owned(),
             };
             for (remote, day) in days {
-                others.push((remote, of_day(parts, &day).await?));
+                others.push((remote, parts.remotes.tree_of(parts, &day).await?));
             }
             let mut files = parts.store.r_files(repository.id, [location, &any], as_of).await?;
             files.retain(|file| block::reason(repository, &file.package, Some(&file.version)).is_none());
@@ -225,13 +200,12 @@ impl Tree {
     }
 }
 
-/// A list of a day that is over, from its blob.
-pub async fn of_day<T>(parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<T>>, StoreError>
-where
-    T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
-{
-    let read = Lists::of_day(parts, day).await;
-    read.map_err(|failure| StoreError::Unavailable(std::io::Error::other(failure.message().to_owned()).into()))
+/// The last day before a moment on which anything of ours changed.
+async fn changed(parts: &Parts, repository: &Repository, as_of: i64) -> Result<i64, Failure> {
+    let read = async || parts.store.r_days(repository.id).await.map(Arc::new);
+    let days = parts.changed.get::<Failure>(repository.id, repository.generation, read).await?;
+    let before = days.partition_point(|day| *day < as_of / DAY);
+    Ok(before.checked_sub(1).map_or(Key::NEVER, |last| days[last]))
 }
 
 /// A location as a CRAN tree has it: `windows/4.2` is `bin/windows/contrib/4.2`.
@@ -280,7 +254,7 @@ mod tests {
             &[file("a", "1.9", false), file("a", "1.10", false), file("a", "2.0", true), file("b", "1.0", true)],
             Vec::new(),
             &[],
-            Key { repository: 1, location: String::new(), as_of: i64::MAX, stamps: Vec::new() },
+            Key { repository: 1, location: String::new(), changed: Key::NOW, stamps: Vec::new() },
             &Repository::empty(Language::R),
         );
         let text = String::from_utf8(tree.index.text.bytes.to_vec()).unwrap();

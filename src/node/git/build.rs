@@ -25,7 +25,7 @@ const PYTHON: &str = "set -e; mkdir src out; tar -xf - -C src; cd \"src/$folder\
 const R: &str = "set -e; mkdir src out; tar -xf - -C src; cd out; \
      \"$r\" CMD build --no-manual --no-build-vignettes \"/work/src/$folder\" >&2; exec tar --format=gnu -cf - -C /work/out .";
 
-/// Does the job: a [`Wanted`].
+/// Does the job: a commit of a source.
 pub async fn build(parts: &Parts, log: &Log, input: &str) -> Ended {
     let wanted: Wanted = serde_json::from_str(input).map_err(|e| e.to_string())?;
     let source = sync::source(parts, wanted.source).await?;

@@ -37,7 +37,7 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
     parts.store.forget_tokens().await?;
     parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
     if let Some(unused) = parts.settings.garbage.remote_unused {
-        let days = i64::try_from(unused.as_secs() / (24 * 3600)).unwrap_or(i64::MAX);
+        let days = days(unused);
         let forgotten = parts.store.forget_unused(today().saturating_sub(days), ago(ANSWERED)).await?;
         log.say(&format!("{forgotten} files of other indexes forgotten, which nobody used for {days} days"));
     }
@@ -76,4 +76,20 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
     }
     parts.metrics.collected(deleted as u64, freed);
     Ok(format!("{deleted} of {} blobs deleted, {freed} bytes; nothing refers to {}", there.len(), unnamed.len()))
+}
+
+/// Whole days, of which all is over after this time: of a use only the day is known.
+fn days(unused: Duration) -> i64 {
+    i64::try_from(unused.as_secs().div_ceil(24 * 3600)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_forgotten_before_its_time() {
+        let hours = |hours: u64| days(Duration::from_secs(hours * 3600));
+        assert_eq!((hours(1), hours(24), hours(36), hours(48)), (1, 1, 2, 2));
+    }
 }

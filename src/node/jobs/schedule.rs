@@ -43,10 +43,9 @@ async fn look(parts: &Parts) -> Result<(), StoreError> {
             ("remote", Some((Language::R, remote))) if remote::sync::is_due(parts, &remote).await? => AGAIN,
             _ => continue,
         };
-        let last = parts.store.last_wanted(Kind::Sync.as_str(), &source.name).await?;
-        if last.is_none_or(|last| last < ago(every)) {
-            sync(parts, &source, None).await?;
-        }
+        let (input, slot) = of(&source);
+        want(parts, NewJob { kind: Kind::Sync.as_str(), subject: &source.name, input: &input, slot: &slot }, every)
+            .await?;
     }
     Ok(())
 }
@@ -56,16 +55,21 @@ async fn look(parts: &Parts) -> Result<(), StoreError> {
 /// # Errors
 /// See [`StoreError`].
 pub async fn sync(parts: &Parts, source: &Source, by: Option<&Deed<'_>>) -> Result<Option<i64>, StoreError> {
-    let (input, slot) = (format!("{{\"source\": {}}}", source.id), format!("sync/{}", source.id));
+    let (input, slot) = of(source);
     let job = NewJob { kind: Kind::Sync.as_str(), subject: &source.name, input: &input, slot: &slot };
     let id = parts.store.enqueue(job, by).await?;
     parts.job_added.notify_one();
     Ok(id)
 }
 
+/// Input and slot of a look into a source: its name may have been another source's before.
+fn of(source: &Source) -> (String, String) {
+    (format!("{{\"source\": {}}}", source.id), format!("sync/{}", source.id))
+}
+
 /// Puts a job into the queue whose like was not wanted for so long.
 async fn want(parts: &Parts, job: NewJob<'_>, every: Duration) -> Result<(), StoreError> {
-    let last = parts.store.last_wanted(job.kind, job.subject).await?;
+    let last = parts.store.last_wanted(&job).await?;
     if last.is_none_or(|last| last < ago(every)) && parts.store.enqueue(job, None).await?.is_some() {
         parts.job_added.notify_one();
     }

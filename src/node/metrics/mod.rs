@@ -17,6 +17,8 @@ pub struct Metrics {
     bytes_freed: Counter,
     /// Indexes made.
     pub indexes: Counter,
+    workers_ready: Counter,
+    workers_failed: Counter,
     is_database_up: AtomicBool,
 }
 
@@ -27,6 +29,17 @@ struct RouteMetrics {
     codes: Named<u16, 32>,
     duration: Histogram,
     sent: Counter,
+}
+
+/// What others know now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Live {
+    /// Lines the access log lost.
+    pub dropped: u64,
+    /// Processes of content.
+    pub workers: u64,
+    /// What these have to do.
+    pub connections: u64,
 }
 
 /// A kind of request.
@@ -47,21 +60,29 @@ const ROUTES: &[(&str, &str)] = &[
     ("/status", "status"),
 ];
 const MANAGE: &str = "manage";
+const CONTENT: &str = "content";
 const OTHER: &str = "other";
 
 impl Route {
     /// Of a route's path, as the router has it; `None`: no route fitted.
     pub fn of(path: Option<&str>) -> Self {
         let at = path.and_then(|path| {
+            if path.starts_with("/__api__/v1/") {
+                return Some(ROUTES.len());
+            }
+            if path.starts_with("/content/") {
+                return Some(ROUTES.len() + 1);
+            }
             let known = ROUTES.iter().position(|(ending, _)| path.ends_with(ending));
             known.or_else(|| path.starts_with("/__api__/").then_some(ROUTES.len()))
         });
-        Self(at.unwrap_or(ROUTES.len() + 1))
+        Self(at.unwrap_or(ROUTES.len() + 2))
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        ROUTES.get(self.0).map_or(if self.0 == ROUTES.len() { MANAGE } else { OTHER }, |(_, name)| name)
+        let rest = || [MANAGE, CONTENT].get(self.0 - ROUTES.len()).copied().unwrap_or(OTHER);
+        ROUTES.get(self.0).map_or_else(rest, |(_, name)| name)
     }
 }
 
@@ -75,13 +96,15 @@ impl Metrics {
             sent: Counter::new(),
         };
         Self {
-            routes: (0..ROUTES.len() + 2).map(route).collect(),
+            routes: (0..ROUTES.len() + 3).map(route).collect(),
             in_flight: AtomicU64::new(0),
             uploads: Named::new(),
             jobs: Named::new(),
             blobs_deleted: Counter::new(),
             bytes_freed: Counter::new(),
             indexes: Counter::new(),
+            workers_ready: Counter::new(),
+            workers_failed: Counter::new(),
             is_database_up: AtomicBool::new(true),
         }
     }
@@ -112,6 +135,11 @@ impl Metrics {
         self.jobs.counter((kind, state)).increment();
     }
 
+    /// A process of content was begun, and is ready or not.
+    pub fn worker_begun(&self, is_ready: bool) {
+        if is_ready { &self.workers_ready } else { &self.workers_failed }.increment();
+    }
+
     /// Blobs were deleted, which had so many bytes.
     pub fn collected(&self, blobs: u64, bytes: u64) {
         self.blobs_deleted.add(blobs);
@@ -123,13 +151,13 @@ impl Metrics {
         self.is_database_up.store(is_up, Ordering::Relaxed);
     }
 
-    /// The text a Prometheus server reads. `dropped`: lines the access log lost.
-    pub fn render(&self, dropped: u64) -> String {
+    /// The text a Prometheus server reads.
+    pub fn render(&self, live: Live) -> String {
         let mut text = Exposition::default();
         let build =
             [("version", env!("CARGO_PKG_VERSION")), ("commit", option_env!("BOWLINE_COMMIT").unwrap_or("unknown"))];
         text.family(&names::BUILD).sample(&build, 1);
-        text.family(&names::LOG_DROPPED).sample(&[("log", "access")], dropped);
+        text.family(&names::LOG_DROPPED).sample(&[("log", "access")], live.dropped);
         let mut requests = text.family(&names::REQUESTS);
         for route in &self.routes {
             for (code, count) in route.codes.values() {
@@ -156,6 +184,12 @@ impl Metrics {
         text.family(&names::BLOBS_DELETED).sample(&[], self.blobs_deleted.value());
         text.family(&names::BYTES_FREED).sample(&[], self.bytes_freed.value());
         text.family(&names::DATABASE_UP).sample(&[], u8::from(self.is_database_up.load(Ordering::Relaxed)));
+        text.family(&names::WORKERS).sample(&[], live.workers);
+        text.family(&names::WORKER_CONNECTIONS).sample(&[], live.connections);
+        let mut starts = text.family(&names::WORKER_STARTS);
+        for (outcome, count) in [("ready", &self.workers_ready), ("failed", &self.workers_failed)] {
+            starts.sample(&[("outcome", outcome)], count.value());
+        }
         text.family(&names::INDEXES_MADE).sample(&[], self.indexes.value());
         text.finish()
     }
@@ -182,6 +216,8 @@ mod tests {
             (Some("/__api__/v1/repos"), "manage"),
             (Some("/__api__/status"), "status"),
             (Some("/__ping__"), "ping"),
+            (Some("/content/{guid}/{*rest}"), "content"),
+            (Some("/__api__/v1/content/{guid}"), "manage"),
             (None, "other"),
         ] {
             assert_eq!(Route::of(path).name(), name, "{path:?}");
@@ -195,7 +231,7 @@ mod tests {
         metrics.begin();
         metrics.end(Route::of(Some("/simple/")), Some(200), Duration::from_millis(2), 1000);
         metrics.upload("pypi", "new");
-        let text = metrics.render(0).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let text = metrics.render(Live::default()).replace(env!("CARGO_PKG_VERSION"), "VERSION");
         for family in names::ALL {
             assert!(text.contains(&format!("# TYPE {} ", family.name)), "{}", family.name);
         }

@@ -27,6 +27,12 @@ families! {
     BYTES_FREED = Counter "bowline_node_blob_bytes_freed_total";
     /// Whether the database answered when it was last asked.
     DATABASE_UP = Gauge "bowline_node_database_up";
+    /// Processes of content that live.
+    WORKERS = Gauge "bowline_node_workers";
+    /// Requests and sessions these have now.
+    WORKER_CONNECTIONS = Gauge "bowline_node_worker_connections";
+    /// Processes of content that were begun. {outcome = ready, failed}
+    WORKER_STARTS = Counter "bowline_node_worker_starts_total";
     /// Indexes made anew because a repository had changed.
     INDEXES_MADE = Counter "bowline_node_indexes_made_total";
 }

@@ -44,6 +44,10 @@ const DAY_HOLDS: Duration = Duration::from_secs(60);
 const DAYS_MAX: u64 = 10_000;
 /// Pages in memory, by the number of their files.
 const FILES_MAX: u64 = 500_000;
+/// Lists of days in memory, by the number of their packages: two of CRAN, which take some 50 MB each.
+const READ_MAX: u64 = 50_000;
+/// How long one is kept that nobody wants.
+const READ_IDLE: Duration = Duration::from_secs(600);
 
 /// Lists of `T`, by source and name.
 #[derive(Clone)]
@@ -55,6 +59,9 @@ pub struct Lists<T: Send + Sync + 'static> {
     keeps_days: bool,
     /// By source, name and end of a day: what the source had said by then, and when that was looked up.
     days: Cache<(i64, String, i64), (i64, Option<RemoteDay>)>,
+    /// Lists of days, by the digest of their blob: several repositories show the same, and what changes in one of ours is no
+    /// reason to read them again.
+    read: Cache<String, Arc<Listed<T>>>,
 }
 
 /// What an index said.
@@ -85,12 +92,15 @@ pub type Reader<T> = fn(&[u8], &str, &Url) -> Result<Vec<T>, String>;
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Default for Lists<T> {
     fn default() -> Self {
-        let weigh = |_: &(i64, String), listed: &Arc<Listed<T>>| {
-            u32::try_from(listed.files.as_ref().map_or(0, Vec::len) + 1).unwrap_or(u32::MAX)
-        };
+        let weigh = |_: &(i64, String), listed: &Arc<Listed<T>>| listed.weight();
         let pages = Cache::builder().weigher(weigh).max_capacity(FILES_MAX).build();
+        let read = Cache::builder()
+            .weigher(|_: &String, listed: &Arc<Listed<T>>| listed.weight())
+            .max_capacity(READ_MAX)
+            .time_to_idle(READ_IDLE)
+            .build();
         let turns = Arc::new([const { Mutex::const_new(()) }; 64]);
-        Self { pages, turns, keeps_days: false, days: Cache::new(DAYS_MAX) }
+        Self { pages, turns, keeps_days: false, days: Cache::new(DAYS_MAX), read }
     }
 }
 
@@ -130,8 +140,11 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
     /// The list of a day.
     ///
     /// # Errors
-    /// 503: it cannot be read.
-    pub async fn of_day(parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<T>>, Failure> {
+    /// It cannot be read.
+    pub async fn of_day(&self, parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<T>>, StoreError> {
+        if let Some(listed) = day.sha256.as_ref().and_then(|sha256| self.read.get(sha256)) {
+            return Ok(listed);
+        }
         let row = RemotePage {
             fetched_at: day.seen_at,
             asked_at: day.seen_at,
@@ -139,7 +152,12 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
             etag: None,
             sha256: day.sha256.clone(),
         };
-        Ok(Arc::new(kept(parts, &row, None).await?))
+        let unread = |failure: Failure| StoreError::Unavailable(io::Error::other(failure.message().to_owned()).into());
+        let listed = Arc::new(kept(parts, &row, None).await.map_err(unread)?);
+        if let Some(sha256) = &day.sha256 {
+            self.read.insert(sha256.clone(), Arc::clone(&listed));
+        }
+        Ok(listed)
     }
 
     /// A list.
@@ -285,6 +303,10 @@ impl<T: Clone> Listed<T> {
     fn for_a_while(&self) -> Self {
         let (asked_at, fresh_until) = (now(), now() + micros(PAUSE));
         Self { files: self.files.clone(), stamp: self.stamp, is_old: true, asked_at, fresh_until }
+    }
+
+    fn weight(&self) -> u32 {
+        u32::try_from(self.files.as_ref().map_or(0, Vec::len) + 1).unwrap_or(u32::MAX)
     }
 
     fn is_fresh(&self, remote: &Remote) -> bool {

@@ -165,6 +165,22 @@ impl Remotes {
         self.trees.day(parts, remote, folder, as_of).await
     }
 
+    /// What that was.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tree_of(&self, parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<RemotePackage>>, StoreError> {
+        self.trees.of_day(parts, day).await
+    }
+
+    /// As [`Self::tree_of`], of its Archive.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn archive_of(&self, parts: &Parts, day: &RemoteDay) -> Result<Arc<Listed<RemoteArchive>>, StoreError> {
+        self.archives.of_day(parts, day).await
+    }
+
     /// As [`Self::tree_on`], of its Archive.
     ///
     /// # Errors

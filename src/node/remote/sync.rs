@@ -5,21 +5,21 @@ use super::{Remotes, archive};
 use crate::node::error::Failure;
 use crate::node::jobs::{Ended, Log};
 use crate::node::parts::Parts;
-use crate::node::store::{Remote, RemoteNames, StoreError};
+use crate::node::store::{DAY, Remote, RemoteNames, StoreError};
 use crate::runtime::clock;
 
-/// What every such repository has.
-const SOURCES: &str = "src/contrib";
-/// In microseconds.
-const DAY: i64 = 24 * 3600 * 1_000_000;
+/// What is asked for even if nobody did: its sources, and what is in its Archive, without which a day has no old versions.
+const ALWAYS: [&str; 2] = ["src/contrib", archive::PATH];
 
 /// Does it. One folder that does not answer does not keep the others from being asked.
 pub async fn sync(parts: &Parts, log: &Log, remote: &Remote) -> Ended {
     let told = |failure: Failure| failure.message().to_owned();
     let mut names: Vec<String> =
         known(parts, remote).await.map_err(|e| told(e.into()))?.into_iter().map(|(name, _)| name).collect();
-    if !names.iter().any(|name| name == SOURCES) {
-        names.push(SOURCES.to_owned());
+    for name in ALWAYS {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
     }
     // What is known from before is not enough.
     let remote = Remote { synced_at: now(), ..remote.clone() };
@@ -61,8 +61,14 @@ async fn ask(remotes: &Remotes, parts: &Parts, remote: &Remote, name: &str) -> R
 /// See [`StoreError`].
 pub async fn is_due(parts: &Parts, remote: &Remote) -> Result<bool, StoreError> {
     let due = last_due(now(), remote.id);
-    let names = known(parts, remote).await?;
-    Ok(!names.iter().any(|(name, _)| name == SOURCES) || names.iter().any(|(_, asked_at)| *asked_at < due))
+    for name in ALWAYS {
+        // That it has no such thing is an answer too.
+        let page = parts.store.remote_page(remote.id, name).await?;
+        if page.is_none_or(|page| page.asked_at < due) {
+            return Ok(true);
+        }
+    }
+    Ok(known(parts, remote).await?.iter().any(|(_, asked_at)| *asked_at < due))
 }
 
 fn last_due(now: i64, source: i64) -> i64 {

@@ -38,8 +38,6 @@ pub enum Memory {
 /// Where a program runs, and with what.
 #[derive(Debug)]
 pub struct Enclosure<'a> {
-    /// `false`: it sees and may do whatever this program may. For those who say so in their configuration.
-    pub is_closed: bool,
     /// Beside `PATH`, `HOME` and the like.
     pub environment: Vec<(String, String)>,
     /// Folders and files of the machine to be seen inside under their own names, beside `/usr`.

@@ -85,7 +85,6 @@ impl Run<'_> {
 
     fn command(&self) -> Command {
         let enclosure = Enclosure {
-            is_closed: true,
             environment: self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             readable: self.readable,
             folders: Vec::new(),

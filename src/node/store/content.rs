@@ -181,6 +181,17 @@ impl Store {
         ))
     }
 
+    /// Content that was changed since, microseconds since 1970.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn contents_changed(&self, since: i64) -> Result<Vec<ContentRow>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(select!("WHERE content.updated_at >= $1 ORDER BY content.updated_at"))
+                .bind(since).fetch_all(pool).await?
+        ))
+    }
+
     /// Changes what is said of content. Whether it is there.
     ///
     /// # Errors
@@ -224,7 +235,7 @@ impl Store {
         }.await)
     }
 
-    /// Writes down a bundle whose blob is kept; its number. `anew`: see [`spare`].
+    /// Writes down a bundle whose blob is kept; its number. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// [`StoreError::Missing`]: there is no such content; [`StoreError::Deleted`], [`StoreError::BeingDeleted`].

@@ -1,6 +1,6 @@
 //! What a repository shows of R packages.
 
-use super::{Store, StoreError, with};
+use super::{DAY, Store, StoreError, with};
 
 /// A file of an R package.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -55,6 +55,25 @@ impl Store {
             first.as_ref().is_some_and(|(_, position)| *position == file.position)
         });
         Ok(files)
+    }
+
+    /// Days since 1970 (UTC) on which something came to what a repository shows, or went to its Archive; the first first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn r_days(&self, repository: i64) -> Result<Vec<i64>, StoreError> {
+        let mut days: Vec<i64> = with!(self, pool => Ok(
+            sqlx::query_scalar(
+                "SELECT f.uploaded_at / $2 FROM file f JOIN subscription u ON u.source_id = f.source_id
+                 WHERE u.repository_id = $1 AND f.removed_at IS NULL
+                 UNION
+                 SELECT f.archived_at / $2 FROM file f JOIN subscription u ON u.source_id = f.source_id
+                 WHERE u.repository_id = $1 AND f.removed_at IS NULL AND f.archived_at IS NOT NULL",
+            )
+            .bind(repository).bind(DAY).fetch_all(pool).await?
+        ))?;
+        days.sort_unstable();
+        Ok(days)
     }
 
     /// Every package that a source of this repository ever had, shown or not.

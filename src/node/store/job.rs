@@ -315,14 +315,14 @@ impl Store {
         ))
     }
 
-    /// When a job with this subject was last wanted, microseconds since 1970.
+    /// When the same job of the same subject was last wanted, microseconds since 1970.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn last_wanted(&self, kind: &str, subject: &str) -> Result<Option<i64>, StoreError> {
+    pub async fn last_wanted(&self, job: &NewJob<'_>) -> Result<Option<i64>, StoreError> {
         with!(self, pool => Ok(
-            sqlx::query_scalar("SELECT MAX(created_at) FROM job WHERE kind = $1 AND subject = $2")
-                .bind(kind).bind(subject).fetch_one(pool).await?
+            sqlx::query_scalar("SELECT MAX(created_at) FROM job WHERE kind = $1 AND subject = $2 AND input = $3")
+                .bind(job.kind).bind(job.subject).bind(job.input).fetch_one(pool).await?
         ))
     }
 

@@ -48,6 +48,9 @@ pub use self::user::{Change, Profile, Role, User};
 use crate::config::node::DatabaseUrl;
 use crate::runtime::{clock, dice};
 
+/// In microseconds, as rows have all times.
+pub const DAY: i64 = 24 * 3600 * 1_000_000;
+
 /// A database.
 #[derive(Clone, Debug)]
 pub struct Store {

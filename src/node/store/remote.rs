@@ -1,7 +1,7 @@
 //! What is known of other indexes.
 
 use super::garbage::spare;
-use super::{Store, StoreError, now, with, within};
+use super::{DAY, Store, StoreError, now, with, within};
 
 /// What an index said last of a project or folder.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -205,6 +205,3 @@ impl Store {
         })
     }
 }
-
-/// In microseconds.
-const DAY: i64 = 24 * 3600 * 1_000_000;

@@ -265,8 +265,11 @@ async fn what_is_managed_is_changed_and_written_down() {
         let closed = store.publish(&file(source, "my_pkg-2.0.tar.gz", "bb"), None, &DEED).await.unwrap();
         assert_eq!(closed, Published::Closed("archived".into()));
         assert_eq!(store.archive(which(None, None), &DEED).await.unwrap(), 1);
+        let days = store.r_days(repository.id).await.unwrap();
+        assert!(days.iter().all(|day| (0..2).contains(&(now() / DAY - day))) && !days.is_empty(), "{days:?}");
         assert_eq!(store.unarchive(which(None, None), &DEED).await.unwrap(), 1);
         assert_eq!(store.remove(which(None, None), &DEED).await.unwrap(), 1);
+        assert_eq!(store.r_days(repository.id).await.unwrap(), [0; 0]);
         assert_eq!(store.project(repository.id, "my-pkg", i64::MAX).await.unwrap().unwrap().1, []);
         assert_eq!(store.projects_of(source).await.unwrap()[0].files, 0);
 

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use crate::node::blob::Scratch;
 use crate::node::sandbox::{Enclosure, Folder};
 use crate::runtime::{clock, dice};
 
@@ -54,6 +56,8 @@ pub struct Start {
     pub tmp: u64,
     /// It listens on a port.
     pub wants_port: bool,
+    /// Empty, for its socket.
+    pub folder: Scratch,
 }
 
 /// Asks a process.
@@ -69,7 +73,9 @@ pub struct Process {
     last_used: Mutex<Instant>,
     child: Mutex<Child>,
     said: Arc<Mutex<VecDeque<String>>>,
-    _folder: Removed,
+    /// By which `socket` is reached.
+    _opened: File,
+    _folder: Scratch,
 }
 
 impl Process {
@@ -80,17 +86,16 @@ impl Process {
     pub fn begin(start: Start) -> Result<Self, String> {
         let told = |e: std::io::Error| format!("it cannot be started: {e}");
         let id = format!("{:032x}", u128::from_le_bytes(dice::secret()));
-        // Where whoever it is for may go, whatever folders of ours are closed to; its name short enough for a socket's.
-        let folder = Removed(std::env::temp_dir().join(format!("bowline-{id}")));
-        fs::create_dir(&folder.0).map_err(told)?;
-        fs::set_permissions(&folder.0, Permissions::from_mode(0o700)).map_err(told)?;
+        let folder = start.folder;
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).map_err(told)?;
         if rustix::process::geteuid().is_root() {
-            chown(&folder.0, Some(start.uid), Some(start.uid)).map_err(told)?;
+            chown(folder.path(), Some(start.uid), Some(start.uid)).map_err(told)?;
         }
         let mut folders = start.folders;
-        folders.push(Folder { from: folder.0.clone(), to: RUN.into(), is_writable: true });
+        folders.push(Folder { from: folder.path().to_owned(), to: RUN.into(), is_writable: true });
+        // The name of a socket is short (unix(7)), that of its folder need not be.
+        let opened = File::open(folder.path()).map_err(told)?;
         let enclosure = Enclosure {
-            is_closed: true,
             environment: start.environment,
             readable: &start.readable,
             folders,
@@ -109,7 +114,7 @@ impl Process {
         let said = Arc::new(Mutex::new(VecDeque::new()));
         listen(child.stdout.take(), Arc::clone(&said));
         listen(child.stderr.take(), Arc::clone(&said));
-        let socket = folder.0.join("http");
+        let socket = PathBuf::from(format!("/proc/self/fd/{}/http", opened.as_raw_fd()));
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(Duration::from_secs(30))
@@ -122,6 +127,7 @@ impl Process {
             last_used: Mutex::new(clock::now()),
             child: Mutex::new(child),
             said,
+            _opened: opened,
             _folder: folder,
         })
     }
@@ -218,16 +224,6 @@ fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, said: Arc<Mutex
             line.clear();
         }
     });
-}
-
-/// Removed when dropped.
-#[derive(Debug)]
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Connects to a socket, whatever is asked for.

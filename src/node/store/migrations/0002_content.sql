@@ -27,6 +27,7 @@ CREATE TABLE content (
     deployed_at BIGINT,
     UNIQUE (owner, name)
 );
+CREATE INDEX content_updated ON content (updated_at);
 
 CREATE TABLE bundle (
     -- In order, because R's clients want small numbers.

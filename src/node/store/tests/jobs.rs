@@ -56,6 +56,17 @@ async fn a_job_is_claimed_once_and_again_when_its_node_is_dead() {
 }
 
 #[tokio::test]
+async fn when_a_job_was_last_wanted_is_not_told_of_what_had_its_subjects_name_before() {
+    each(async |store| {
+        let of = |input| NewJob { kind: "sync", subject: "tidy", input, slot: input };
+        store.enqueue(of("{\"source\": 1}"), None).await.unwrap().unwrap();
+        assert!(store.last_wanted(&of("{\"source\": 1}")).await.unwrap().is_some());
+        assert_eq!(store.last_wanted(&of("{\"source\": 2}")).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_hundred_jobs_go_to_ten_claimants_once_each() {
     each(async |store| {
         beats(&store, "a").await;
