@@ -394,6 +394,22 @@ fn files_of_another_repository_that_nobody_uses_are_forgotten_and_fetched_again(
 }
 
 #[test]
+fn what_was_fetched_as_the_newest_is_there_when_it_is_old_and_its_repository_away() {
+    within(60, async {
+        let cran = Cran::start().await;
+        cran.show(&[("alpha", "1.0")]).await;
+        let node = node_before(&[&cran], "").await;
+        let (new, old) = ("src/contrib/alpha_1.0.tar.gz", "src/contrib/Archive/alpha/alpha_1.0.tar.gz");
+        eventually("the repository", async || (status(&node, new).await == 200).then_some(())).await;
+        cran.show(&[("alpha", "1.1")]).await;
+        node.command(&["sync", "world0", "--follow"]).await;
+        cran.serving.abort();
+        assert_eq!(get(&node.address, &format!("/packages/cran/{old}")).await.body, source("alpha", "1.0"));
+        assert_eq!((cran.asked(new), cran.asked(old)), (1, 0));
+    });
+}
+
+#[test]
 fn of_a_binary_that_is_gone_the_source_is_given() {
     within(60, async {
         let cran = Cran::start().await;

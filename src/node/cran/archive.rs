@@ -26,6 +26,11 @@ pub struct Archive {
     far: HashMap<String, Arc<Remote>>,
 }
 
+/// Where an old version is, as rows and URLs have it.
+pub fn path(package: &str, filename: &str) -> String {
+    format!("src/contrib/Archive/{package}/{filename}")
+}
+
 /// For that many bytes of them.
 pub fn archives(bytes_max: u64, builds: Builds) -> Archives {
     Dated::new(bytes_max, builds, |archive| archive.served.bytes.len() + archive.far.len() * 128 + 256)

@@ -271,7 +271,7 @@ impl Asked<'_> {
     }
 
     async fn archived_at(&self, remote: &Arc<Remote>, package: &str, file: &str) -> Result<Response, Failure> {
-        let path = format!("src/contrib/Archive/{package}/{file}");
+        let path = super::archive::path(package, file);
         let blob = RemoteBlob {
             url: format!("{}{path}", remote.url),
             otherwise: None,

@@ -136,7 +136,7 @@ impl Tree {
                 let path = format!("{}/{filename}", folder(location));
                 let url = format!("{}{path}", remote.url);
                 // Where it is when there is a newer one, which we may not know of, or which is not of our day.
-                let archived = format!("{}src/contrib/Archive/{}/{filename}", remote.url, package.name);
+                let archived = super::archive::path(&package.name, &filename);
                 let otherwise = location.is_empty().then_some(archived);
                 let (promise, path) = match &package.md5 {
                     // Binaries are made anew under the same name.

@@ -63,15 +63,24 @@ pub struct RemoteBlob {
     pub remote: Arc<Remote>,
     /// Where to get it.
     pub url: String,
-    /// Where else, if it is no longer there.
+    /// Where else below its source's URL, if it is no longer there; whoever looks there later finds it kept under this too.
     pub otherwise: Option<String>,
-    /// What rows call it.
+    /// What rows call it first of all.
     pub path: String,
     /// What it must be.
     pub promise: Promise,
     /// The promise is of a day that is over: who has other bytes of that name by now has not that file any more, which is told
     /// before anything of it is passed on.
     pub is_past: bool,
+}
+
+impl RemoteBlob {
+    /// What rows call it. In one order everywhere, so that nobody waits for a row while holding what another one waits for.
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = std::iter::once(&self.path).chain(&self.otherwise).map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
 }
 
 /// What an index says of a file's bytes.
@@ -227,7 +236,9 @@ impl Remotes {
         wanted: Wanted<'_>,
     ) -> Result<Response, Failure> {
         if let Some(digest) = self.here(parts, &file).await? {
-            self.uses.mark(file.remote.id, &file.path, &digest);
+            for path in file.names() {
+                self.uses.mark(file.remote.id, path, &digest);
+            }
             return download::blob(&parts.packages, digest, content_type, repository, wanted).await;
         }
         let failed = |failed: Failed| match failed {
@@ -288,7 +299,8 @@ impl Remotes {
         let told = |e: &(dyn std::error::Error + 'static)| Failed::Broken(Causes(e).to_string().into());
         let bytes_max = parts.settings.packages.file_bytes_max;
         let mut response = self.client.get(&file.url).send().await.map_err(|e| told(&e))?;
-        if let Some(url) = file.otherwise.as_ref().filter(|_| is_absent(response.status())) {
+        if let Some(path) = file.otherwise.as_ref().filter(|_| is_absent(response.status())) {
+            let url = format!("{}{path}", file.remote.url);
             response = self.client.get(url).send().await.map_err(|e| told(&e))?;
         }
         match response.status() {
@@ -322,7 +334,7 @@ impl Remotes {
         }
         let digest = spooled.digest().to_string();
         let named = keep_and_name!(parts, &[&spooled], anew => {
-            parts.store.put_remote_file(file.remote.id, &file.path, &digest, anew).await
+            parts.store.put_remote_file(file.remote.id, &file.names(), &digest, anew).await
         });
         named.await.map_err(|failure: Failure| Failed::Broken(failure.message().into()))
     }

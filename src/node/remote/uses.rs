@@ -80,7 +80,7 @@ pub async fn write(parts: &Parts) {
 /// Files that were forgotten, or never written down, and are used none the less: their blobs are still here, and to be kept.
 async fn adopt(parts: &Parts, files: Vec<UsedFile>) {
     for UsedFile { source, path, sha256 } in files {
-        let adopted = parts.store.put_remote_file(source, &path, &sha256, None).await;
+        let adopted = parts.store.put_remote_file(source, &[&path], &sha256, None).await;
         if let Err(error @ (StoreError::Unavailable(_) | StoreError::NoPrimary | StoreError::Broken(_))) = adopted {
             // Another use, or another fetch, does it.
             tracing::debug!(error = %Causes(&error), path, "a file of another index cannot be written down");

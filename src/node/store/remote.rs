@@ -1,5 +1,7 @@
 //! What is known of other indexes.
 
+use std::collections::HashSet;
+
 use super::garbage::spare;
 use super::{DAY, Store, StoreError, now, with, within};
 
@@ -145,25 +147,27 @@ impl Store {
         ))
     }
 
-    /// Writes down that a file is kept here. `anew`: see [`Self::publish`].
+    /// Writes down that a file is kept here, under each of these names. `anew`: see [`Self::publish`].
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn put_remote_file(
         &self,
         source: i64,
-        path: &str,
+        paths: &[&str],
         sha256: &str,
         anew: Option<i64>,
     ) -> Result<(), StoreError> {
         within!(self, tx => async {
             spare!(self, tx, &[Some(sha256), None, None], anew);
-            sqlx::query(
-                "INSERT INTO remote_file (source_id, path, sha256, fetched_at, used_day) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256,
-                     fetched_at = excluded.fetched_at, used_day = excluded.used_day",
-            )
-            .bind(source).bind(path).bind(sha256).bind(now()).bind(now() / DAY).execute(&mut *tx).await?;
+            for path in paths {
+                sqlx::query(
+                    "INSERT INTO remote_file (source_id, path, sha256, fetched_at, used_day) VALUES ($1, $2, $3, $4, $5)
+                     ON CONFLICT (source_id, path) DO UPDATE SET sha256 = excluded.sha256,
+                         fetched_at = excluded.fetched_at, used_day = excluded.used_day",
+                )
+                .bind(source).bind(*path).bind(sha256).bind(now()).bind(now() / DAY).execute(&mut *tx).await?;
+            }
             Ok::<_, StoreError>(())
         }.await)
     }
@@ -196,12 +200,14 @@ impl Store {
     /// See [`StoreError`].
     pub async fn forget_unused(&self, day: i64, answered_since: i64) -> Result<u64, StoreError> {
         with!(self, pool => {
-            let gone = sqlx::query(
+            let gone: Vec<(i64, String)> = sqlx::query_as(
                 "DELETE FROM remote_file WHERE used_day < $1 AND EXISTS (SELECT 1 FROM remote_page
-                 WHERE remote_page.source_id = remote_file.source_id AND remote_page.asked_at >= $2)",
+                 WHERE remote_page.source_id = remote_file.source_id AND remote_page.asked_at >= $2)
+                 RETURNING source_id, sha256",
             )
-            .bind(day).bind(answered_since).execute(pool).await?;
-            Ok(gone.rows_affected())
+            .bind(day).bind(answered_since).fetch_all(pool).await?;
+            // One that may come to be in an Archive has two names.
+            Ok(gone.into_iter().collect::<HashSet<_>>().len() as u64)
         })
     }
 }

@@ -156,8 +156,8 @@ async fn files_of_another_index_are_forgotten_when_nobody_uses_them_and_it_answe
         let source = store.sources().await.unwrap()[0].id;
         let today = now() / (24 * 3600 * 1_000_000);
         let file = |path: &str| UsedFile { source, path: path.to_owned(), sha256: "aa".to_owned() };
-        store.put_remote_file(source, "a", "aa", None).await.unwrap();
-        store.put_remote_file(source, "b", "aa", None).await.unwrap();
+        store.put_remote_file(source, &["a"], "aa", None).await.unwrap();
+        store.put_remote_file(source, &["b"], "aa", None).await.unwrap();
         let unknown = store.use_remote_files(&[file("a"), file("c")], today + 5).await.unwrap();
         assert_eq!(unknown, [file("c")]);
         assert!(store.use_remote_files(&[file("a")], today).await.unwrap().is_empty(), "it stays the later day");
