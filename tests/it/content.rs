@@ -501,3 +501,41 @@ fn sessions_finish_on_a_node_that_leaves_and_new_settings_begin_a_new_process() 
         assert!(a.exit().await.success());
     });
 }
+
+#[test]
+fn a_socket_that_content_puts_in_the_place_of_its_own_is_followed_nowhere() {
+    within(180, async {
+        let (a, _) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let target = a.folder.path("target.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&target).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let app = Folder::new();
+        app.write(
+            "app.py",
+            "import os, time\nfrom fastapi import FastAPI\napp = FastAPI()\n\
+             @app.get('/')\ndef root():\n    time.sleep(0.2)\n    return 'here'\n\
+             @app.get('/swap')\ndef swap():\n    os.rename('/run/worker/http', '/run/worker/own')\n    \
+             os.symlink(os.environ['TARGET'], '/run/worker/http')\n    return 'swapped'\n",
+        );
+        app.write("requirements.txt", "fastapi\n");
+        let to = format!("TARGET={}", target.display());
+        let told = publisher.runs(&["deploy", "fastapi"], &["-E", &to, app.root().to_str().unwrap()]).await.ok();
+        let path = format!("/content/{}/", Publisher::guid(&told));
+        let authorization = format!("Key {}", publisher.key);
+        let fields = [("authorization", authorization.as_str())];
+        eventually("the swap", async || {
+            (get_as(&a.address, &format!("{path}swap"), &fields).await.status == 200).then_some(())
+        })
+        .await;
+        // Many at once need connections that are not there yet.
+        let asked = (0..8).map(async |_| get_as(&a.address, &path, &fields).await.status);
+        let statuses = futures_util::future::join_all(asked).await;
+        assert!(statuses.contains(&502), "{statuses:?}");
+        let reached = listener.accept().map(drop).map_err(|e| e.kind());
+        assert_eq!(reached, Err(std::io::ErrorKind::WouldBlock), "nobody was asked there");
+    });
+}
