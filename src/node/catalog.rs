@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::error::Failure;
 use super::metrics::Metrics;
@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Catalog {
     store: Store,
     now: Arc<ArcSwap<Vec<Arc<Repository>>>>,
+    /// One reads at a time, so that what was read first never takes the place of what was read later.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Catalog {
@@ -27,7 +29,7 @@ impl Catalog {
     /// # Errors
     /// See [`StoreError`].
     pub async fn open(store: Store) -> Result<Self, StoreError> {
-        let catalog = Self { store, now: Arc::default() };
+        let catalog = Self { store, now: Arc::default(), turn: Arc::default() };
         catalog.refresh().await?;
         Ok(catalog)
     }
@@ -37,6 +39,7 @@ impl Catalog {
     /// # Errors
     /// See [`StoreError`]; what was known stays.
     pub async fn refresh(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
         let all = self.store.repositories().await?;
         self.now.store(Arc::new(all.into_iter().map(|(repository, _)| Arc::new(repository)).collect()));
         Ok(())

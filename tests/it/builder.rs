@@ -1,11 +1,12 @@
 //! Packages built from git repositories, by nodes that share the work.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cran::r;
-use crate::harness::{Folder, Node, bowline, eventually, get, run, tool, within};
+use crate::harness::{Folder, Node, bowline, eventually, get, patiently_for, run, tool, within};
 use crate::packages::{Trusting, make};
 
 /// A git repository in a folder of its own.
@@ -164,10 +165,13 @@ fn drain(builds: usize, seconds: u64) {
         a.command(&["repo", "create", "cran", "--type", "cran", "--source", "ours"]).await;
         assert!(a.command(&["sync", "ours", "--follow"]).await.contains(&format!("{builds} new")));
         // Killed over a build, which begins again when it is taken for dead.
-        let killed = eventually("a build on both nodes", async || {
-            let running = jobs(&a, &["--kind", "build", "--state", "running"]).await;
-            let of = |name: &str| running.iter().find(|job| job["node"] == name).cloned();
-            of("a").and(of("b"))
+        let killed = patiently_for(Duration::from_secs(60), "a build on the second node", async {
+            loop {
+                let running = jobs(&a, &["--kind", "build", "--state", "running"]).await;
+                if let Some(job) = running.iter().find(|job| job["node"] == "b") {
+                    return job.clone();
+                }
+            }
         })
         .await;
         b.signal(rustix::process::Signal::KILL);
