@@ -85,7 +85,7 @@ async fn until_built(node: &Node, count: usize) -> Vec<Value> {
         if ended == count && all.len() == count {
             return all;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
