@@ -123,7 +123,7 @@ fn control(head: &mut HeaderMap, repository: &Repository, values: [&'static str;
 }
 
 /// Whether the client has this very thing already.
-fn knows(fields: &HeaderMap, etag: &HeaderValue) -> bool {
+pub fn knows(fields: &HeaderMap, etag: &HeaderValue) -> bool {
     let known = fields.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     // A weak comparison, as the RFC wants it here.
     known

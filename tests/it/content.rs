@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::browser::{BACK_WITHIN_MS, Browser};
 use crate::harness::tools::client;
 use crate::harness::{Authority, Folder, Node, Output, Postgres, Proxy, eventually, get_as, run, within};
-use crate::packages::{base, proxy};
+use crate::packages::{base, proxy, proxy_with};
 
 /// rsconnect-python with a home of its own.
 pub struct Publisher {
@@ -36,25 +36,6 @@ impl Publisher {
         let at = all.find("/content/").unwrap_or_else(|| panic!("no content in: {all}"));
         all[at + "/content/".len()..][..36].to_owned()
     }
-}
-
-/// A proxy that keeps a browser at its node.
-async fn binding(nodes: &[&Node], ca: &Authority) -> Proxy {
-    let folder = Folder::new();
-    ca.pair(&["localhost"]).write(&folder, "certs/localhost");
-    folder.write("ca.pem", ca.pem());
-    let backends: Vec<_> = nodes
-        .iter()
-        .enumerate()
-        .map(|(n, node)| format!("{{ key = \"n{n}\", address = \"{}\" }}", node.address))
-        .collect();
-    let config = format!(
-        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
-         [[pool]]\nname = \"app\"\npreset = \"bowline\"\nprobe = {{ interval = \"200ms\", fast_interval = \"100ms\" }}\n\
-         backend = [{}]\n[[route]]\npool = \"app\"\n",
-        backends.join(", ")
-    );
-    Proxy::start_in(folder, &config).await
 }
 
 /// Everybody may see it.
@@ -101,6 +82,12 @@ fn pages_are_published_and_seen_by_who_may() {
             let style = get_as(&node.address, &format!("{path}css/a.css"), &fields).await;
             assert_eq!((style.status, style.fields.get("content-type")), (200, Some("text/css")));
             assert_eq!(get_as(&node.address, &format!("{path}manifest.json"), &fields).await.status, 404);
+            assert_eq!(get_as(&node.address, &format!("{path}%6Danifest.json"), &fields).await.status, 404);
+            let moved = get_as(&node.address, &format!("{path}css"), &fields).await;
+            assert_eq!(moved.fields.get("location"), Some(&*format!("{path}css/")), "below the content");
+            let etag = style.fields.get("etag").unwrap();
+            let again = [fields[0], ("if-none-match", etag)];
+            assert_eq!(get_as(&node.address, &format!("{path}css/a.css"), &again).await.status, 304);
             assert_eq!(get_as(&node.address, &format!("{path}..%2f..%2fetc/passwd"), &fields).await.status, 404);
             assert_eq!(get_as(&node.address, &path, &[]).await.status, 401, "nobody said that everybody may see it");
         }
@@ -198,7 +185,7 @@ fn a_shiny_app_is_used_in_a_browser_and_comes_back_from_its_nodes_death() {
         let (a, b) = two_nodes(&format!("[database]\nurl = \"{}\"\n", database.url())).await;
         let ca = Authority::new();
         let mut nodes = [a, b];
-        let proxy = binding(&nodes.iter().collect::<Vec<_>>(), &ca).await;
+        let proxy = proxy_with(&nodes.iter().collect::<Vec<_>>(), &ca, "").await;
         let key = nodes[0].command(&["key", "create", "--admin", "--name", "ann"]).await;
         let publisher = Publisher::new(&proxy, key);
         let app = Folder::new();

@@ -20,8 +20,13 @@ pub async fn make(folder: &Folder, name: &str, version: &str, content: &str) -> 
         .map(|file| folder.path(&file).to_str().unwrap().to_owned())
 }
 
-/// A proxy with TLS before these nodes.
+/// A proxy with TLS before these nodes, which asks them in turn, whoever asks.
 pub async fn proxy(nodes: &[&Node], ca: &Authority) -> Proxy {
+    proxy_with(nodes, ca, "policy = \"round_robin\"\naffinity.cookie.enabled = false").await
+}
+
+/// A proxy with TLS before these nodes; `pool`: further lines of its pool.
+pub async fn proxy_with(nodes: &[&Node], ca: &Authority, pool: &str) -> Proxy {
     let folder = Folder::new();
     ca.pair(&["localhost"]).write(&folder, "certs/localhost");
     folder.write("ca.pem", ca.pem());
@@ -32,7 +37,7 @@ pub async fn proxy(nodes: &[&Node], ca: &Authority) -> Proxy {
         .collect();
     let config = format!(
         "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ntls.certificates = \"certs\"\n\
-         [[pool]]\nname = \"app\"\npreset = \"bowline\"\npolicy = \"round_robin\"\naffinity.cookie.enabled = false\n\
+         [[pool]]\nname = \"app\"\npreset = \"bowline\"\n{pool}\n\
          probe = {{ interval = \"200ms\", fast_interval = \"100ms\" }}\nbackend = [{}]\n[[route]]\npool = \"app\"\n",
         backends.join(", ")
     );

@@ -17,38 +17,7 @@ use crate::node::content::access;
 use crate::node::content::mode::Mode;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{ContentRow, Scope};
-
-/// `GET /users/current`.
-pub(super) async fn current(manager: Manager) -> Answer {
-    let caller = &manager.caller;
-    let role = |admin: bool| if admin { "administrator" } else { "publisher" };
-    Ok(Json(match caller.user() {
-        Some(user) => json!({
-            "id": user.number,
-            "guid": user.guid,
-            "username": user.username,
-            "first_name": user.first_name,
-            "last_name": user.last_name,
-            "email": user.email,
-            "user_role": user.role.as_str(),
-            "confirmed": true,
-            "locked": false,
-        }),
-        // A program's key: number 0 is nobody's.
-        None => json!({
-            "id": 0,
-            "guid": access::owner(caller),
-            "username": caller.name(),
-            "first_name": "",
-            "last_name": "",
-            "email": "",
-            "user_role": role(manager.may_everywhere(Scope::Admin).is_ok()),
-            "confirmed": true,
-            "locked": false,
-        }),
-    }))
-}
+use crate::node::store::ContentRow;
 
 /// `GET /applications?filter=account_id:1&filter=name:x&count=100&offset=0`. Clients ask for the next page until they have
 /// `total`, so all of it is told at once.

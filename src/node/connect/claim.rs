@@ -19,7 +19,7 @@ use crate::node::auth::Caller;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::signature::is_token;
-use crate::node::store::{Deed, TokenRow, User};
+use crate::node::store::{ApiKey, Deed, TokenRow, User};
 
 /// Bytes of what the button sends.
 pub(crate) const BYTES_MAX: usize = 4 << 10;
@@ -70,7 +70,7 @@ async fn claimed(
 ) -> Result<String, Failure> {
     by_a_person(fields)?;
     let caller = parts.auth.caller(fields, origin).await?;
-    let (user, expires_at) = claimant(&caller)?;
+    let (user, by) = claimant(&caller)?;
     let seal = form_urlencoded::parse(body).find(|(name, _)| name == "seal").map(|(_, value)| value.into_owned());
     let seal = seal.and_then(|seal| URL_SAFE_NO_PAD.decode(seal).ok()).unwrap_or_default();
     if hmac::verify(&key(parts), &sealed(token, user), &seal).is_err() {
@@ -86,19 +86,19 @@ async fn claimed(
         subject: &user.username,
         detail: &detail,
     };
-    if !parts.store.claim_token(token, user.id, expires_at, &deed).await? {
+    if !parts.store.claim_token(token, user.id, by, &deed).await? {
         return Err(missing());
     }
     Ok(format!("<h1>R publishes as {}</h1><p>You can close this page, and go on in R.</p>", user.username))
 }
 
-/// Whose the token will be, and until when: no longer than the key it is claimed by.
-fn claimant(caller: &Caller) -> Result<(&User, Option<i64>), Failure> {
+/// Whose the token will be, and the key it is claimed by and ends with.
+fn claimant(caller: &Caller) -> Result<(&User, Option<&ApiKey>), Failure> {
     let refused = |why: &str| Err(Failure::new(StatusCode::UNAUTHORIZED, why));
     match caller {
         Caller::User(user) => Ok((user, None)),
         Caller::Key(key) => match &key.user {
-            Some(user) if caller.is_whole() => Ok((user, key.expires_at)),
+            Some(user) if caller.is_whole() => Ok((user, Some(&**key))),
             Some(_) => refused("This API key does not allow all its user may; log in with their password"),
             None => refused("This API key is a program's; log in as a user, with their password or a key of theirs"),
         },

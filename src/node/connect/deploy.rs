@@ -13,7 +13,7 @@ use crate::node::content::deploy::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::store::{BundleRow, ContentRow, NewJob};
-use crate::runtime::dice;
+use crate::runtime::{clock, dice};
 
 /// Which bundle.
 #[derive(Debug, Default, Deserialize)]
@@ -71,6 +71,10 @@ pub(super) async fn bundle(parts: &Parts, content: &ContentRow, id: Option<&Valu
     }
 }
 
+fn unix_micros() -> i64 {
+    i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX)
+}
+
 /// Puts it into the queue; the task's id.
 ///
 /// # Errors
@@ -85,8 +89,13 @@ pub(super) async fn begin(
     if content.is_locked {
         return Err(Failure::new(StatusCode::CONFLICT, "This content is locked; unlock it to publish to it"));
     }
-    let wanted =
-        Wanted { guid: content.guid.clone(), bundle: bundle.number, activates, who: manager.caller.name().to_owned() };
+    let wanted = Wanted {
+        guid: content.guid.clone(),
+        bundle: bundle.number,
+        activates,
+        who: manager.caller.name().to_owned(),
+        at: unix_micros(),
+    };
     let input = serde_json::to_string(&wanted).unwrap_or_default();
     // Each is a task of its own, also of the same bundle.
     let slot = format!("deploy/{:032x}", dice::unique());

@@ -47,7 +47,7 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/v1/content/{guid}/build", post(deploy::build))
         .route("/v1/tasks/{id}", get(tasks::show))
         // From before `/v1`.
-        .route("/users/current", get(applications::current))
+        .route("/users/current", get(server::user))
         .route("/applications", get(applications::list).post(applications::create))
         .route("/applications/{id}", get(applications::show))
         .route("/applications/{id}/config", get(applications::config))

@@ -61,22 +61,30 @@ fn installation(version: &str) -> Value {
     json!({ "version": version, "cluster_name": "Local", "image_name": "Local" })
 }
 
+/// `GET /v1/user`, and `/users/current` from before, which has a number too.
 pub(super) async fn user(State(parts): State<Parts>, manager: Manager) -> Answer {
-    let Some(own) = manager.caller.user() else {
-        // A program's key: as if it were a user of its name.
-        let name = manager.caller.name();
-        let role = if manager.may_everywhere(Scope::Admin).is_ok() { "administrator" } else { "publisher" };
-        return Ok(Json(json!({
-            "guid": access::owner(&manager.caller),
-            "username": name,
-            "email": "",
-            "first_name": "",
-            "last_name": "",
-            "user_role": role,
-            "confirmed": true,
-            "locked": false,
-        })));
+    let (number, told) = match manager.caller.user() {
+        Some(own) => {
+            let user = find_user(&parts, &own.guid).await?;
+            (user.number, told_user(&user))
+        }
+        // A program's key, as if it were a user of its name; number 0 is nobody's.
+        None => {
+            let is_admin = manager.may_everywhere(Scope::Admin).is_ok();
+            let told = json!({
+                "guid": access::owner(&manager.caller),
+                "username": manager.caller.name(),
+                "email": "",
+                "first_name": "",
+                "last_name": "",
+                "user_role": if is_admin { "administrator" } else { "publisher" },
+                "confirmed": true,
+                "locked": false,
+            });
+            (0, told)
+        }
     };
-    let user = find_user(&parts, &own.guid).await?;
-    Ok(Json(told_user(&user)))
+    let mut told = told;
+    told["id"] = number.into();
+    Ok(Json(told))
 }

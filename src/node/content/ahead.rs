@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::manifest::Manifest;
 use super::mode::Way;
 use super::prepare::{prepare, unpacked};
 use super::settings::Settings;
@@ -68,8 +67,7 @@ async fn look(parts: &Parts, since: i64, done: &mut HashMap<String, (i64, i64)>)
 async fn ready(parts: &Parts, content: &ContentRow, number: i64) -> Result<(), String> {
     let bundle = parts.contents.bundle(&parts.store, number).await.map_err(|e| e.to_string())?;
     let Some(bundle) = bundle else { return Ok(()) };
-    let manifest: Manifest = serde_json::from_str(&bundle.manifest).map_err(|e| e.to_string())?;
-    match manifest.mode().map(super::mode::Mode::way) {
+    match bundle.manifest.mode().map(super::mode::Mode::way) {
         Some(Way::Workers) => {}
         Some(_) => return unpacked(parts, &bundle).await.map(drop),
         None => return Ok(()),
@@ -79,7 +77,6 @@ async fn ready(parts: &Parts, content: &ContentRow, number: i64) -> Result<(), S
     let start = prepare(parts, content, &bundle, &prefix, &say).await?;
     let limits = Settings::read(&content.settings).limits(&parts.settings.content);
     let key = Key { guid: content.guid.clone(), bundle: number, generation: content.generation };
-    parts.contents.workers.supersede(&key);
     if limits.min_processes > 0
         && let Ok(Got::Turn(turn)) = parts.contents.workers.get(&key, limits, None).await
     {

@@ -27,6 +27,8 @@ pub struct Wanted {
     pub activates: bool,
     /// Who wants it.
     pub who: String,
+    /// Since when, microseconds since 1970.
+    pub at: i64,
 }
 
 /// Does the job: a [`Wanted`].
@@ -67,9 +69,12 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
         subject: &content.name,
         detail: &format!("bundle {} of {}", bundle.number, content.guid),
     };
-    let is_there = parts.store.activate(content.id, bundle.number, mode.as_str(), &deed).await.map_err(read)?;
+    let is_there =
+        parts.store.activate(content.id, bundle.number, mode.as_str(), wanted.at, &deed).await.map_err(read)?;
     if !is_there {
-        return Err("the content was removed meanwhile".to_owned());
+        return Err(
+            "a bundle that was wanted later runs already, or the content was locked or removed meanwhile".to_owned()
+        );
     }
     parts.contents.forget(&content.guid);
     log.say("It runs now");

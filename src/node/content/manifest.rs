@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::mode::{Language, Mode};
@@ -34,12 +35,12 @@ pub struct Manifest {
 #[derive(Debug, Deserialize)]
 struct Written {
     #[serde(default)]
-    version: Option<serde_json::Value>,
+    version: Option<i64>,
     metadata: Metadata,
     platform: Option<String>,
     python: Option<Python>,
     #[serde(default)]
-    files: BTreeMap<String, serde_json::Value>,
+    files: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,7 +72,7 @@ impl Manifest {
     pub fn read(bytes: &[u8], names: &HashSet<String>) -> Result<Self, String> {
         let wrong = |e: serde_json::Error| format!("The bundle's manifest.json cannot be read: {e}");
         let Written { version, metadata, platform, python, files } = serde_json::from_slice(bytes).map_err(wrong)?;
-        if version.as_ref().is_some_and(|version| version.as_i64() != Some(1)) {
+        if version.is_some_and(|version| version != 1) {
             return Err("The bundle's manifest.json is of a version this server does not know; it knows 1".into());
         }
         let Metadata { appmode, entrypoint, primary_rmd, primary_html, has_parameters } = metadata;

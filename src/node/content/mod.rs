@@ -17,6 +17,7 @@ pub mod settings;
 pub mod variable;
 pub mod worker;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use moka::sync::Cache;
 
 use self::copies::Copies;
 use self::interpreter::Interpreters;
+use self::manifest::Manifest;
+use self::settings::{Limits, Settings};
 use self::worker::Workers;
 use super::store::{BundleRow, ContentRow, Store, StoreError};
 use crate::config::node::Content;
@@ -36,12 +39,46 @@ const STALE: Duration = Duration::from_secs(3600);
 /// Contents that are remembered.
 const COUNT_MAX: u64 = 10_000;
 
+/// Content as requests need it: read once for all of them.
+#[derive(Debug)]
+pub struct Shown {
+    row: ContentRow,
+    /// How it runs on this node.
+    pub limits: Limits,
+}
+
+impl Deref for Shown {
+    type Target = ContentRow;
+
+    fn deref(&self) -> &ContentRow {
+        &self.row
+    }
+}
+
+/// A bundle as requests need it.
+#[derive(Debug)]
+pub struct Kept {
+    row: BundleRow,
+    /// What runs.
+    pub manifest: Manifest,
+}
+
+impl Deref for Kept {
+    type Target = BundleRow;
+
+    fn deref(&self) -> &BundleRow {
+        &self.row
+    }
+}
+
 /// What this node knows and has of content.
 #[derive(Clone)]
 pub struct Contents {
-    fresh: Cache<String, Option<Arc<ContentRow>>>,
-    stale: Cache<String, Option<Arc<ContentRow>>>,
-    rows: serve::Bundles,
+    node: Arc<Content>,
+    fresh: Cache<String, Option<Arc<Shown>>>,
+    stale: Cache<String, Option<Arc<Shown>>>,
+    /// What never changes.
+    kept: Cache<i64, Arc<Kept>>,
     /// Unpacked bundles, by digest.
     pub bundles: Copies,
     /// Python environments.
@@ -59,7 +96,8 @@ impl Contents {
         Self {
             fresh: Cache::builder().max_capacity(COUNT_MAX).time_to_live(FRESH).build(),
             stale: Cache::builder().max_capacity(COUNT_MAX).time_to_live(STALE).build(),
-            rows: Cache::new(COUNT_MAX),
+            node: Arc::new(settings.clone()),
+            kept: Cache::new(COUNT_MAX),
             bundles: Copies::new(below.join("bundles")),
             environments: Copies::new(below.join("python")),
             interpreters: Arc::new(Interpreters::new(settings)),
@@ -71,13 +109,15 @@ impl Contents {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn find(&self, store: &Store, guid: &str) -> Result<Option<Arc<ContentRow>>, StoreError> {
+    pub async fn find(&self, store: &Store, guid: &str) -> Result<Option<Arc<Shown>>, StoreError> {
         if let Some(found) = self.fresh.get(guid) {
             return Ok(found);
         }
         match store.content(guid).await {
             Ok(found) => {
-                let found = found.map(Arc::new);
+                let shown =
+                    |row: ContentRow| Arc::new(Shown { limits: Settings::read(&row.settings).limits(&self.node), row });
+                let found = found.map(shown);
                 self.fresh.insert(guid.to_owned(), found.clone());
                 self.stale.insert(guid.to_owned(), found.clone());
                 Ok(found)
@@ -91,19 +131,21 @@ impl Contents {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn bundle(&self, store: &Store, number: i64) -> Result<Option<Arc<BundleRow>>, StoreError> {
-        if let Some(found) = self.rows.get(&number) {
+    pub async fn bundle(&self, store: &Store, number: i64) -> Result<Option<Arc<Kept>>, StoreError> {
+        if let Some(found) = self.kept.get(&number) {
             return Ok(Some(found));
         }
-        let found = store.bundle(number).await?.map(Arc::new);
-        if let Some(found) = &found {
-            self.rows.insert(number, Arc::clone(found));
-        }
-        Ok(found)
+        let Some(row) = store.bundle(number).await? else { return Ok(None) };
+        // What a newer program wrote is nothing this one runs.
+        let Ok(manifest) = serde_json::from_str(&row.manifest) else { return Ok(None) };
+        let kept = Arc::new(Kept { row, manifest });
+        self.kept.insert(number, Arc::clone(&kept));
+        Ok(Some(kept))
     }
 
     /// Reads it again: it was changed here.
     pub fn forget(&self, guid: &str) {
         self.fresh.invalidate(guid);
+        self.stale.invalidate(guid);
     }
 }

@@ -6,22 +6,26 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_service::Service;
 
 use super::access;
 use super::forward::{self, About, forward};
-use super::manifest::{self, Manifest};
+use super::manifest;
 use super::mode::{Mode, Way};
 use super::prepare::{prepare, unpacked};
-use super::settings::Settings;
 use super::worker::{Got, Key, Refused};
+use super::{Kept, Shown};
 use crate::node::auth::Caller;
+use crate::node::download;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{BundleRow, ContentRow};
+use crate::node::store::ContentRow;
 
 /// Without the slash, below which everything is.
 pub async fn moved(Path(guid): Path<String>, uri: Uri) -> Response {
@@ -71,11 +75,10 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
     let target = format!("/{rest}{query}");
     let bundle = parts.contents.bundle(&parts.store, number).await?;
     let bundle = bundle.filter(|bundle| bundle.content_id == content.id).ok_or_else(missing)?;
-    let manifest: Manifest = serde_json::from_str(&bundle.manifest).map_err(std::io::Error::other)?;
-    let mode =
-        manifest.mode().ok_or_else(|| Failure::new(StatusCode::BAD_GATEWAY, "This node is too old to run it"))?;
+    let too_old = || Failure::new(StatusCode::BAD_GATEWAY, "This node is too old to run it");
+    let mode = bundle.manifest.mode().ok_or_else(too_old)?;
     match mode.way() {
-        Way::Files => files(parts, &bundle, &manifest, &target, request).await,
+        Way::Files => files(parts, &bundle, &prefix, &target, request).await,
         Way::Workers => {
             let asked = Asked { caller: &caller, content: &content, bundle: &bundle, mode, prefix: &prefix, target };
             worker(parts, origin, &asked, request).await
@@ -98,35 +101,66 @@ async fn caller(parts: &Parts, content: &ContentRow, fields: &HeaderMap, origin:
     }
 }
 
-/// Files of the bundle.
+/// Files of the bundle. Their times are those of unpacking, on each node its own, so validators are of the bundle's digest.
 async fn files(
     parts: &Parts,
-    bundle: &BundleRow,
-    manifest: &Manifest,
+    bundle: &Kept,
+    prefix: &str,
     target: &str,
     request: Request,
 ) -> Result<Response, Failure> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "These are files: GET or HEAD"));
     }
+    let missing = || Failure::not_found("page at this address");
     let folder = unpacked(parts, bundle).await.map_err(|why| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
     let path = target.split('?').next().unwrap_or("/");
-    if path.trim_start_matches('/') == manifest::NAME {
-        return Err(Failure::not_found("page at this address"));
+    let plain = percent_decode(path).ok_or_else(missing)?;
+    if plain.trim_start_matches(['/', '.']) == manifest::NAME {
+        return Err(missing());
     }
-    let first = manifest.entrypoint.as_deref().unwrap_or("index.html");
+    let first = bundle.manifest.entrypoint.as_deref().unwrap_or("index.html");
     let uri = if path == "/" { Uri::try_from(format!("/{}", escaped(first))) } else { Uri::try_from(target) };
     let (mut head, _) = request.into_parts();
-    head.uri = uri.map_err(|_| Failure::not_found("page at this address"))?;
-    let mut service = ServeDir::new(folder).append_index_html_on_directories(true);
-    let request = http::Request::from_parts(head, Body::empty());
-    let Ok(served) = service.call(request).await;
+    head.uri = uri.map_err(|_| missing())?;
+    let etag = download::quoted(&bundle.sha256);
+    let knows = download::knows(&head.headers, &etag);
+    if head.headers.get(IF_RANGE).is_some_and(|told| *told != etag) {
+        head.headers.remove(RANGE);
+    }
+    for name in [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, IF_NONE_MATCH] {
+        head.headers.remove(name);
+    }
+    let mut service = ServeDir::new(folder).append_index_html_on_directories(true).redirect_path_prefix(prefix);
+    let Ok(served) = service.call(http::Request::from_parts(head, Body::empty())).await;
     if served.status() == StatusCode::NOT_FOUND {
-        return Err(Failure::not_found("page at this address"));
+        return Err(missing());
     }
     let mut response = served.map(Body::new);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if knows && response.status().is_success() {
+        response = StatusCode::NOT_MODIFIED.into_response();
+    }
+    let head = response.headers_mut();
+    head.remove(LAST_MODIFIED);
+    head.insert(ETAG, etag);
+    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
+}
+
+/// A path without its escapes; `None`: it is none.
+fn percent_decode(path: &str) -> Option<String> {
+    let mut bytes = path.bytes();
+    let mut plain = Vec::with_capacity(path.len());
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| (byte? as char).to_digit(16).map(|n| n as u8);
+                digit(bytes.next())? << 4 | digit(bytes.next())?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(plain).ok()
 }
 
 /// A path in a URL.
@@ -145,8 +179,8 @@ fn escaped(path: &str) -> String {
 /// What is asked of a worker.
 struct Asked<'a> {
     caller: &'a Caller,
-    content: &'a Arc<ContentRow>,
-    bundle: &'a Arc<BundleRow>,
+    content: &'a Arc<Shown>,
+    bundle: &'a Arc<Kept>,
     mode: Mode,
     prefix: &'a str,
     target: String,
@@ -155,8 +189,7 @@ struct Asked<'a> {
 async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Request) -> Result<Response, Failure> {
     let Asked { caller, content, bundle, mode, prefix, target } = asked;
     let key = Key { guid: content.guid.clone(), bundle: bundle.number, generation: content.generation };
-    parts.contents.workers.supersede(&key);
-    let limits = Settings::read(&content.settings).limits(&parts.settings.content);
+    let limits = content.limits;
     let had = forward::worker_of(request.headers());
     let launch = super::launch::style(*mode);
     let refused = |refused| match refused {
@@ -233,6 +266,3 @@ fn page(failure: &Failure, is_page: bool) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
-
-/// Keeps rows of bundles, which never change.
-pub(super) type Bundles = moka::sync::Cache<i64, Arc<BundleRow>>;

@@ -69,7 +69,7 @@ impl Enclosure<'_> {
         // bubblewrap keeps its own environment, which what it runs can read.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
         let opened = "command -v bwrap >/dev/null || { echo 'bubblewrap is not installed on this node (apt install bubblewrap)' >&2; exit 127; }; \
-                      exec 9<\"$1\"; shift; exec \"$@\"";
+                      if [ -n \"$1\" ]; then exec 9<\"$1\"; fi; shift; exec \"$@\"";
         // Below a folder of root's own nobody else gets anywhere, so root shows them elsewhere, in a namespace nobody sees.
         let staged = "mount -t tmpfs -o mode=0755,size=64k none \"$1\" || exit 127; stage=$1; count=$2; shift 2; n=0; \
                       while [ $n -lt $count ]; do mkdir $stage/$n && mount --bind \"$1\" $stage/$n || exit 127; \
@@ -78,7 +78,10 @@ impl Enclosure<'_> {
             command.args(["--mount", "--propagation", "private", "sh", "-c", staged, "sh", STAGE]);
             command.arg(self.folders.len().to_string()).args(self.folders.iter().map(|folder| &folder.from)).arg("sh");
         }
-        command.args(["-c", opened, "sh", &format!("/proc/{}/exe", std::process::id())]);
+        // Open only for who needs it: what stays open inside can be got at.
+        let relays = self.door.is_some() || self.port_at.is_some();
+        let own = if relays { format!("/proc/{}/exe", std::process::id()) } else { String::new() };
+        command.args(["-c", opened, "sh", &own]);
         if is_root {
             let (uid, gid) = (format!("--reuid={}", self.uid), format!("--regid={}", self.uid));
             command.args(["setpriv", &uid, &gid, "--clear-groups", "--no-new-privs"]);
@@ -126,7 +129,7 @@ impl Enclosure<'_> {
             let from: &OsStr = if is_root { staged.as_os_str() } else { folder.from.as_os_str() };
             command.arg(if folder.is_writable { "--bind" } else { "--ro-bind" }).arg(from).arg(&folder.to);
         }
-        if self.door.is_some() || self.port_at.is_some() {
+        if relays {
             command.args(["--perms", "0555", "--ro-bind-data", "9", "/run/bowline"]);
         }
         if let Some(door) = self.door {
@@ -146,7 +149,7 @@ impl Enclosure<'_> {
         for (name, value) in &self.environment {
             command.args(["--setenv", name, value]);
         }
-        if self.door.is_some() || self.port_at.is_some() {
+        if relays {
             command.args(["/run/bowline", "sandbox-relay"]);
             if let Some(door) = self.door {
                 command.args(["--to", &format!("/run/index/{}", door.name())]);

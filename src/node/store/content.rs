@@ -304,18 +304,26 @@ impl Store {
         }.await)
     }
 
-    /// Lets a bundle run instead of the one that did. Whether content and bundle are there.
+    /// Lets a bundle run instead of the one that did. `wanted_at`: when somebody said so, microseconds since 1970; what was
+    /// wanted before what runs comes too late. `false`: it does, or content or bundle are gone, or the content is locked.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn activate(&self, content: i64, bundle: i64, app_mode: &str, by: &Deed<'_>) -> Result<bool, StoreError> {
+    pub async fn activate(
+        &self,
+        content: i64,
+        bundle: i64,
+        app_mode: &str,
+        wanted_at: i64,
+        by: &Deed<'_>,
+    ) -> Result<bool, StoreError> {
         within!(self, tx => async {
             let done = sqlx::query(
                 "UPDATE content SET bundle = $2, app_mode = $3, generation = generation + 1, deployed_at = $4,
-                 updated_at = $4
-                 WHERE id = $1 AND EXISTS (SELECT 1 FROM bundle WHERE number = $2 AND content_id = $1)",
+                 updated_at = $4, wanted_at = $5
+                 WHERE id = $1 AND NOT is_locked AND (wanted_at IS NULL OR wanted_at <= $5) AND EXISTS (SELECT 1 FROM bundle WHERE number = $2 AND content_id = $1)",
             )
-            .bind(content).bind(bundle).bind(app_mode).bind(now()).execute(&mut *tx).await?.rows_affected() == 1;
+            .bind(content).bind(bundle).bind(app_mode).bind(now()).bind(wanted_at).execute(&mut *tx).await?.rows_affected() == 1;
             if done {
                 record!(&mut *tx, by)?;
             }

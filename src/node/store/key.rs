@@ -161,6 +161,7 @@ impl Store {
             let ended = sqlx::query("UPDATE api_key SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL")
                 .bind(id).bind(now()).execute(&mut *tx).await?;
             if ended.rows_affected() == 1 {
+                sqlx::query("DELETE FROM client_token WHERE api_key_id = $1").bind(id).execute(&mut *tx).await?;
                 record!(&mut *tx, by)?;
             }
             Ok::<_, StoreError>(ended.rows_affected() == 1)

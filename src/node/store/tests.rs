@@ -347,21 +347,70 @@ async fn a_token_is_claimed_once_and_what_was_signed_is_taken_once() {
 
         // One that ends, and some for somebody who asks for too many.
         assert!(store.create_token("Tc", "key", None).await.unwrap());
-        assert!(store.claim_token("Tc", user.id, Some(now() - 1), &DEED).await.unwrap());
+        let new = |hash| NewKey {
+            name: "k",
+            user: Some(user.id),
+            hash,
+            scope: Scope::Publish,
+            repository: None,
+            expires_at: Some(now() + 60_000_000),
+        };
+        store.create_key(new("h"), &DEED).await.unwrap();
+        let key = store.key("h").await.unwrap().unwrap();
+        let over = ApiKey { expires_at: Some(now() - 1), ..key.clone() };
+        assert!(store.claim_token("Tc", user.id, Some(&over), &DEED).await.unwrap());
         assert_eq!(store.token("Tc").await.unwrap(), None);
+        // With the key it was claimed by, or the password.
+        for token in ["Te", "Tf"] {
+            assert!(store.create_token(token, "key", None).await.unwrap());
+        }
+        assert!(store.claim_token("Te", user.id, Some(&key), &DEED).await.unwrap());
+        assert!(store.claim_token("Tf", user.id, None, &DEED).await.unwrap());
+        assert!(store.token("Te").await.unwrap().is_some() && store.token("Tf").await.unwrap().is_some());
+        assert!(store.revoke_key(key.id, &DEED).await.unwrap());
+        assert!(store.token("Te").await.unwrap().is_none() && store.token("Tf").await.unwrap().is_some());
+        assert!(store.set_password(user.id, Some("phc"), &DEED).await.unwrap());
+        assert!(store.token("Tf").await.unwrap().is_none());
+        assert!(store.create_token("Tg", "key", None).await.unwrap());
+        assert!(store.claim_token("Tg", user.id, None, &DEED).await.unwrap());
         let mut made = 0;
         for n in 0..40 {
             made += i32::from(store.create_token(&format!("Td{n}"), "key", Some("10.0.0.1")).await.unwrap());
         }
-        assert_eq!(made, 29);
+        assert_eq!(made, 30);
         store.forget_tokens().await.unwrap();
-        assert_eq!(store.token("Ta").await.unwrap().map(|row| row.account_id), Some(Some(user.id)));
+        assert_eq!(store.token("Tg").await.unwrap().map(|row| row.account_id), Some(Some(user.id)));
 
         assert!(store.take_signed("aa").await.unwrap());
         assert!(!store.take_signed("aa").await.unwrap());
         assert!(store.take_signed("bb").await.unwrap());
         assert!(store.remove_user(user.id, &DEED).await.unwrap());
-        assert_eq!(store.token("Ta").await.unwrap(), None);
+        assert_eq!(store.token("Tg").await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_wanted_earlier_comes_too_late_and_what_is_locked_stays() {
+    each(async |store| {
+        let about = About { name: "x", title: "", description: "", access: "acl", settings: "{}", is_locked: false };
+        store.create_content("g", "o", about, &DEED).await.unwrap();
+        let id = store.content("g").await.unwrap().unwrap().id;
+        let new = NewBundle { content_id: id, sha256: "aa", md5: "m", size: 1, manifest: "{}", metadata: "{}" };
+        let [one, two] = [
+            store.create_bundle(new, None, &DEED).await.unwrap(),
+            store.create_bundle(new, None, &DEED).await.unwrap(),
+        ];
+        let runs = async || store.content("g").await.unwrap().unwrap().bundle;
+        assert!(store.activate(id, two, "static", 20, &DEED).await.unwrap());
+        assert!(!store.activate(id, one, "static", 10, &DEED).await.unwrap(), "it took longer than the one after it");
+        assert_eq!(runs().await, Some(two));
+        assert!(store.activate(id, one, "static", 30, &DEED).await.unwrap(), "back again, as somebody wants");
+        assert_eq!(runs().await, Some(one));
+        store.change_content(id, About { is_locked: true, ..about }, &DEED).await.unwrap();
+        assert!(!store.activate(id, two, "static", 40, &DEED).await.unwrap());
+        assert!(matches!(store.remove_bundle(one, &DEED).await, Err(StoreError::InUse)));
+        assert!(store.remove_bundle(two, &DEED).await.unwrap() && store.remove_content(id, &DEED).await.unwrap());
     })
     .await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::audit::{Deed, record};
-use super::{Store, StoreError, micros, now, with, within};
+use super::{ApiKey, Store, StoreError, micros, now, with, within};
 
 /// A token nobody claims is forgotten after so long.
 const UNCLAIMED: Duration = Duration::from_secs(3600);
@@ -77,7 +77,8 @@ impl Store {
         ))
     }
 
-    /// Makes a token a user's. `false`: there is none that could be claimed.
+    /// Makes a token a user's; `key`: whose end is its end, `None` where they said their password.
+    /// `false`: there is none that could be claimed.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -85,16 +86,17 @@ impl Store {
         &self,
         token: &str,
         user: i64,
-        expires_at: Option<i64>,
+        key: Option<&ApiKey>,
         by: &Deed<'_>,
     ) -> Result<bool, StoreError> {
         within!(self, tx => async {
             let at = now();
             let claimed = sqlx::query(
-                "UPDATE client_token SET account_id = $2, claimed_at = $3, expires_at = $4
+                "UPDATE client_token SET account_id = $2, claimed_at = $3, expires_at = $4, api_key_id = $6
                  WHERE token = $1 AND claimed_at IS NULL AND created_at >= $5",
             )
-            .bind(token).bind(user).bind(at).bind(expires_at).bind(at - micros(UNCLAIMED))
+            .bind(token).bind(user).bind(at).bind(key.and_then(|key| key.expires_at)).bind(at - micros(UNCLAIMED))
+            .bind(key.map(|key| key.id))
             .execute(&mut *tx).await?.rows_affected() == 1;
             if claimed {
                 record!(&mut *tx, by)?;

@@ -209,6 +209,9 @@ impl Store {
             let changed = sqlx::query("UPDATE account SET password = $2, updated_at = $3 WHERE id = $1")
                 .bind(id).bind(password).bind(now()).execute(&mut *tx).await?.rows_affected() == 1;
             if changed {
+                // What was claimed by the old one ends with it.
+                sqlx::query("DELETE FROM client_token WHERE account_id = $1 AND api_key_id IS NULL")
+                    .bind(id).execute(&mut *tx).await?;
                 record!(&mut *tx, by)?;
             }
             Ok::<_, StoreError>(changed)

@@ -2,6 +2,7 @@
 
 mod process;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -153,27 +154,26 @@ impl Workers {
         Ok(Got::Turn(Turn { pool, _turn: turn }))
     }
 
+    /// That of a key. A new one is of what runs now as it is set up now, so what its content had before gets nobody new; but
+    /// who asks late may still ask for that.
     fn pool(&self, key: &Key, limits: Limits) -> Arc<Pool> {
         let mut pools = self.lock();
         if let Some(pool) = pools.get(key) {
             return Arc::clone(pool);
         }
-        let state = State { all: Vec::new(), limits, is_current: true, failed: None };
+        let mut is_current = true;
+        for (other, pool) in pools.iter().filter(|(other, _)| other.guid == key.guid) {
+            match other.generation.cmp(&key.generation) {
+                Ordering::Less => pool.lock().is_current = false,
+                // A draft beside what runs.
+                Ordering::Equal => {}
+                Ordering::Greater => is_current = false,
+            }
+        }
+        let state = State { all: Vec::new(), limits, is_current, failed: None };
         let pool = Arc::new(Pool { state: Mutex::new(state), turn: Arc::default() });
         pools.insert(key.clone(), Arc::clone(&pool));
         pool
-    }
-
-    /// This bundle runs now as it is set up now, so others of its content that ran before get nobody new.
-    pub fn supersede(&self, key: &Key) {
-        for (other, pool) in self.lock().iter() {
-            if other.guid == key.guid
-                && (other.bundle == key.bundle || other.generation < key.generation)
-                && other != key
-            {
-                pool.lock().is_current = false;
-            }
-        }
     }
 
     /// Processes there are.

@@ -25,6 +25,8 @@ CREATE TABLE content (
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     deployed_at BIGINT,
+    -- When what runs was wanted: what was wanted before that comes too late.
+    wanted_at BIGINT,
     UNIQUE (owner, name)
 );
 CREATE INDEX content_updated ON content (updated_at);
@@ -86,8 +88,11 @@ CREATE TABLE client_token (
     account_id BIGINT REFERENCES account (id),
     claimed_at BIGINT,
     -- With the API key it was claimed by; NULL: never.
-    expires_at BIGINT
+    expires_at BIGINT,
+    -- That key, with whose end it ends; NULL: a password.
+    api_key_id BIGINT REFERENCES api_key (id)
 );
+CREATE INDEX client_token_key ON client_token (api_key_id);
 CREATE INDEX client_token_account ON client_token (account_id);
 CREATE INDEX client_token_created ON client_token (created_at);
 
