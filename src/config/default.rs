@@ -184,6 +184,9 @@ pub const BUILDER_MEMORY_MAX: ByteSize = ByteSize::kib(8 * 1024 * 1024);
 /// Source, what it requires, and what is made of it.
 pub const BUILDER_DISK_MAX: ByteSize = ByteSize::kib(2 * 1024 * 1024);
 
+/// `jobs.report`.
+pub const REPORT_JOBS: u64 = 2;
+
 /// `jobs.deploy`.
 pub const DEPLOY_JOBS: u64 = 4;
 
@@ -225,3 +228,18 @@ pub const CONTENT_ENVIRONMENT_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// `content.disk_max`.
 pub const CONTENT_DISK_MAX: ByteSize = ByteSize::kib(1024 * 1024);
+
+/// `content.quarto`.
+pub const CONTENT_QUARTO: &str = "quarto";
+
+/// `content.render_timeout`.
+pub const CONTENT_RENDER_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// `content.renderings_kept`.
+pub const CONTENT_RENDERINGS_KEPT: u64 = 30;
+
+/// `mail.port`: submission (RFC 6409).
+pub const MAIL_PORT: u64 = 587;
+
+/// `mail.tls`.
+pub(super) const MAIL_TLS: super::node::MailTls = super::node::MailTls::Starttls;

@@ -378,6 +378,32 @@ impl Text for PlainText {
     }
 }
 
+/// A mail address, which may have a name before it (RFC 5322 §3.4).
+#[derive(Clone, Debug)]
+pub(super) struct Mailbox(pub(super) String);
+
+impl Text for Mailbox {
+    const REMEDY: &'static str = "write an address such as `\"Reports <reports@example.org>\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let (name, address) = match text.strip_suffix('>').and_then(|text| text.split_once('<')) {
+            Some((name, address)) => (name, address),
+            None => ("", text),
+        };
+        let is_address = address.split_once('@').is_some_and(|(local, host)| !local.is_empty() && !host.is_empty())
+            && address.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>,;\"".contains(&byte));
+        let is_name = !name.chars().any(|c| c.is_control() || "<>@,;\"".contains(c));
+        if is_address && is_name && text.len() <= 255 {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Wrong::not(text, "a mail address", Self::REMEDY))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "@", "maxLength": 255 })
+    }
+}
+
 /// Which database.
 #[derive(Clone, Debug)]
 pub(super) enum DatabaseAddress {

@@ -24,6 +24,7 @@ pub mod publish;
 pub mod pypi;
 pub mod registry;
 pub mod remote;
+pub mod report;
 pub mod rest;
 pub mod router;
 pub mod sandbox;
@@ -190,6 +191,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         async move { auth.follow(stopping).await }
     });
     tending.spawn(jobs::schedule(parts.clone(), stopping.clone()));
+    tending.spawn(report::due::follow(parts.clone(), stopping.clone()));
     tending.spawn(stats::follow(parts.clone(), stopping.clone()));
     tending.spawn({
         let (workers, stopping) = (parts.contents.workers.clone(), stopping.clone());

@@ -26,6 +26,7 @@ for (step in arguments[-(1:2)]) {
         # What deployDoc does with a page; itself it wants rmarkdown even for that.
         doc = deployApp(dirname(what[[2]]), appFiles = basename(what[[2]]), appPrimaryDoc = basename(what[[2]]),
             appName = what[[3]], server = "bowline", launch.browser = FALSE),
+        rmd = deployDoc(what[[2]], appName = what[[3]], server = "bowline", launch.browser = FALSE),
         list = applications(server = "bowline")
     )
     if (is.data.frame(done)) {

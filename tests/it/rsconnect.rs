@@ -164,6 +164,46 @@ fn r_publishes_a_shiny_app_that_runs_on_every_node() {
     });
 }
 
+#[test]
+fn r_publishes_documents_that_are_rendered_here() {
+    within(240, async {
+        let a = Node::start("a", "").await;
+        let b = a.beside("b").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        a.command(&["repo", "create", "cran", "--type", "cran"]).await;
+        let secret = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let key = format!("Key {secret}");
+        let document = Folder::new();
+        let head = "---\ntitle: Weekly\noutput:\n  html_document:\n    self_contained: false\n---\n";
+        let text = format!("{head}\nThe answer is `r 6 * 7`.\n\n```{{r}}\nplot(1:3)\nread.csv('own.csv')$what\n```\n");
+        let file = document.write("weekly.Rmd", text);
+        document.write("own.csv", "what\nread from a file\n");
+        let site = Folder::new();
+        site.write("_site.yml", "name: site\noutput: html_document\n");
+        site.write("index.Rmd", "---\ntitle: Front\n---\n[more](about.html)\n");
+        site.write("about.Rmd", "---\ntitle: About\n---\nAbout `r 40 + 2`.\n");
+        let steps = [format!("rmd={}=weekly", file.display()), format!("app={}=site", site.root().display())];
+        let r = R::new(&proxy);
+        let told = r.publishes(&secret, &[&steps[0], &steps[1], "list"]).await.ok();
+        assert!(told.stdout.contains("weekly TRUE") && told.stdout.contains("site TRUE"), "{told:?}");
+        for node in [&a, &b] {
+            let at = path(&told, "weekly");
+            let fields = [("authorization", &*key)];
+            let seen = get_as(&node.address, &at, &fields).await.text();
+            assert!(seen.contains("The answer is 42.") && seen.contains("read from a file"), "{seen}");
+            let plot = seen.split("src=\"").find_map(|text| text.split_once(".png\"")).unwrap().0;
+            let plot = get_as(&node.address, &format!("{at}{plot}.png"), &fields).await;
+            assert_eq!((plot.status, plot.fields.get("content-type")), (200, Some("image/png")));
+            assert_eq!(get_as(&node.address, &format!("{at}own.csv"), &fields).await.status, 404);
+            assert_eq!(get_as(&node.address, &format!("{at}weekly.Rmd"), &fields).await.status, 404);
+            let at = path(&told, "site");
+            assert!(get_as(&node.address, &at, &fields).await.text().contains("about.html"));
+            assert!(get_as(&node.address, &format!("{at}about.html"), &fields).await.text().contains("About 42."));
+        }
+    });
+}
+
 /// A session of the app, until it has greeted and drawn.
 async fn session(client: Client, at: &str, fields: &[(&str, &str)]) {
     let mut socket = Socket::open(client, &format!("{at}websocket/"), fields).await;

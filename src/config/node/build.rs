@@ -11,8 +11,8 @@ use crate::config::word::StorageType;
 use crate::types::ByteSize;
 
 use super::{
-    Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Packages, Place, S3, Settings, Storage, Where,
-    file,
+    Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Mail, Packages, Place, S3, Settings, Storage,
+    Where, file,
 };
 
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Settings> {
@@ -36,6 +36,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
     };
     let builder = builder(file.builder.get(), &mut site);
     let content = content(file.content.get(), &mut site);
+    let mail = mail(file.mail.get(), &mut site);
     Some(Settings {
         name: file.name.get().map(|name| name.0.clone()),
         threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),
@@ -58,6 +59,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         jobs: jobs(file.jobs.get()),
         builder,
         content,
+        mail,
         garbage: garbage(file.garbage.get()),
         log: build::log(file.log.get()),
         access_log,
@@ -76,6 +78,7 @@ fn jobs(written: Option<&file::Jobs>) -> Jobs {
         sync: number(written.and_then(|jobs| Some(jobs.sync.get()?.0)), default::SYNC_JOBS),
         build: number(written.and_then(|jobs| Some(jobs.build.get()?.0)), default::BUILD_JOBS),
         deploy: number(written.and_then(|jobs| Some(jobs.deploy.get()?.0)), default::DEPLOY_JOBS),
+        report: number(written.and_then(|jobs| Some(jobs.report.get()?.0)), default::REPORT_JOBS),
     }
 }
 
@@ -125,6 +128,9 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
         python: programs(written.map(|content| content.python.elements()), default::CONTENT_PYTHON),
         r: programs(written.map(|content| content.r.elements()), default::CONTENT_R),
         uv: written.and_then(|content| text(content.uv.get())).unwrap_or_else(|| default::CONTENT_UV.to_owned()),
+        quarto: written
+            .and_then(|content| text(content.quarto.get()))
+            .unwrap_or_else(|| default::CONTENT_QUARTO.to_owned()),
         pypi: written.and_then(|content| text(content.pypi.get())),
         cran: written.and_then(|content| text(content.cran.get())),
         init_timeout: written
@@ -147,9 +153,53 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
         environment_timeout: written
             .and_then(|content| Some(content.environment_timeout.get()?.0))
             .unwrap_or(default::CONTENT_ENVIRONMENT_TIMEOUT),
+        render_timeout: written
+            .and_then(|content| Some(content.render_timeout.get()?.0))
+            .unwrap_or(default::CONTENT_RENDER_TIMEOUT),
+        renderings_kept: written
+            .and_then(|content| Some(content.renderings_kept.get()?.0))
+            .unwrap_or(default::CONTENT_RENDERINGS_KEPT)
+            .try_into()
+            .unwrap_or(u32::MAX),
         memory_max: written.and_then(|content| Some(content.memory_max.get()?.0)),
         disk_max: size(written.and_then(|content| Some(content.disk_max.get()?.0)), default::CONTENT_DISK_MAX),
     }
+}
+
+fn mail(written: Option<&file::Mail>, site: &mut Site<'_, '_>) -> Option<Mail> {
+    let written = written?;
+    let text = |key: Option<&PlainText>| key.map(|text| text.0.clone());
+    let server = written.server.spanned()?;
+    let (span, server) = (server.span(), server.get_ref().0.clone());
+    let Some(from) = written.from.get().map(|from| from.0.clone()) else {
+        let message = "`[mail]` does not say who mail is from".to_owned();
+        // One that is written wrong was told of.
+        if written.from.spanned().is_none() {
+            site.problems.at(&span, message, "write `from = \"Reports <reports@example.org>\"`".to_owned());
+        }
+        return None;
+    };
+    let password = written.password_file.spanned().map(|path| {
+        site.secret_file(&path.get_ref().0, path.span(), Some("write the password into it, and nothing else"))
+    });
+    let login = match (text(written.username.get()), password) {
+        (Some(name), Some(file)) => Some((name, file)),
+        (None, None) => None,
+        _ => {
+            let message = "`username` and `password_file` of `[mail]` belong together".to_owned();
+            site.problems.at(&span, message, "write both, or neither".to_owned());
+            return None;
+        }
+    };
+    let port = written.port.get().map_or(default::MAIL_PORT, |port| port.0);
+    Some(Mail {
+        server,
+        port: u16::try_from(port).unwrap_or(u16::MAX),
+        tls: written.tls.get().copied().unwrap_or(default::MAIL_TLS),
+        ca_file: written.ca_file.spanned().map(|path| site.path(&path.get_ref().0, path.span())),
+        from,
+        login,
+    })
 }
 
 fn garbage(written: Option<&file::Garbage>) -> Garbage {

@@ -5,9 +5,10 @@ use toml::Spanned;
 
 use crate::config::default;
 use crate::config::file::{AccessLog, Log, Shutdown, shown};
+use crate::config::node::MailTls;
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
-use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Name, PlainText, Size, Wait};
+use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Mailbox, Name, PlainText, Size, Wait};
 use crate::config::word::{NodeRole, StorageType};
 use crate::types::ListenAddress;
 
@@ -33,6 +34,7 @@ section! {
         jobs: Jobs = Table,
         builder: Builder = Table,
         content: Content = Table,
+        mail: Mail = Table,
         garbage: Garbage = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
@@ -113,8 +115,10 @@ section! {
         sync: Count<0, 100> = shown(default::SYNC_JOBS),
         /// Building packages from git repositories.
         build: Count<0, 100> = shown(default::BUILD_JOBS),
-        /// Deploying what was published.
+        /// Deploying what was published, and rendering what somebody waits for.
         deploy: Count<0, 100> = shown(default::DEPLOY_JOBS),
+        /// Rendering what is scheduled.
+        report: Count<0, 100> = shown(default::REPORT_JOBS),
     }
 
     /// How packages are made from git repositories, in a sandbox. It needs `git`, `bwrap` (bubblewrap), and R, or Python
@@ -160,6 +164,8 @@ section! {
         r: Vec<Spanned<PlainText>> = Optional("[\"R\", \"/opt/R/4.5/bin/R\"]"),
         /// What makes Python environments.
         uv: PlainText = shown(default::CONTENT_UV),
+        /// Quarto, where it is installed.
+        quarto: PlainText = shown(default::CONTENT_QUARTO),
         /// The repository environments are made from. Default: the first for Python.
         pypi: PlainText = Optional("\"pypi\""),
         /// The same for R. Default: what is installed on this machine, and nothing else.
@@ -176,10 +182,32 @@ section! {
         max_connections: Count<1, 100_000> = shown(default::CONTENT_MAX_CONNECTIONS),
         /// For making an environment.
         environment_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_ENVIRONMENT_TIMEOUT),
+        /// For rendering a report.
+        render_timeout: Wait<1000, { 7 * DAY }> = shown(default::CONTENT_RENDER_TIMEOUT),
+        /// Renderings of one content that are kept.
+        renderings_kept: Count<1, 100_000> = shown(default::CONTENT_RENDERINGS_KEPT),
         /// Bytes of writable memory of one process. Default: no bound.
         memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = Optional("\"4GiB\""),
         /// Bytes of files in memory (`/tmp`) of one process.
         disk_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_DISK_MAX),
+    }
+
+    /// How mail is sent: to owners whose scheduled report failed, or was wanted by mail.
+    Mail("`[mail]`") {
+        /// The server that takes it. Default: nothing is sent.
+        server: PlainText = Optional("\"smtp.example.org\""),
+        /// Its port.
+        port: Count<1, 65_535> = shown(default::MAIL_PORT),
+        /// How what is sent is encrypted: `starttls`, `tls` from the first byte (port 465), or `none`.
+        tls: MailTls = shown(default::MAIL_TLS),
+        /// Authorities the server's certificate may be of, PEM. Default: the system's.
+        ca_file: FilePath = Optional("\"internal-ca.pem\""),
+        /// Who it is from.
+        from: Mailbox = Optional("\"Reports <reports@example.org>\""),
+        /// Who logs in there. Default: nobody does.
+        username: PlainText = Optional("\"reports\""),
+        /// Their password, in a file of mode 0600.
+        password_file: FilePath = Optional("\"keys/mail.password\""),
     }
 
     /// Blobs that nothing refers to.

@@ -42,6 +42,8 @@ pub struct Settings {
     pub builder: Builder,
     /// What people publish.
     pub content: Content,
+    /// How mail is sent; `None`: not at all.
+    pub mail: Option<Mail>,
     /// Blobs that nothing refers to.
     pub garbage: Garbage,
     /// The process log.
@@ -155,8 +157,10 @@ pub struct Jobs {
     pub sync: usize,
     /// Builds packages.
     pub build: usize,
-    /// Deploys content.
+    /// Deploys content, and renders what somebody waits for.
     pub deploy: usize,
+    /// Renders what is scheduled.
+    pub report: usize,
 }
 
 /// How packages are made from git repositories.
@@ -201,6 +205,8 @@ pub struct Content {
     pub r: Vec<String>,
     /// What makes Python environments.
     pub uv: String,
+    /// Quarto.
+    pub quarto: String,
     /// Name of the repository they are made from; `None`: the first for Python.
     pub pypi: Option<String>,
     /// Name of the repository R's are made from; `None`: what is installed will do.
@@ -217,10 +223,42 @@ pub struct Content {
     pub max_connections: usize,
     /// For making an environment.
     pub environment_timeout: Duration,
+    /// For rendering a report.
+    pub render_timeout: Duration,
+    /// Renderings of one content that are kept.
+    pub renderings_kept: u32,
     /// Bytes of writable memory of one process; `None`: no bound.
     pub memory_max: Option<u64>,
     /// Bytes of files in memory of one process.
     pub disk_max: u64,
+}
+
+/// How mail is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// The server that takes it.
+    pub server: String,
+    /// Its port.
+    pub port: u16,
+    /// How what is sent is encrypted.
+    pub tls: MailTls,
+    /// PEM, beside the system's authorities.
+    pub ca_file: Option<PathBuf>,
+    /// Who it is from.
+    pub from: String,
+    /// Who logs in, and the file with their password.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// How mail is encrypted on its way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailTls {
+    /// After `STARTTLS` (RFC 3207), or not at all.
+    Starttls,
+    /// From the first byte (RFC 8314).
+    Tls,
+    /// It is not: for a server on this machine.
+    None,
 }
 
 /// What becomes of blobs that nothing refers to.

@@ -143,7 +143,7 @@ pub(super) async fn task(
 }
 
 /// Content by its number, or by its guid, as some versions send it.
-async fn visible(parts: &Parts, manager: &Manager, id: &str) -> Result<ContentRow, Failure> {
+pub(super) async fn visible(parts: &Parts, manager: &Manager, id: &str) -> Result<ContentRow, Failure> {
     let Ok(number) = id.parse::<i64>() else { return content::visible(parts, manager, id).await };
     let found = parts.store.content_numbered(number).await?.ok_or_else(|| content::missing(id))?;
     if access::may_see(&manager.caller, &found) {

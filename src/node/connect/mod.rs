@@ -8,10 +8,12 @@ mod bundles;
 pub(super) mod claim;
 mod content;
 mod deploy;
+mod jobs;
 mod server;
 mod tasks;
 mod tokens;
 mod variables;
+mod variants;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -46,7 +48,18 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/v1/content/{guid}/deploy", post(deploy::deploy))
         .route("/v1/content/{guid}/build", post(deploy::build))
         .route("/v1/tasks/{id}", get(tasks::show))
+        .route("/v1/content/{guid}/jobs", get(jobs::list))
+        .route("/v1/content/{guid}/jobs/{key}", get(jobs::show).delete(jobs::end))
+        .route("/v1/content/{guid}/jobs/{key}/log", get(jobs::log))
+        .route("/v1/timezones", get(variants::zones))
         // From before `/v1`.
+        .route("/applications/{id}/variants", get(variants::list))
+        .route("/variants/{id}", get(variants::show))
+        .route("/variants/{id}/render", post(variants::render))
+        .route("/variants/{id}/renderings", get(variants::renderings))
+        .route("/variants/{id}/schedules", get(variants::schedules))
+        .route("/schedules", post(variants::create))
+        .route("/schedules/{id}", get(variants::find).post(variants::change).delete(variants::remove))
         .route("/users/current", get(server::user))
         .route("/applications", get(applications::list).post(applications::create))
         .route("/applications/{id}", get(applications::show))

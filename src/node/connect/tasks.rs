@@ -12,6 +12,7 @@ use crate::node::content::access;
 use crate::node::content::deploy;
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
+use crate::node::report::run;
 use crate::node::store::{JobLine, JobRow, Scope};
 use crate::runtime::clock;
 
@@ -62,7 +63,8 @@ pub(super) async fn look(
 ) -> Result<(JobRow, Vec<JobLine>), Failure> {
     let missing = || Failure::not_found(format_args!("task `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
-    let job = parts.store.job(number).await?.filter(|job| job.kind == deploy::KIND).ok_or_else(missing)?;
+    let is_task = |job: &JobRow| [deploy::KIND, run::RENDER, run::REPORT].contains(&&*job.kind);
+    let job = parts.store.job(number).await?.filter(is_task).ok_or_else(missing)?;
     let content = parts.store.content(&job.subject).await?;
     let may = match &content {
         Some(content) => access::may_change(&manager.caller, content),

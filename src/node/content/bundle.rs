@@ -65,6 +65,31 @@ pub fn unpack(file: File, unpacked_max: u64, into: &Path) -> Result<(), String> 
     })
 }
 
+/// Looks through what a renderer gave, in the same form: `main` says which of `files/…` is shown first.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn rendered(file: File, unpacked_max: u64) -> Result<String, String> {
+    let (mut main, mut names) = (None, HashSet::new());
+    read(file, unpacked_max, |entry, bytes| {
+        match entry {
+            Visited::File("main") => {
+                let mut text = String::new();
+                bytes.take(PATH_MAX as u64).read_to_string(&mut text).map_err(|e| e.to_string())?;
+                main = Some(text.trim_start_matches("./").trim_end_matches('\n').to_owned());
+            }
+            Visited::File(name) => drop(names.insert(name.to_owned())),
+            Visited::Folder(_) => {}
+        }
+        Ok(())
+    })?;
+    let main = main.ok_or("the renderer does not say which file is the first")?;
+    if !names.contains(&format!("files/{main}")) {
+        return Err(format!("`{main}` is not among what was rendered"));
+    }
+    Ok(main)
+}
+
 /// Makes a folder and those above it.
 fn folder(below: &Path, name: &str) -> io::Result<()> {
     let mut path = below.to_owned();

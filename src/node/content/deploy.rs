@@ -10,9 +10,12 @@ use super::settings::Settings;
 use super::worker::Process;
 use crate::node::jobs::{Ended, Log};
 use crate::node::parts::Parts;
+use crate::node::report::render::render;
 use crate::node::store::Deed;
 use crate::telemetry::Causes;
 
+/// What was rendered within this time, microseconds, is shown when it is activated.
+const DRAFTED: i64 = 3_600_000_000;
 /// As rows have it.
 pub const KIND: &str = "deploy";
 
@@ -42,6 +45,7 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
     log.say(&format!("Deploying bundle {} of {} as {}", bundle.number, content.name, manifest.mode));
     log.flush().await;
     let say = |line: &str| log.say(line);
+    let mut rendering = None;
     match mode.way() {
         Way::Files => drop(unpacked(parts, &bundle).await?),
         Way::Workers => {
@@ -56,7 +60,21 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
             let short = |why: &str| why.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
             ready.map_err(|why| format!("It does not start: {}", short(&why)))?;
         }
-        Way::Rendering => return Err(format!("this node has nothing that renders `{}`", manifest.mode)),
+        Way::Rendering => {
+            // What was looked at before it is activated is what is shown then.
+            let drafted = match content.bundle {
+                Some(number) if number == bundle.number => None,
+                _ => parts.store.renderings(content.id, Some(bundle.number), 1).await.map_err(read)?.pop(),
+            };
+            let drafted = drafted.filter(|drafted| wanted.activates && drafted.created_at > wanted.at - DRAFTED);
+            rendering = match drafted {
+                Some(drafted) => Some(drafted.number),
+                None => {
+                    let rendered = render(parts, &content, &bundle, &say).await?;
+                    Some(rendered.keep(parts, &content, &bundle, false, &wanted.who).await?)
+                }
+            };
+        }
     }
     if !wanted.activates {
         log.say("It can be looked at; what ran before goes on running");
@@ -69,8 +87,8 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
         subject: &content.name,
         detail: &format!("bundle {} of {}", bundle.number, content.guid),
     };
-    let is_there =
-        parts.store.activate(content.id, bundle.number, mode.as_str(), wanted.at, &deed).await.map_err(read)?;
+    let activated = parts.store.activate(content.id, bundle.number, rendering, mode.as_str(), wanted.at, &deed).await;
+    let is_there = activated.map_err(read)?;
     if !is_there {
         return Err(
             "a bundle that was wanted later runs already, or the content was locked or removed meanwhile".to_owned()

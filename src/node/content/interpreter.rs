@@ -36,8 +36,10 @@ impl Interpreter {
 pub struct Interpreters {
     python_programs: Vec<String>,
     r_programs: Vec<String>,
+    quarto_program: String,
     python: OnceCell<Vec<Interpreter>>,
     r: OnceCell<Vec<Interpreter>>,
+    quarto: OnceCell<Option<Interpreter>>,
 }
 
 impl Interpreters {
@@ -46,8 +48,10 @@ impl Interpreters {
         Self {
             python_programs: settings.python.clone(),
             r_programs: settings.r.clone(),
+            quarto_program: settings.quarto.clone(),
             python: OnceCell::new(),
             r: OnceCell::new(),
+            quarto: OnceCell::new(),
         }
     }
 
@@ -71,6 +75,28 @@ impl Interpreters {
         ];
         self.r.get_or_init(|| all(&self.r_programs, &arguments)).await
     }
+
+    /// Quarto, which is one folder with everything in it.
+    pub async fn quarto(&self) -> Option<&Interpreter> {
+        let found = self.quarto.get_or_init(async || {
+            let program = find(&self.quarto_program)?;
+            let said = Command::new(&program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
+            let said = tokio::time::timeout(PATIENCE, said).await.ok()?.ok()?;
+            let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+            let root = program.parent()?.parent()?.to_owned();
+            let root = (!root.starts_with("/usr") && root.components().count() > 1).then_some(root);
+            let is_one = said.status.success() && version.starts_with(|c: char| c.is_ascii_digit());
+            is_one.then(|| Interpreter { program: program.display().to_string(), version, root })
+        });
+        found.await.as_ref()
+    }
+}
+
+/// A program on the path, where it really is.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::split_paths(&path).map(|folder| folder.join(program));
+    all.filter(|path| path.is_file()).find_map(|path| path.canonicalize().ok())
 }
 
 async fn all(programs: &[String], arguments: &[&str]) -> Vec<Interpreter> {

@@ -242,6 +242,7 @@ fn r_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::content::manifest::Hides;
 
     fn of(mode: Mode, entrypoint: &str) -> Launch {
         let manifest = Manifest {
@@ -251,6 +252,7 @@ mod tests {
             python: None,
             requirements: None,
             has_parameters: false,
+            hides: Hides::Nothing,
         };
         let places = Places { app: "/app", socket: "/run/s", python: "/env/p", r: "R", prefix: "/content/g" };
         launch(mode, &manifest, &places).unwrap()

@@ -29,6 +29,22 @@ pub struct Manifest {
     pub requirements: Option<String>,
     /// It asks for parameters.
     pub has_parameters: bool,
+    /// Which code of a notebook is left out of what is shown.
+    #[serde(default)]
+    pub hides: Hides,
+}
+
+/// Which code of a notebook is left out of what is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hides {
+    /// None.
+    #[default]
+    Nothing,
+    /// Of the cells that have the tag `hide_input`.
+    Tagged,
+    /// Of all cells.
+    All,
 }
 
 /// As clients write it; what is not known is left out.
@@ -39,6 +55,7 @@ struct Written {
     metadata: Metadata,
     platform: Option<String>,
     python: Option<Python>,
+    jupyter: Option<Jupyter>,
     #[serde(default)]
     files: BTreeMap<String, IgnoredAny>,
 }
@@ -51,6 +68,13 @@ struct Metadata {
     primary_html: Option<String>,
     #[serde(default)]
     has_parameters: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Jupyter {
+    hide_all_input: bool,
+    hide_tagged_input: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,7 +95,8 @@ impl Manifest {
     /// What is wrong with it and how it is mended, in a sentence for whoever publishes.
     pub fn read(bytes: &[u8], names: &HashSet<String>) -> Result<Self, String> {
         let wrong = |e: serde_json::Error| format!("The bundle's manifest.json cannot be read: {e}");
-        let Written { version, metadata, platform, python, files } = serde_json::from_slice(bytes).map_err(wrong)?;
+        let Written { version, metadata, platform, python, jupyter, files } =
+            serde_json::from_slice(bytes).map_err(wrong)?;
         if version.is_some_and(|version| version != 1) {
             return Err("The bundle's manifest.json is of a version this server does not know; it knows 1".into());
         }
@@ -114,6 +139,11 @@ impl Manifest {
             python: short(python),
             requirements,
             has_parameters: has_parameters.unwrap_or(false),
+            hides: match jupyter {
+                Some(Jupyter { hide_all_input: true, .. }) => Hides::All,
+                Some(Jupyter { hide_tagged_input: true, .. }) => Hides::Tagged,
+                _ => Hides::Nothing,
+            },
         })
     }
 

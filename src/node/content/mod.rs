@@ -29,7 +29,7 @@ use self::interpreter::Interpreters;
 use self::manifest::Manifest;
 use self::settings::{Limits, Settings};
 use self::worker::Workers;
-use super::store::{BundleRow, ContentRow, Store, StoreError};
+use super::store::{BundleRow, ContentRow, RenderingRow, Store, StoreError};
 use crate::config::node::Content;
 
 /// What another node changes is seen after this at the latest.
@@ -79,8 +79,12 @@ pub struct Contents {
     stale: Cache<String, Option<Arc<Shown>>>,
     /// What never changes.
     kept: Cache<i64, Arc<Kept>>,
+    /// As `kept`.
+    rendered: Cache<i64, Arc<RenderingRow>>,
     /// Unpacked bundles, by digest.
     pub bundles: Copies,
+    /// Unpacked renderings, by digest.
+    pub renderings: Copies,
     /// Python environments.
     pub environments: Copies,
     /// Python and R.
@@ -98,7 +102,9 @@ impl Contents {
             stale: Cache::builder().max_capacity(COUNT_MAX).time_to_live(STALE).build(),
             node: Arc::new(settings.clone()),
             kept: Cache::new(COUNT_MAX),
+            rendered: Cache::new(COUNT_MAX),
             bundles: Copies::new(below.join("bundles")),
+            renderings: Copies::new(below.join("renderings")),
             environments: Copies::new(below.join("python")),
             interpreters: Arc::new(Interpreters::new(settings)),
             workers: Workers::default(),
@@ -141,6 +147,20 @@ impl Contents {
         let kept = Arc::new(Kept { row, manifest });
         self.kept.insert(number, Arc::clone(&kept));
         Ok(Some(kept))
+    }
+
+    /// The rendering of this number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn rendering(&self, store: &Store, number: i64) -> Result<Option<Arc<RenderingRow>>, StoreError> {
+        if let Some(found) = self.rendered.get(&number) {
+            return Ok(Some(found));
+        }
+        let Some(row) = store.rendering(number).await? else { return Ok(None) };
+        let row = Arc::new(row);
+        self.rendered.insert(number, Arc::clone(&row));
+        Ok(Some(row))
     }
 
     /// Reads it again: it was changed here.

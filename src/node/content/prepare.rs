@@ -5,28 +5,41 @@ use std::path::PathBuf;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use super::copies::Copy;
+use super::copies::{Copies, Copy};
 use super::interpreter::nearest;
-use super::launch::{Launch, Places, launch, requirements};
+use super::launch::{Places, launch, requirements};
 use super::manifest::Manifest;
 use super::mode::{Language, Mode};
 use super::worker::Start;
 use super::{bundle, python, variable};
 use crate::node::parts::Parts;
 use crate::node::sandbox::{Folder, Memory};
-use crate::node::store::{BundleRow, ContentRow};
+use crate::node::store::{BundleRow, ContentRow, RenderingRow};
 use crate::types::Sha256;
 
 /// Where an unpacked bundle is, as its programs see it.
-const APP: &str = "/app";
+pub const APP: &str = "/app";
 
 /// The folder of a bundle on this node.
 ///
 /// # Errors
 /// Why there is none, in a sentence.
 pub async fn unpacked(parts: &Parts, bundle: &BundleRow) -> Result<PathBuf, String> {
-    let digest: Sha256 = bundle.sha256.parse().map_err(|_| "the bundle's digest is none".to_owned())?;
-    let making = match parts.contents.bundles.get(&bundle.sha256).await? {
+    copy(parts, &parts.contents.bundles, &bundle.sha256).await
+}
+
+/// The folder of a rendering on this node, which has `files`.
+///
+/// # Errors
+/// Why there is none, in a sentence.
+pub async fn shown(parts: &Parts, rendering: &RenderingRow) -> Result<PathBuf, String> {
+    copy(parts, &parts.contents.renderings, &rendering.sha256).await
+}
+
+/// What a blob unpacks to.
+async fn copy(parts: &Parts, copies: &Copies, sha256: &str) -> Result<PathBuf, String> {
+    let digest: Sha256 = sha256.parse().map_err(|_| "the bundle's digest is none".to_owned())?;
+    let making = match copies.get(sha256).await? {
         Copy::There(path) => return Ok(path),
         Copy::Missing(making) => making,
     };
@@ -50,25 +63,37 @@ pub async fn unpacked(parts: &Parts, bundle: &BundleRow) -> Result<PathBuf, Stri
     unpacked.await.map_err(|e| told(&e))?
 }
 
-/// What a bundle needs to be started on this node; what takes long is done once. `say`: what is said meanwhile.
+/// What a bundle needs on this node to be run or rendered; what takes long was done.
+#[derive(Debug)]
+pub struct Ground {
+    /// What runs.
+    pub manifest: Manifest,
+    /// Its kind.
+    pub mode: Mode,
+    /// What it sees of this machine: itself at [`APP`], its interpreter and environment.
+    pub folders: Vec<Folder>,
+    /// The Python that has what it requires; empty: it needs none.
+    pub python: String,
+    /// R; empty: it needs none.
+    pub r: String,
+    /// Quarto; empty: it needs none.
+    pub quarto: String,
+}
+
+/// Makes it. `say`: what is said meanwhile.
 ///
 /// # Errors
-/// Why it cannot be started, in a sentence.
-pub async fn prepare(
-    parts: &Parts,
-    content: &ContentRow,
-    bundle: &BundleRow,
-    prefix: &str,
-    say: &(dyn Fn(&str) + Sync),
-) -> Result<Start, String> {
+/// Why it cannot be, in a sentence.
+pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Sync)) -> Result<Ground, String> {
     let manifest: Manifest =
         serde_json::from_str(&bundle.manifest).map_err(|e| format!("the bundle's manifest cannot be read: {e}"))?;
     let mode = manifest.mode().ok_or_else(|| format!("this server does not run `{}`", manifest.mode))?;
     let app = unpacked(parts, bundle).await?;
-    let settings = &parts.settings.content;
     let mut folders = vec![Folder { from: app.clone(), to: APP.into(), is_writable: false }];
-    let mut python_at = String::new();
-    if mode.language() == Language::Python {
+    let (mut python_at, mut r_at, mut quarto_at) = (String::new(), String::new(), String::new());
+    let language = mode.language();
+    let is_quarto = language == Language::Quarto;
+    if language == Language::Python || is_quarto && manifest.requirements.is_some() {
         let all = parts.contents.interpreters.python().await;
         let interpreter = nearest(all, manifest.python.as_deref()).ok_or("there is no Python on this node")?;
         folders.extend(interpreter.folder());
@@ -82,17 +107,38 @@ pub async fn prepare(
             None => interpreter.program.clone(),
         };
     }
-    let mut r_at = String::new();
-    if mode.language() == Language::R {
+    if language == Language::R || is_quarto && manifest.r.is_some() {
         let all = parts.contents.interpreters.r().await;
         let interpreter = nearest(all, manifest.r.as_deref()).ok_or("there is no R on this node")?;
         folders.extend(interpreter.folder());
         r_at.clone_from(&interpreter.program);
     }
-    let places = Places { app: APP, socket: super::worker::SOCKET, python: &python_at, r: &r_at, prefix };
+    if is_quarto {
+        let quarto = parts.contents.interpreters.quarto().await;
+        let quarto = quarto.ok_or("there is no Quarto on this node: install it, and name it in `content.quarto`")?;
+        folders.extend(quarto.folder());
+        quarto_at.clone_from(&quarto.program);
+    }
+    Ok(Ground { manifest, mode, folders, python: python_at, r: r_at, quarto: quarto_at })
+}
+
+/// What a bundle needs to be started on this node; what takes long is done once. `say`: what is said meanwhile.
+///
+/// # Errors
+/// Why it cannot be started, in a sentence.
+pub async fn prepare(
+    parts: &Parts,
+    content: &ContentRow,
+    bundle: &BundleRow,
+    prefix: &str,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Start, String> {
+    let Ground { manifest, mode, folders, python, r, .. } = ground(parts, bundle, say).await?;
+    let settings = &parts.settings.content;
+    let places = Places { app: APP, socket: super::worker::SOCKET, python: &python, r: &r, prefix };
     let launch = launch(mode, &manifest, &places)
         .ok_or_else(|| format!("content of the kind `{}` is not answered for by a process", manifest.mode))?;
-    let environment = environment(parts, content, mode, &launch).await?;
+    let environment = environment(parts, content, mode, &launch.environment).await?;
     let start = Start {
         program: launch.program.clone(),
         environment,
@@ -107,12 +153,15 @@ pub async fn prepare(
     Ok(start)
 }
 
-/// What a process finds in its environment: the publisher's variables, then ours.
-async fn environment(
+/// What a process finds in its environment: the publisher's variables, then ours, then what its kind needs.
+///
+/// # Errors
+/// Why not, in a sentence.
+pub async fn environment(
     parts: &Parts,
     content: &ContentRow,
     mode: Mode,
-    launch: &Launch,
+    own: &[(&'static str, String)],
 ) -> Result<Vec<(String, String)>, String> {
     let sealed = parts.store.variables(content.id).await.map_err(|e| format!("its variables cannot be read: {e}"))?;
     let mut all = Vec::new();
@@ -138,6 +187,6 @@ async fn environment(
             all.push((name.to_owned(), value.to_owned()));
         }
     }
-    all.extend(launch.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    all.extend(own.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     Ok(all)
 }

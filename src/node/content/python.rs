@@ -9,7 +9,7 @@ use sha2::Digest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::copies::Copy;
-use super::interpreter::Interpreter;
+use super::interpreter::{Interpreter, find};
 use crate::node::parts::Parts;
 use crate::node::router;
 use crate::node::sandbox::{Door, Enclosure, Folder, INDEX, Memory};
@@ -176,13 +176,6 @@ fn is_file(line: &str) -> bool {
     [".whl", ".zip", ".gz", ".bz2", ".xz", ".tgz", ".tar"]
         .iter()
         .any(|ending| line.to_ascii_lowercase().contains(ending))
-}
-
-/// A program on the path, where it really is.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = std::env::split_paths(&path).map(|folder| folder.join(program));
-    all.filter(|path| path.is_file()).find_map(|path| path.canonicalize().ok())
 }
 
 async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&str) + Sync)) {

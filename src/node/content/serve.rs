@@ -1,5 +1,6 @@
 //! `/content/GUID/…`: who may see it, which bundle, and how that answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -18,14 +19,14 @@ use super::access;
 use super::forward::{self, About, forward};
 use super::manifest;
 use super::mode::{Mode, Way};
-use super::prepare::{prepare, unpacked};
+use super::prepare::{prepare, shown, unpacked};
 use super::worker::{Got, Key, Refused};
 use super::{Kept, Shown};
 use crate::node::auth::Caller;
 use crate::node::download;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::ContentRow;
+use crate::node::store::{ContentRow, RenderingRow};
 
 /// Without the slash, below which everything is.
 pub async fn moved(Path(guid): Path<String>, uri: Uri) -> Response {
@@ -57,6 +58,17 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
     if !access::may_see(&caller, &content) {
         return Err(caller.refused("see this content"));
     }
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    // What was rendered earlier is for all who may see what is now.
+    if let Some((first, rest)) = rest.split_once('/')
+        && let Some(number) = first.strip_prefix("_rev")
+    {
+        let number = number.parse::<i64>().map_err(|_| missing())?;
+        let rendering = parts.contents.rendering(&parts.store, number).await?;
+        let rendering = rendering.filter(|rendering| rendering.content_id == content.id).ok_or_else(missing)?;
+        let prefix = format!("/content/{guid}/{first}");
+        return report(parts, &rendering, &prefix, &format!("/{rest}{query}"), request).await;
+    }
     // A bundle that does not run yet is for those who publish.
     let (number, prefix, rest) = match rest.split_once('/') {
         Some((first, rest)) if first.starts_with("_bundle") => {
@@ -71,19 +83,31 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
             (content.bundle.ok_or_else(none)?, format!("/content/{guid}"), rest)
         }
     };
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let target = format!("/{rest}{query}");
     let bundle = parts.contents.bundle(&parts.store, number).await?;
     let bundle = bundle.filter(|bundle| bundle.content_id == content.id).ok_or_else(missing)?;
     let too_old = || Failure::new(StatusCode::BAD_GATEWAY, "This node is too old to run it");
     let mode = bundle.manifest.mode().ok_or_else(too_old)?;
     match mode.way() {
-        Way::Files => files(parts, &bundle, &prefix, &target, request).await,
+        Way::Files => {
+            let folder =
+                unpacked(parts, &bundle).await.map_err(|why| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
+            let first = bundle.manifest.entrypoint.as_deref().unwrap_or("index.html");
+            let pages = Pages { folder, sha256: &bundle.sha256, first, hidden: Some(manifest::NAME) };
+            files(&pages, &prefix, &target, request).await
+        }
         Way::Workers => {
             let asked = Asked { caller: &caller, content: &content, bundle: &bundle, mode, prefix: &prefix, target };
             worker(parts, origin, &asked, request).await
         }
-        Way::Rendering => Err(Failure::new(StatusCode::BAD_GATEWAY, "It was not rendered yet")),
+        Way::Rendering => {
+            let shown = match content.rendering.filter(|_| content.bundle == Some(number)) {
+                Some(number) => parts.contents.rendering(&parts.store, number).await?,
+                None => parts.store.renderings(content.id, Some(number), 1).await?.pop().map(Arc::new),
+            };
+            let none = || Failure::new(StatusCode::BAD_GATEWAY, "It was not rendered yet");
+            report(parts, &*shown.ok_or_else(none)?, &prefix, &target, request).await
+        }
     }
 }
 
@@ -101,29 +125,55 @@ async fn caller(parts: &Parts, content: &ContentRow, fields: &HeaderMap, origin:
     }
 }
 
-/// Files of the bundle. Their times are those of unpacking, on each node its own, so validators are of the bundle's digest.
-async fn files(
+/// What was rendered.
+async fn report(
     parts: &Parts,
-    bundle: &Kept,
+    rendering: &RenderingRow,
     prefix: &str,
     target: &str,
     request: Request,
 ) -> Result<Response, Failure> {
+    let main = &rendering.main;
+    // What is linked is beside the page it is linked on.
+    if main.contains('/') && target.split('?').next() == Some("/") {
+        let query = &target[1..];
+        let mut response = StatusCode::FOUND.into_response();
+        if let Ok(value) = HeaderValue::try_from(format!("{prefix}/{}{query}", escaped(main))) {
+            response.headers_mut().insert(LOCATION, value);
+        }
+        return Ok(response);
+    }
+    let folder = shown(parts, rendering).await.map_err(|why| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
+    let pages = Pages { folder: folder.join("files"), sha256: &rendering.sha256, first: main, hidden: None };
+    files(&pages, prefix, target, request).await
+}
+
+/// Files to be shown.
+struct Pages<'a> {
+    folder: PathBuf,
+    /// Of what they were unpacked from.
+    sha256: &'a str,
+    /// What is shown at the top.
+    first: &'a str,
+    /// What is not shown.
+    hidden: Option<&'a str>,
+}
+
+/// Their times are those of unpacking, on each node its own, so validators are of the digest of what they come from.
+async fn files(pages: &Pages<'_>, prefix: &str, target: &str, request: Request) -> Result<Response, Failure> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "These are files: GET or HEAD"));
     }
     let missing = || Failure::not_found("page at this address");
-    let folder = unpacked(parts, bundle).await.map_err(|why| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
     let path = target.split('?').next().unwrap_or("/");
     let plain = percent_decode(path).ok_or_else(missing)?;
-    if plain.trim_start_matches(['/', '.']) == manifest::NAME {
+    if pages.hidden == Some(plain.trim_start_matches(['/', '.'])) {
         return Err(missing());
     }
-    let first = bundle.manifest.entrypoint.as_deref().unwrap_or("index.html");
-    let uri = if path == "/" { Uri::try_from(format!("/{}", escaped(first))) } else { Uri::try_from(target) };
+    let uri = if path == "/" { Uri::try_from(format!("/{}", escaped(pages.first))) } else { Uri::try_from(target) };
     let (mut head, _) = request.into_parts();
     head.uri = uri.map_err(|_| missing())?;
-    let etag = download::quoted(&bundle.sha256);
+    let etag = download::quoted(pages.sha256);
     let knows = download::knows(&head.headers, &etag);
     if head.headers.get(IF_RANGE).is_some_and(|told| *told != etag) {
         head.headers.remove(RANGE);
@@ -131,7 +181,7 @@ async fn files(
     for name in [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, IF_NONE_MATCH] {
         head.headers.remove(name);
     }
-    let mut service = ServeDir::new(folder).append_index_html_on_directories(true).redirect_path_prefix(prefix);
+    let mut service = ServeDir::new(&pages.folder).append_index_html_on_directories(true).redirect_path_prefix(prefix);
     let Ok(served) = service.call(http::Request::from_parts(head, Body::empty())).await;
     if served.status() == StatusCode::NOT_FOUND {
         return Err(missing());

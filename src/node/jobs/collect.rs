@@ -34,6 +34,8 @@ pub(super) async fn collect(parts: &Parts, log: &Log) -> Ended {
 async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
     parts.store.forget_jobs(ago(JOBS)).await?;
     parts.store.forget_absent(ago(ABSENT)).await?;
+    let kept = i64::from(parts.settings.content.renderings_kept);
+    parts.store.forget_renderings(kept).await?;
     parts.store.forget_tokens().await?;
     parts.store.forget_downloads(today() - DOWNLOADS_DAYS).await?;
     if let Some(unused) = parts.settings.garbage.remote_unused {

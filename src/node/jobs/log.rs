@@ -28,6 +28,22 @@ struct Pending {
     first: i64,
 }
 
+/// A line without control characters, and without the colours of a terminal (ECMA-48 §5.4).
+pub fn plain(line: &str) -> String {
+    let mut rest = line.chars();
+    let mut kept = String::with_capacity(line.len());
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            if rest.next() == Some('[') {
+                rest.by_ref().find(|c| ('\u{40}'..='\u{7e}').contains(c));
+            }
+        } else if !c.is_control() || c == '\t' {
+            kept.push(c);
+        }
+    }
+    kept
+}
+
 impl Log {
     /// Goes on where an earlier attempt ended.
     ///
@@ -46,7 +62,7 @@ impl Log {
             let next = pending.first + i64::try_from(pending.lines.len()).unwrap_or(i64::MAX);
             match next.cmp(&LINES_MAX) {
                 std::cmp::Ordering::Less => {
-                    let line = line.chars().filter(|c| !c.is_control() || *c == '\t').take(LINE_MAX).collect();
+                    let line = plain(line).chars().take(LINE_MAX).collect();
                     pending.lines.push(line);
                 }
                 std::cmp::Ordering::Equal => pending.lines.push("… there is more, which is not kept".to_owned()),
@@ -70,5 +86,16 @@ impl Log {
             pending.lines.drain(..lines.len());
             pending.first += i64::try_from(lines.len()).unwrap_or(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_and_controls_are_left_out() {
+        assert_eq!(plain("\u{1b}[0;31mName\u{1b}[0m\tError\u{7}: \u{1b}[1;2"), "Name\tError: ");
+        assert_eq!(plain("\u{1b}"), "");
     }
 }

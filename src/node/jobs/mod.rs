@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use self::log::Log;
+pub use self::log::{Log, plain};
 pub use self::schedule::{STORAGE, follow as schedule, sync};
 use super::content::deploy;
 use super::error::Failure;
 use super::parts::Parts;
 use super::store::{Attendance, Claimed, Language, StoreError};
-use super::{git, registry, remote};
+use super::{git, registry, remote, report};
 use crate::config::node::Jobs;
 use crate::telemetry::Causes;
 
@@ -42,11 +42,15 @@ pub enum Kind {
     Build,
     /// Let a bundle run.
     Deploy,
+    /// Render content again, which somebody waits for.
+    Render,
+    /// Render content again, because it is time.
+    Report,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Collect, Self::Sync, Self::Build, Self::Deploy];
+    pub const ALL: [Self; 6] = [Self::Collect, Self::Sync, Self::Build, Self::Deploy, Self::Render, Self::Report];
 
     /// As rows have it.
     pub fn as_str(self) -> &'static str {
@@ -55,6 +59,8 @@ impl Kind {
             Self::Sync => "sync",
             Self::Build => "build",
             Self::Deploy => deploy::KIND,
+            Self::Render => report::run::RENDER,
+            Self::Report => report::run::REPORT,
         }
     }
 
@@ -63,7 +69,8 @@ impl Kind {
             Self::Collect => jobs.collect,
             Self::Sync => jobs.sync,
             Self::Build => jobs.build,
-            Self::Deploy => jobs.deploy,
+            Self::Deploy | Self::Render => jobs.deploy,
+            Self::Report => jobs.report,
         }
     }
 }
@@ -77,6 +84,7 @@ async fn work(kind: Kind, parts: &Parts, log: &Log, input: &str) -> Ended {
         Kind::Sync => sync_source(parts, log, input).await,
         Kind::Build => git::build(parts, log, input).await,
         Kind::Deploy => deploy::deploy(parts, log, input).await,
+        Kind::Render | Kind::Report => report::run::run(parts, log, input).await,
     }
 }
 

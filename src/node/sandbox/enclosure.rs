@@ -112,7 +112,8 @@ impl Enclosure<'_> {
             };
         }
         // Of what is in /etc only what programs need to find and start others.
-        for path in ETC {
+        // And what Debian's R packages ask for the versions of their parts.
+        for path in ETC.iter().chain(&["/var/lib/dpkg"]) {
             command.args(["--ro-bind-try", path, path]);
         }
         for path in self.readable {

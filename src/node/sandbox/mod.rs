@@ -35,8 +35,8 @@ const TMP_BYTES: u64 = 256 << 20;
 pub struct Bounds {
     /// From its start to its end.
     pub time: Duration,
-    /// Bytes of address space of each of its processes.
-    pub memory: u64,
+    /// Of each of its processes.
+    pub memory: Memory,
     /// Bytes of all its files, which are in memory.
     pub disk: u64,
 }
@@ -48,9 +48,11 @@ pub struct Run<'a> {
     /// what is said.
     pub script: &'a str,
     /// Beside `PATH`, `HOME` and the like.
-    pub environment: Vec<(&'static str, String)>,
-    /// Folders of the machine to be seen inside, beside `/usr`.
+    pub environment: Vec<(String, String)>,
+    /// Folders of the machine to be seen inside under their own names, beside `/usr`.
     pub readable: &'a [PathBuf],
+    /// Folders of the machine to be seen inside.
+    pub folders: Vec<Folder>,
     /// Who it runs as where this program is root.
     pub uid: u32,
     /// The index it may reach.
@@ -85,16 +87,16 @@ impl Run<'_> {
 
     fn command(&self) -> Command {
         let enclosure = Enclosure {
-            environment: self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            environment: self.environment.clone(),
             readable: self.readable,
-            folders: Vec::new(),
+            folders: self.folders.clone(),
             work: Some(self.bounds.disk),
             tmp: TMP_BYTES,
             at: "/work",
             uid: self.uid,
             door: self.door,
             port_at: None,
-            memory: Memory::Addresses(self.bounds.memory),
+            memory: self.bounds.memory,
         };
         enclosure.command(&["sh", "-c", self.script].map(OsString::from))
     }

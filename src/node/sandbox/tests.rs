@@ -8,14 +8,21 @@ async fn ran(script: &str, bounds: Bounds) -> (Result<Vec<u8>, String>, String) 
     std::fs::write(dir.path().join("in"), "what goes in").unwrap();
     let input = File::open(dir.path().join("in")).unwrap();
     let spool = Spool::open(dir.path()).unwrap();
-    let run =
-        Run { script, environment: vec![("colour", "red".into())], readable: &[], uid: 65_534, door: None, bounds };
+    let run = Run {
+        script,
+        environment: vec![("colour".into(), "red".into())],
+        readable: &[],
+        folders: Vec::new(),
+        uid: 65_534,
+        door: None,
+        bounds,
+    };
     let said = Mutex::new(String::new());
     let done = run.run(input, &spool, |line| *said.lock().unwrap() += &format!("{line}\n")).await;
     (done.map(|out| std::fs::read(out.path()).unwrap()), said.into_inner().unwrap())
 }
 
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(20), memory: 1 << 30, disk: 8 << 20 };
+const BOUNDS: Bounds = Bounds { time: Duration::from_secs(20), memory: Memory::Addresses(1 << 30), disk: 8 << 20 };
 
 #[tokio::test]
 async fn what_goes_in_comes_out_and_what_is_said_is_heard() {

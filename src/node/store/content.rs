@@ -29,6 +29,8 @@ pub struct ContentRow {
     pub app_mode: Option<String>,
     /// Number of the bundle that runs.
     pub bundle: Option<i64>,
+    /// Number of the rendering that is shown, of content that is rendered.
+    pub rendering: Option<i64>,
     /// How it runs, JSON.
     pub settings: String,
     /// Nobody changes it.
@@ -107,7 +109,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT content.id AS id, content.guid AS guid, content.number AS number, owner, username AS owner_username, name,
-             title, description, access, app_mode, bundle, settings, is_locked, generation, path AS vanity,
+             title, description, access, app_mode, bundle, rendering, settings, is_locked, generation, path AS vanity,
              content.created_at AS created_at, content.updated_at AS updated_at, deployed_at
              FROM content LEFT JOIN account ON account.guid = content.owner
              LEFT JOIN vanity ON vanity.content_id = content.id ",
@@ -223,6 +225,8 @@ impl Store {
                 "DELETE FROM variable WHERE content_id = $1",
                 "DELETE FROM permission WHERE content_id = $1",
                 "DELETE FROM vanity WHERE content_id = $1",
+                "DELETE FROM schedule WHERE content_id = $1",
+                "DELETE FROM rendering WHERE content_id = $1",
             ] {
                 sqlx::query(of).bind(id).execute(&mut *tx).await?;
             }
@@ -304,8 +308,9 @@ impl Store {
         }.await)
     }
 
-    /// Lets a bundle run instead of the one that did. `wanted_at`: when somebody said so, microseconds since 1970; what was
-    /// wanted before what runs comes too late. `false`: it does, or content or bundle are gone, or the content is locked.
+    /// Lets a bundle run, or a rendering of it be shown, instead of the one that did. `wanted_at`: when somebody said so,
+    /// microseconds since 1970; what was wanted before what runs comes too late. `false`: it does, or content or bundle are
+    /// gone, or the content is locked.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -313,6 +318,7 @@ impl Store {
         &self,
         content: i64,
         bundle: i64,
+        rendering: Option<i64>,
         app_mode: &str,
         wanted_at: i64,
         by: &Deed<'_>,
@@ -320,10 +326,10 @@ impl Store {
         within!(self, tx => async {
             let done = sqlx::query(
                 "UPDATE content SET bundle = $2, app_mode = $3, generation = generation + 1, deployed_at = $4,
-                 updated_at = $4, wanted_at = $5
+                 updated_at = $4, wanted_at = $5, rendering = $6
                  WHERE id = $1 AND NOT is_locked AND (wanted_at IS NULL OR wanted_at <= $5) AND EXISTS (SELECT 1 FROM bundle WHERE number = $2 AND content_id = $1)",
             )
-            .bind(content).bind(bundle).bind(app_mode).bind(now()).bind(wanted_at).execute(&mut *tx).await?.rows_affected() == 1;
+            .bind(content).bind(bundle).bind(app_mode).bind(now()).bind(wanted_at).bind(rendering).execute(&mut *tx).await?.rows_affected() == 1;
             if done {
                 record!(&mut *tx, by)?;
             }

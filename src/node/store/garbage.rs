@@ -16,7 +16,8 @@ const NAMED: &str = "SELECT sha256 FROM file WHERE removed_at IS NULL
      UNION SELECT sha256 FROM remote_page WHERE sha256 IS NOT NULL
      UNION SELECT sha256 FROM remote_day WHERE sha256 IS NOT NULL
      UNION SELECT sha256 FROM remote_file
-     UNION SELECT sha256 FROM bundle";
+     UNION SELECT sha256 FROM bundle
+     UNION SELECT sha256 FROM rendering";
 
 /// No row names `$1`.
 const UNNAMED: &str = "NOT EXISTS (SELECT 1 FROM file WHERE sha256 = $1 AND removed_at IS NULL)
@@ -25,7 +26,8 @@ const UNNAMED: &str = "NOT EXISTS (SELECT 1 FROM file WHERE sha256 = $1 AND remo
      AND NOT EXISTS (SELECT 1 FROM remote_page WHERE sha256 = $1)
      AND NOT EXISTS (SELECT 1 FROM remote_day WHERE sha256 = $1)
      AND NOT EXISTS (SELECT 1 FROM remote_file WHERE sha256 = $1)
-     AND NOT EXISTS (SELECT 1 FROM bundle WHERE sha256 = $1)";
+     AND NOT EXISTS (SELECT 1 FROM bundle WHERE sha256 = $1)
+     AND NOT EXISTS (SELECT 1 FROM rendering WHERE sha256 = $1)";
 
 /// Before rows that name these digests are written, in their transaction: none of them may be on its way out. `anew`: since
 /// when their blobs were written again, by the database's clock.

@@ -302,6 +302,20 @@ impl Store {
         ))
     }
 
+    /// The latest jobs of content, of this guid.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn jobs_of(&self, guid: &str, limit: i64) -> Result<Vec<JobRow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM job j WHERE j.subject = $1 AND j.kind IN ('deploy', 'render', 'report')
+             ORDER BY j.created_at DESC, j.id DESC LIMIT $2"
+        );
+        with!(self, pool => Ok(
+            sqlx::query_as(sqlx::AssertSqlSafe(&*sql)).bind(guid).bind(limit).fetch_all(pool).await?
+        ))
+    }
+
     /// Subjects of a kind whose input begins so, each once.
     ///
     /// # Errors

@@ -402,13 +402,16 @@ async fn what_was_wanted_earlier_comes_too_late_and_what_is_locked_stays() {
             store.create_bundle(new, None, &DEED).await.unwrap(),
         ];
         let runs = async || store.content("g").await.unwrap().unwrap().bundle;
-        assert!(store.activate(id, two, "static", 20, &DEED).await.unwrap());
-        assert!(!store.activate(id, one, "static", 10, &DEED).await.unwrap(), "it took longer than the one after it");
+        assert!(store.activate(id, two, None, "static", 20, &DEED).await.unwrap());
+        assert!(
+            !store.activate(id, one, None, "static", 10, &DEED).await.unwrap(),
+            "it took longer than the one after it"
+        );
         assert_eq!(runs().await, Some(two));
-        assert!(store.activate(id, one, "static", 30, &DEED).await.unwrap(), "back again, as somebody wants");
+        assert!(store.activate(id, one, None, "static", 30, &DEED).await.unwrap(), "back again, as somebody wants");
         assert_eq!(runs().await, Some(one));
         store.change_content(id, About { is_locked: true, ..about }, &DEED).await.unwrap();
-        assert!(!store.activate(id, two, "static", 40, &DEED).await.unwrap());
+        assert!(!store.activate(id, two, None, "static", 40, &DEED).await.unwrap());
         assert!(matches!(store.remove_bundle(one, &DEED).await, Err(StoreError::InUse)));
         assert!(store.remove_bundle(two, &DEED).await.unwrap() && store.remove_content(id, &DEED).await.unwrap());
     })

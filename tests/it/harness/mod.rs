@@ -15,6 +15,7 @@ mod postgres;
 mod proxy;
 mod s3;
 mod site;
+mod smtp;
 mod strace;
 mod tests;
 pub mod tools;
@@ -37,6 +38,7 @@ pub use self::postgres::Postgres;
 pub use self::proxy::{Output, Proxy, bowline, bowline_by};
 pub use self::s3::S3;
 pub use self::site::Site;
+pub use self::smtp::Smtp;
 pub use self::strace::Strace;
 pub use self::tools::{run, script, tool};
 pub use self::websocket::{Frame, Socket};
@@ -71,8 +73,13 @@ pub async fn patiently_for<F: Future>(time: Duration, what: &str, future: F) -> 
 }
 
 /// Asks again and again until the answer is `Some`, up to [`PATIENCE`].
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    patiently(what, async {
+pub async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_in(PATIENCE, what, ask).await
+}
+
+/// As [`eventually`], up to this.
+pub async fn eventually_in<T>(time: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    patiently_for(time, what, async {
         loop {
             if let Some(answer) = ask().await {
                 return answer;

@@ -1,5 +1,5 @@
 -- What is published: applications, APIs, reports, pages. Written as 0001 is.
-INSERT INTO counter (name, last) VALUES ('content', 0), ('bundle', 0);
+INSERT INTO counter (name, last) VALUES ('content', 0), ('bundle', 0), ('schedule', 0), ('rendering', 0);
 
 CREATE TABLE content (
     id BIGINT PRIMARY KEY,
@@ -17,6 +17,8 @@ CREATE TABLE content (
     app_mode TEXT,
     -- Number of the bundle that runs.
     bundle BIGINT,
+    -- Number of the rendering that is shown, of content that is rendered.
+    rendering BIGINT,
     -- How it runs, JSON: what differs from the node's defaults.
     settings TEXT NOT NULL,
     is_locked BOOLEAN NOT NULL,
@@ -30,6 +32,8 @@ CREATE TABLE content (
     UNIQUE (owner, name)
 );
 CREATE INDEX content_updated ON content (updated_at);
+
+CREATE INDEX job_subject ON job (subject, created_at);
 
 CREATE TABLE bundle (
     -- In order, because R's clients want small numbers.
@@ -103,3 +107,41 @@ CREATE TABLE signed (
     taken_at BIGINT NOT NULL
 );
 CREATE INDEX signed_taken ON signed (taken_at);
+
+-- What came of rendering a bundle.
+CREATE TABLE rendering (
+    number BIGINT PRIMARY KEY,
+    content_id BIGINT NOT NULL REFERENCES content (id),
+    bundle BIGINT NOT NULL,
+    -- A blob: a .tar of what it wrote.
+    sha256 TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    -- The file of it that is shown first.
+    main TEXT NOT NULL,
+    -- Microseconds it took.
+    took BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL
+);
+CREATE INDEX rendering_content ON rendering (content_id, number);
+CREATE INDEX rendering_sha256 ON rendering (sha256);
+
+-- When content is rendered again.
+CREATE TABLE schedule (
+    number BIGINT PRIMARY KEY,
+    content_id BIGINT NOT NULL UNIQUE REFERENCES content (id),
+    -- As Posit Connect's clients write it: minute, hour, day, … and its JSON.
+    kind TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    starts_at BIGINT NOT NULL,
+    -- IANA's name of it.
+    zone TEXT NOT NULL,
+    -- What comes of it is shown.
+    activates BOOLEAN NOT NULL,
+    -- Its owner gets a mail when it is done; when it failed they get one anyhow.
+    mails BOOLEAN NOT NULL,
+    -- NULL: never.
+    next_at BIGINT,
+    created_by TEXT NOT NULL
+);
+CREATE INDEX schedule_next ON schedule (next_at);
