@@ -58,6 +58,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Make, list and revoke API keys
     Key(cluster::key::Args),
+    /// See, change, render and remove what is published
+    Content(cluster::content::Args),
     /// Make, list, change and lock users
     User(cluster::user::Args),
     /// Make, list and change package repositories
@@ -119,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Migrate(args) => migrate::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Key(args) => cluster::key::run_key(args),
+        Command::Content(args) => cluster::content::run_content(args),
         Command::User(args) => cluster::user::run_user(args),
         Command::Repo(args) => cluster::repo::run_repo(args),
         Command::Source(args) => cluster::source::run_source(args),

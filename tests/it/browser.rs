@@ -101,7 +101,7 @@ async fn survives_in_demo(app: &str) {
     let nodes = demo.told["nodes"].as_array().unwrap().iter().filter(|n| n["app"].as_str().unwrap().contains(app));
     let nodes: Vec<u64> = nodes.map(|n| n["pid"].as_u64().unwrap()).collect();
     assert_eq!(nodes.len(), 2, "{}", demo.told);
-    let content = demo.told["content"].as_array().unwrap();
+    let content = demo.told["plain"].as_array().unwrap();
     let page = content.iter().find(|c| c["name"].as_str().unwrap().contains(app)).unwrap();
     // By name, so that the certificate is verified as a browser does.
     let url = page["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
@@ -121,7 +121,7 @@ fn an_r_app_is_live_again_elsewhere_within_three_seconds_of_its_nodes_death() {
 /// Death upon death: as soon as everybody is up again, whoever serves the tab is killed.
 async fn survives_every_death(app: &str, deaths: usize) {
     let demo = Demo::start().await;
-    let content = demo.told["content"].as_array().unwrap();
+    let content = demo.told["plain"].as_array().unwrap();
     let page = content.iter().find(|c| c["name"].as_str().unwrap().contains(app)).unwrap();
     let folder = Folder::new();
     let mut browser = Browser::open(&folder, &page["url"].as_str().unwrap().replace("127.0.0.1", "localhost")).await;

@@ -20,9 +20,9 @@ fn trust(demo: &Demo, name: &str) -> ClientTls {
 
 /// Each page it names is there, verified by its CA.
 async fn serves(demo: &Demo) {
-    let content = demo.told["content"].as_array().unwrap();
-    assert!(content.len() >= 2, "Python and R: {}", demo.told);
-    for page in content {
+    let plain = demo.told["plain"].as_array().unwrap();
+    assert!(plain.len() >= 2, "Python and R: {}", demo.told);
+    for page in plain {
         let url = page["url"].as_str().unwrap();
         let host = url.strip_prefix("https://").unwrap().split(['/', ':']).next().unwrap();
         let name = if host == "127.0.0.1" { "localhost" } else { host };
@@ -33,17 +33,32 @@ async fn serves(demo: &Demo) {
     }
 }
 
+/// Each content it names is there.
+async fn shows(demo: &Demo) {
+    let content = demo.told["content"].as_array().unwrap();
+    let names: Vec<_> = content.iter().map(|content| content["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["shiny-python", "shiny-r", "fastapi", "static", "notebook"], "{}", demo.told);
+    for (content, words) in content.iter().zip(["shiny", "shiny", "interest", "as it was published", "<svg"]) {
+        let path = format!("/content/{}/", content["guid"].as_str().unwrap());
+        assert_eq!(content["url"], format!("https://{}{path}", demo.address()));
+        let mut client = Client::tls(demo.address(), &trust(demo, "localhost")).await;
+        let answer = client.request("GET", &path, &[("Host", "localhost"), ("Accept", "text/html")], b"").await;
+        assert!(answer.status == 200 && answer.text().contains(words), "{content}: {answer:?}");
+    }
+}
+
 #[test]
 fn one_line_tells_where_everything_is_and_it_is_there() {
     needs_shiny();
     within(200, async {
-        let mut demo = Demo::start().await;
+        let mut demo = Demo::start_whole().await;
         let keys =
             ["url", "ca", "admin", "admin_socket", "config", "proxy", "nodes", "content", "pypi", "cran", "api_key"];
         for key in keys {
             assert!(!demo.told[key].is_null(), "`{key}` is missing: {}", demo.told);
         }
         serves(&demo).await;
+        shows(&demo).await;
         for name in ["localhost", "python.localhost", "r.localhost", "127.0.0.1"] {
             assert!(
                 Client::try_tls(demo.address(), &trust(&demo, name)).await.is_ok(),

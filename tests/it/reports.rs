@@ -189,6 +189,22 @@ fn what_a_killed_node_was_rendering_another_one_renders() {
         assert_eq!((&ended["exit_code"], &ended["hostname"]), (&0.into(), &["b", "a"][at].into()));
         let log = api(other, &key, "GET", &format!("{job}/log?maxLogLines=50"), &Value::Null).await.text();
         assert!(log.contains("attempt 2: the node that had it before left or died"), "{log}");
+        let told = other
+            .command(&[
+                "content",
+                "schedule",
+                "report",
+                "--type",
+                "dayofweek",
+                "--day",
+                "1,3",
+                "--timezone",
+                "Asia/Tokyo",
+            ])
+            .await;
+        assert!(told.starts_with("Monday, Wednesday, Asia/Tokyo; next at 20"), "{told}");
+        assert_eq!(other.command(&["content", "schedule", "report", "--remove"]).await, "it is not scheduled");
+        assert!(other.command(&["content", "log", "report"]).await.contains("attempt 2"), "of the latest job");
         let id = variants[0]["id"].as_i64().unwrap();
         let renderings = api(other, &key, "GET", &format!("/variants/{id}/renderings"), &Value::Null).await.json();
         assert_eq!(renderings.as_array().unwrap().len(), 2, "{renderings}");

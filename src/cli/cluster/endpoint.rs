@@ -73,6 +73,7 @@ impl Endpoint {
                 Some(error) => Err(Failed::new(error)),
                 None => Err(strange(status, &answer)),
             },
+            None if status == StatusCode::NO_CONTENT => Ok(Value::Null),
             None => Err(strange(status, &answer)),
         }
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "these are commands")]
 
 pub mod audit;
+pub mod content;
 mod endpoint;
 pub mod job;
 pub mod key;

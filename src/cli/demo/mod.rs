@@ -9,6 +9,7 @@ mod ask;
 mod certificate;
 pub mod child;
 mod configuration;
+mod content;
 mod folder;
 mod packages;
 mod ports;
@@ -17,6 +18,7 @@ mod report;
 mod repositories;
 mod start;
 mod supervise;
+mod wheels;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -53,6 +55,12 @@ pub struct Args {
     /// A Python that has the `shiny` package [default: $BOWLINE_DEMO_PYTHON, `.venv/bin/python` or `python3`]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// Wheels that Python content requires [default: $BOWLINE_DEMO_WHEELS, else that Python's pip fetches them]
+    #[arg(long, value_name = "DIR")]
+    wheels: Option<PathBuf>,
+    /// Publish no content
+    #[arg(long)]
+    without_content: bool,
 }
 
 /// Why there is no demo.
@@ -121,7 +129,9 @@ async fn begin(args: &Args, place: &mut Option<Folder>) -> Result<(Stage, Report
     eprintln!("Starting {nodes} package servers, {count} Shiny processes and a proxy in {} …", folder.path().display());
     let launcher = launcher().map_err(|error| DemoError::System("cannot find my own program", error))?;
     let mut stage = Stage::new(launcher);
-    let wish = Wish { interpreters, count: args.nodes, postgres };
+    let wheels = args.wheels.clone();
+    let wheels = wheels.or_else(|| std::env::var_os(wheels::VARIABLE).filter(|name| !name.is_empty()).map(Into::into));
+    let wish = Wish { interpreters, count: args.nodes, postgres, wheels, publishes: !args.without_content };
     let report = start::all(&mut stage, folder, &wish).await?;
     folder.write("demo.json", &report.json())?;
     Ok((stage, report))

@@ -1,9 +1,10 @@
 //! The demo's packages, uploaded through the proxy as everybody's tools upload: twine's form for Python, curl's PUT for R.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use reqwest::{Certificate, Client, RequestBuilder, StatusCode};
 use sha2::{Digest, Sha256};
 
@@ -30,6 +31,8 @@ pub(super) enum PublishError {
 
 /// For one upload.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// At once.
+const UPLOADS: usize = 4;
 /// Nodes look for what others published twice a second.
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -46,7 +49,9 @@ pub(super) async fn all(url: &str, ca: &Path, key: &str, ports: &[u16]) -> Resul
     for file in packages::python()? {
         let request = client.post(format!("{url}/packages/pypi/legacy/"));
         let request = request.header("Content-Type", format!("multipart/form-data; boundary={BOUNDARY}"));
-        send(request.basic_auth("__token__", Some(key)).body(form(&file)), &file.name).await?;
+        let project = Project { name: file.project, version: packages::VERSION, kind: file.kind };
+        let body = form(project, &file.name, &file.bytes);
+        send(request.basic_auth("__token__", Some(key)).body(body), &file.name).await?;
     }
     for File { name, bytes, .. } in packages::r()? {
         let request = client.put(format!("{url}/packages/cran/upload/{name}"));
@@ -63,7 +68,7 @@ pub(super) async fn all(url: &str, ca: &Path, key: &str, ports: &[u16]) -> Resul
     Ok(())
 }
 
-fn client(ca: &Path) -> Result<Client, PublishError> {
+pub(super) fn client(ca: &Path) -> Result<Client, PublishError> {
     let unsent = |error: &(dyn std::error::Error + 'static)| PublishError::Unsent(Causes(error).to_string());
     let pem = std::fs::read(ca).map_err(|e| unsent(&e))?;
     let ca = Certificate::from_pem(&pem).map_err(|e| unsent(&e))?;
@@ -84,17 +89,49 @@ async fn send(request: RequestBuilder, name: &str) -> Result<(), PublishError> {
     Err(PublishError::Refused { name: name.to_owned(), status, words })
 }
 
+/// Uploads wheels of others.
+///
+/// # Errors
+/// See [`PublishError`].
+pub(super) async fn wheels(url: &str, ca: &Path, key: &str, all: &[PathBuf]) -> Result<(), PublishError> {
+    let client = client(ca)?;
+    let uploads = all.iter().map(async |path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut parts = name.split('-');
+        let (project, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let project = Project { name: project, version, kind: "bdist_wheel" };
+        let bytes = tokio::fs::read(path).await?;
+        let request = client.post(format!("{url}/packages/pypi/legacy/"));
+        let request = request.header("Content-Type", format!("multipart/form-data; boundary={BOUNDARY}"));
+        send(request.basic_auth("__token__", Some(key)).body(form(project, &name, &bytes)), &name).await
+    });
+    let mut uploads = futures_util::stream::iter(uploads).buffer_unordered(UPLOADS);
+    while let Some(done) = uploads.next().await {
+        done?;
+    }
+    Ok(())
+}
+
+/// What a file is of.
+#[derive(Clone, Copy)]
+struct Project<'a> {
+    name: &'a str,
+    version: &'a str,
+    /// As uploads call it: `bdist_wheel`, `sdist`.
+    kind: &'a str,
+}
+
 /// PyPI's legacy upload, as twine sends it (RFC 7578).
-fn form(file: &File) -> Vec<u8> {
-    let digest = Sha256::digest(&file.bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+fn form(project: Project<'_>, filename: &str, bytes: &[u8]) -> Vec<u8> {
+    let digest = Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let fields = [
         (":action", "file_upload"),
         ("protocol_version", "1"),
         ("metadata_version", "2.1"),
-        ("name", file.project),
-        ("version", packages::VERSION),
-        ("filetype", file.kind),
-        ("pyversion", if file.kind == "sdist" { "source" } else { "py3" }),
+        ("name", project.name),
+        ("version", project.version),
+        ("filetype", project.kind),
+        ("pyversion", if project.kind == "sdist" { "source" } else { "py3" }),
         ("requires_python", ">=3.8"),
         ("sha256_digest", &digest),
     ];
@@ -108,10 +145,10 @@ fn form(file: &File) -> Vec<u8> {
     let head = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{}\"\r\n\
          Content-Type: application/octet-stream\r\n\r\n",
-        file.name
+        filename
     );
     body.extend_from_slice(head.as_bytes());
-    body.extend_from_slice(&file.bytes);
+    body.extend_from_slice(bytes);
     body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
     body
 }
@@ -131,9 +168,8 @@ mod tests {
 
     #[test]
     fn a_form_has_the_fields_and_ends_with_the_file() {
-        let file =
-            File { project: "p-q", kind: "sdist", name: "p_q-1.0.tar.gz".to_owned(), bytes: b"\x00\xffbytes".to_vec() };
-        let form = form(&file);
+        let project = Project { name: "p-q", version: "1.0", kind: "sdist" };
+        let form = form(project, "p_q-1.0.tar.gz", b"\x00\xffbytes");
         let text = String::from_utf8_lossy(&form);
         for wanted in [
             "name=\"name\"\r\n\r\np-q\r\n",

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::apps::App;
 use super::packages;
 use super::start::postgres;
 
@@ -26,8 +25,10 @@ pub(super) struct Report {
     pub(super) proxy: Proxy,
     /// The package servers, then the Shiny processes.
     pub(super) nodes: Vec<Node>,
-    /// The pages.
+    /// What was published.
     pub(super) content: Vec<Content>,
+    /// The pages of the Shiny processes that the proxy alone stands before.
+    pub(super) plain: Vec<Content>,
     /// The Python repository, as installers want it.
     pub(super) pypi: String,
     /// The R repository, as installers want it.
@@ -74,8 +75,14 @@ pub(super) struct Database {
 /// A page.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Content {
-    /// Also the name of its pool.
+    /// Unique; of a plain page also the name of its pool.
     pub(super) name: &'static str,
+    /// For people.
+    #[serde(skip)]
+    pub(super) title: &'static str,
+    /// Of what was published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) guid: Option<String>,
     /// Through the proxy.
     pub(super) url: String,
 }
@@ -147,12 +154,17 @@ fn quoted(text: &str) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nBowline serves.\n")?;
-        for content in &self.content {
-            let title = if content.name == App::Python.name() { "Shiny for Python" } else { "Shiny for R" };
-            writeln!(f, "    {title:<18}{}", content.url)?;
+        writeln!(f, "Published, and run by the nodes:\n")?;
+        for Content { title, url, .. } in &self.content {
+            writeln!(f, "    {title:<20}{url}")?;
         }
-        writeln!(f, "    {:<18}{}", "Python packages", self.pypi)?;
-        writeln!(f, "    {:<18}{}", "R packages", self.cran)?;
+        writeln!(f, "\nShiny processes of your own, behind the proxy alone:\n")?;
+        for Content { title, url, .. } in &self.plain {
+            writeln!(f, "    {title:<20}{url}")?;
+        }
+        writeln!(f, "\nPackages:\n")?;
+        writeln!(f, "    {:<20}{}", "For Python", self.pypi)?;
+        writeln!(f, "    {:<20}{}", "For R", self.cran)?;
         writeln!(f, "\nYour browser will warn of an authority it does not know: {}", self.ca.display())?;
         let folder = self.config.parent().unwrap_or(&self.config);
         self.packages(f, &quoted(&folder.display().to_string()))?;
@@ -211,7 +223,18 @@ mod tests {
                 Node { name: "node-a".into(), pid: 2, url: "http://127.0.0.1:4001".into(), app: PACKAGES },
                 Node { name: "python-a".into(), pid: 3, url: "http://127.0.0.1:4101".into(), app: "shiny-python" },
             ],
-            content: vec![Content { name: "shiny-python", url: "https://127.0.0.1:8443/".into() }],
+            content: vec![Content {
+                name: "static",
+                title: "A static site",
+                guid: Some("g".into()),
+                url: "https://127.0.0.1:8443/content/g/".into(),
+            }],
+            plain: vec![Content {
+                name: "shiny-python",
+                title: "Shiny for Python",
+                guid: None,
+                url: "https://127.0.0.1:8443/".into(),
+            }],
             pypi: "https://127.0.0.1:8443/packages/pypi/simple/".into(),
             cran: "https://127.0.0.1:8443/packages/cran/latest".into(),
             api_key: "bwl_x".into(),
@@ -222,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_json_is_one_line_with_the_agreed_keys() {
-        insta::assert_snapshot!(report().json(), @r#"{"url":"https://127.0.0.1:8443","ca":"/d/ca.pem","admin":"http://127.0.0.1:9443","admin_socket":"/d/admin.sock","config":"/d/proxy.toml","proxy":{"pid":1},"nodes":[{"name":"node-a","pid":2,"url":"http://127.0.0.1:4001","app":"packages"},{"name":"python-a","pid":3,"url":"http://127.0.0.1:4101","app":"shiny-python"}],"content":[{"name":"shiny-python","url":"https://127.0.0.1:8443/"}],"pypi":"https://127.0.0.1:8443/packages/pypi/simple/","cran":"https://127.0.0.1:8443/packages/cran/latest","api_key":"bwl_x"}"#);
+        insta::assert_snapshot!(report().json(), @r#"{"url":"https://127.0.0.1:8443","ca":"/d/ca.pem","admin":"http://127.0.0.1:9443","admin_socket":"/d/admin.sock","config":"/d/proxy.toml","proxy":{"pid":1},"nodes":[{"name":"node-a","pid":2,"url":"http://127.0.0.1:4001","app":"packages"},{"name":"python-a","pid":3,"url":"http://127.0.0.1:4101","app":"shiny-python"}],"content":[{"name":"static","guid":"g","url":"https://127.0.0.1:8443/content/g/"}],"plain":[{"name":"shiny-python","url":"https://127.0.0.1:8443/"}],"pypi":"https://127.0.0.1:8443/packages/pypi/simple/","cran":"https://127.0.0.1:8443/packages/cran/latest","api_key":"bwl_x"}"#);
     }
 
     #[test]
@@ -242,6 +265,7 @@ mod tests {
         let text = report().to_string();
         for wanted in [
             "https://127.0.0.1:8443/",
+            "https://127.0.0.1:8443/content/g/",
             "kill -9 2 ",
             "target/debug/bowline status --admin /d/admin.sock",
             "/d/ca.pem",

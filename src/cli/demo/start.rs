@@ -1,4 +1,5 @@
-//! From nothing to everything serving: the database, Shiny processes and nodes side by side, the proxy, the packages.
+//! From nothing to everything serving: the database, Shiny processes and nodes side by side, the proxy, packages, content.
+#![expect(clippy::print_stderr, reason = "progress is for people, and programs read stdout")]
 
 mod node;
 pub(super) mod postgres;
@@ -15,14 +16,15 @@ use tokio::task::JoinSet;
 
 use self::postgres::{PostgresError, Programs};
 use super::apps::App;
-use super::ask;
 use super::configuration::{self, Front, Member};
 use super::folder::{Folder, FolderError};
 use super::ports::{self, NoneFree, Ports};
 use super::publish::{self, PublishError};
-use super::report::{Database, PACKAGES, PROXY, Proxy, Report};
+use super::report::{Content, Database, PACKAGES, PROXY, Proxy, Report};
 use super::repositories::{self, PrepareError};
 use super::supervise::{Launcher, Program, Running};
+use super::{ask, content, wheels};
+use crate::node::content::interpreter::find;
 use crate::node::secret::ClusterKey;
 use crate::proxy::affinity::KeyRing;
 
@@ -34,6 +36,10 @@ pub(super) struct Wish {
     pub(super) count: u8,
     /// Keep rows in PostgreSQL.
     pub(super) postgres: Option<Programs>,
+    /// A folder with what Python content requires; `None`: it is fetched.
+    pub(super) wheels: Option<PathBuf>,
+    /// Content is published.
+    pub(super) publishes: bool,
 }
 
 /// What was started so far; dropped, all of it is killed.
@@ -111,10 +117,11 @@ pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Resu
         }
     }
     let (database, postgres) = start_database(stage, folder, wish, &ports).await?;
-    let api_key = prepare_nodes(folder, &database).await?;
+    let uv = uv(wish);
+    let api_key = prepare_nodes(folder, &database, &uv).await?;
     let mut nodes = Vec::new();
     for letter in ('a'..='z').take(wish.count.into()) {
-        nodes.push(node::launch(&stage.launcher, folder, &node_name(letter), &database, &ports).await?);
+        nodes.push(node::launch(&stage.launcher, folder, &node_name(letter), &database, &uv, &ports).await?);
     }
     let mut apps = Vec::new();
     while let Some(started) = starting.join_next().await {
@@ -142,6 +149,7 @@ pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Resu
     stage.processes.push((proxy.program, proxy.running));
     let node_ports: Vec<_> = members.iter().map(|member| member.port).collect();
     publish::all(&url, &ca, &api_key, &node_ports).await?;
+    let content = publish_content(folder, wish, &url, &ca, &api_key).await?;
     Ok(Report {
         pypi: format!("{url}/packages/pypi/simple/"),
         cran: format!("{url}/packages/cran/latest"),
@@ -152,13 +160,45 @@ pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Resu
         config: folder.join("proxy.toml"),
         proxy: Proxy { pid: proxy_pid },
         nodes: listed,
-        content: pools.iter().map(|(app, _)| shiny::content(*app, proxy.https_port)).collect(),
+        content,
+        plain: pools.iter().map(|(app, _)| shiny::content(*app, proxy.https_port)).collect(),
         api_key,
         postgres,
         program: std::env::args_os()
             .next()
             .map_or_else(|| "bowline".to_owned(), |name| name.to_string_lossy().into_owned()),
     })
+}
+
+/// Publishes the examples; none where there is no sandbox for them.
+async fn publish_content(
+    folder: &Folder,
+    wish: &Wish,
+    url: &str,
+    ca: &Path,
+    key: &str,
+) -> Result<Vec<Content>, StartError> {
+    if !wish.publishes {
+        return Ok(Vec::new());
+    }
+    if find("bwrap").is_none() {
+        eprintln!("Without published content: bubblewrap is not installed. `make demo` installs it.");
+        return Ok(Vec::new());
+    }
+    let python = wish.interpreters.iter().find(|(app, _)| *app == App::Python).map(|(_, python)| python.as_path());
+    let wheels = match python {
+        Some(python) => wheels::all(python, wish.wheels.as_deref(), &folder.join("wheels")).await,
+        None => Err("there is no Python".to_owned()),
+    };
+    match &wheels {
+        Ok(all) => {
+            eprintln!("Publishing {} packages that content requires, and content …", all.len());
+            publish::wheels(url, ca, key, all).await?;
+        }
+        Err(why) => eprintln!("Without Python content: what it requires cannot be fetched: {why}"),
+    }
+    let has_r = wish.interpreters.iter().any(|(app, _)| *app == App::R);
+    Ok(content::all(url, ca, key, wheels.is_ok(), has_r, |why| eprintln!("{why}")).await?)
 }
 
 fn node_name(letter: char) -> String {
@@ -179,15 +219,22 @@ async fn start_database(
     Ok((cluster.url, Some(told)))
 }
 
+/// What makes environments: beside the demo's Python, else on the path.
+fn uv(wish: &Wish) -> String {
+    let python = wish.interpreters.iter().find(|(app, _)| *app == App::Python);
+    let beside = python.and_then(|(_, python)| Some(python.parent()?.join("uv"))).filter(|uv| uv.is_file());
+    beside.and_then(|uv| uv.to_str().map(str::to_owned)).unwrap_or_else(|| "uv".to_owned())
+}
+
 /// What nodes share: the cluster's key, repositories and an API key, which is also in a file for commands.
-async fn prepare_nodes(folder: &Folder, database: &str) -> Result<String, StartError> {
+async fn prepare_nodes(folder: &Folder, database: &str, uv: &str) -> Result<String, StartError> {
     let key = folder.join("keys/node.key");
     if !key.exists() {
         ClusterKey::generate(&key).map_err(|error| FolderError::Io { path: key, error })?;
     }
     let first = node_name('a');
     // No port yet: nothing listens before the node is launched.
-    node::configure(folder, &first, 0, database)?;
+    node::configure(folder, &first, 0, database, uv)?;
     let api_key = repositories::prepare(&folder.join(&format!("{first}.toml"))).await?;
     folder.write("keys/api.key", &api_key)?;
     Ok(api_key)

@@ -51,6 +51,12 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/v1/content/{guid}/jobs", get(jobs::list))
         .route("/v1/content/{guid}/jobs/{key}", get(jobs::show).delete(jobs::end))
         .route("/v1/content/{guid}/jobs/{key}/log", get(jobs::log))
+        .route("/v1/content/{guid}/render", post(variants::render))
+        .route("/v1/content/{guid}/renderings", get(variants::renderings))
+        .route(
+            "/v1/content/{guid}/schedule",
+            get(variants::schedule).put(variants::set_schedule).delete(variants::remove_schedule),
+        )
         .route("/v1/timezones", get(variants::zones))
         // From before `/v1`.
         .route("/applications/{id}/variants", get(variants::list))

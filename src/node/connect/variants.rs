@@ -77,6 +77,33 @@ pub(super) async fn schedules(State(parts): State<Parts>, manager: Manager, Path
     Ok(Json(row.iter().map(|row| told(&content, row)).collect()))
 }
 
+/// The schedule of content; null: it has none.
+pub(super) async fn schedule(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
+    let content = visible(&parts, &manager, &id).await?;
+    let row = parts.store.schedule_of(content.id).await?;
+    Ok(Json(row.map_or(Value::Null, |row| told(&content, &row))))
+}
+
+pub(super) async fn set_schedule(
+    State(parts): State<Parts>,
+    manager: Manager,
+    Path(id): Path<String>,
+    body: Body<Wish>,
+) -> Answer {
+    let content = rendered(changeable(&manager, visible(&parts, &manager, &id).await?)?)?;
+    set(&parts, &manager, &content, read(body)?.0, None).await
+}
+
+pub(super) async fn remove_schedule(
+    State(parts): State<Parts>,
+    manager: Manager,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiFailure> {
+    let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
+    parts.store.remove_schedule(content.id, &manager.deed("remove_schedule", &content.name, &content.guid)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// A schedule as clients write it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Wish {

@@ -65,7 +65,13 @@ impl Enclosure<'_> {
     /// takes the place of what was before, so that bubblewrap is our child and dies with us.
     pub fn command(&self, program: &[OsString]) -> Command {
         let is_root = rustix::process::geteuid().is_root();
-        let mut command = Command::new(if is_root && !self.folders.is_empty() { "unshare" } else { "sh" });
+        let mut folders = self.folders.clone();
+        folders.extend(self.door.map(|door| Folder {
+            from: door.folder().to_owned(),
+            to: "/run/index".into(),
+            is_writable: false,
+        }));
+        let mut command = Command::new(if is_root && !folders.is_empty() { "unshare" } else { "sh" });
         // bubblewrap keeps its own environment, which what it runs can read.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
         let opened = "command -v bwrap >/dev/null || { echo 'bubblewrap is not installed on this node (apt install bubblewrap)' >&2; exit 127; }; \
@@ -74,9 +80,9 @@ impl Enclosure<'_> {
         let staged = "mount -t tmpfs -o mode=0755,size=64k none \"$1\" || exit 127; stage=$1; count=$2; shift 2; n=0; \
                       while [ $n -lt $count ]; do mkdir $stage/$n && mount --bind \"$1\" $stage/$n || exit 127; \
                       n=$((n + 1)); shift; done; exec \"$@\"";
-        if is_root && !self.folders.is_empty() {
+        if is_root && !folders.is_empty() {
             command.args(["--mount", "--propagation", "private", "sh", "-c", staged, "sh", STAGE]);
-            command.arg(self.folders.len().to_string()).args(self.folders.iter().map(|folder| &folder.from)).arg("sh");
+            command.arg(folders.len().to_string()).args(folders.iter().map(|folder| &folder.from)).arg("sh");
         }
         // Open only for who needs it: what stays open inside can be got at.
         let relays = self.door.is_some() || self.port_at.is_some();
@@ -125,16 +131,13 @@ impl Enclosure<'_> {
         if let Some(bytes) = self.work {
             command.args(["--size", &bytes.to_string(), "--tmpfs", "/work"]);
         }
-        for (n, folder) in self.folders.iter().enumerate() {
+        for (n, folder) in folders.iter().enumerate() {
             let staged = Path::new(STAGE).join(n.to_string());
             let from: &OsStr = if is_root { staged.as_os_str() } else { folder.from.as_os_str() };
             command.arg(if folder.is_writable { "--bind" } else { "--ro-bind" }).arg(from).arg(&folder.to);
         }
         if relays {
             command.args(["--perms", "0555", "--ro-bind-data", "9", "/run/bowline"]);
-        }
-        if let Some(door) = self.door {
-            command.arg("--ro-bind").args([door.folder().as_os_str(), "/run/index".as_ref()]);
         }
         command.args(["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", self.at]);
         let plain = [

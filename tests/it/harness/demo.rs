@@ -18,13 +18,19 @@ pub struct Demo {
 impl Demo {
     /// Starts one in a folder of its own and waits for its line.
     pub async fn start() -> Self {
-        Self::launch(Folder::open_to_all(), &["--json"]).with_line().await
+        Self::launch(Folder::open_to_all(), &["--json", "--without-content"]).with_line().await
+    }
+
+    /// One that publishes content too.
+    pub async fn start_whole() -> Self {
+        let wheels = super::tools::top().join(".venv-clients/wheels");
+        Self::launch(Folder::open_to_all(), &["--json", "--wheels", wheels.to_str().unwrap()]).with_line().await
     }
 
     /// Another one in the folder of this one, which has ended.
     pub async fn again(mut self, arguments: &[&str]) -> Self {
         let folder = std::mem::replace(&mut self.folder, Folder::new());
-        Self::launch(folder, arguments).with_line().await
+        Self::launch(folder, &[&["--without-content"], arguments].concat()).with_line().await
     }
 
     async fn with_line(mut self) -> Self {
@@ -39,7 +45,7 @@ impl Demo {
 
     /// Starts one that tells people, with further arguments; what it tells.
     pub async fn start_for_people(arguments: &[&str]) -> (Self, String) {
-        let mut demo = Self::launch(Folder::open_to_all(), arguments);
+        let mut demo = Self::launch(Folder::open_to_all(), &[&["--without-content"], arguments].concat());
         for _ in 0..6 {
             let started = tokio::time::Instant::now();
             while started.elapsed() < super::PATIENCE {

@@ -38,8 +38,9 @@ fn file(name: &str) -> String {
 ///
 /// # Errors
 /// When the file system refuses.
-pub(super) fn configure(folder: &Folder, name: &str, port: u16, database: &str) -> Result<(), FolderError> {
+pub(super) fn configure(folder: &Folder, name: &str, port: u16, database: &str, uv: &str) -> Result<(), FolderError> {
     let text = TEXT.replace("NAME", name).replace("PORT", &port.to_string()).replace("DATABASE", database);
+    let text = text.replace("UV", uv);
     folder.write(&file(name), &text)
 }
 
@@ -49,12 +50,13 @@ pub(super) async fn launch(
     folder: &Folder,
     name: &str,
     database: &str,
+    uv: &str,
     ports: &Ports,
 ) -> Result<StartedNode, StartError> {
     let program = program(folder, name).map_err(|error| StartError::Spawn(name.to_owned(), error))?;
     for _ in 0..START_TRIES {
         let port = ports.next(NODE_PORT)?;
-        configure(folder, name, port, database)?;
+        configure(folder, name, port, database, uv)?;
         let running = start(launcher, &program)?;
         let pid = running.id();
         let look = || look(port, folder.join(&ports_file(name)), pid);
@@ -123,6 +125,9 @@ path = "data/blobs"
 [cache]
 path = "data/cache"
 
+[content]
+uv = "UV"
+
 [access_log]
 file = "logs/NAME.access.log"
 
@@ -143,12 +148,12 @@ mod tests {
         let folder = Folder::prepare(Some(parent.path()), "x", Duration::from_secs(1_800_000_000)).unwrap();
         crate::node::secret::ClusterKey::generate(&folder.join("keys/node.key")).unwrap();
         let read = || crate::config::node::load(&folder.join("node-b.toml")).unwrap_or_else(|e| panic!("{e}"));
-        configure(&folder, "node-b", 4002, super::super::SQLITE).unwrap();
+        configure(&folder, "node-b", 4002, super::super::SQLITE, "uv").unwrap();
         let settings = read();
         assert_eq!(settings.name.as_deref(), Some("node-b"));
         assert_eq!(settings.listeners[0].address.to_string(), "127.0.0.1:4002");
         assert!(matches!(settings.database.url, DatabaseUrl::Sqlite(path) if path == folder.join("data/bowline.db")));
-        configure(&folder, "node-b", 4002, "postgres://bowline:x@127.0.0.1:5433/postgres").unwrap();
+        configure(&folder, "node-b", 4002, "postgres://bowline:x@127.0.0.1:5433/postgres", "uv").unwrap();
         assert!(matches!(read().database.url, DatabaseUrl::Postgres(_)));
     }
 }

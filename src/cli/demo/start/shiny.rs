@@ -107,5 +107,9 @@ pub(super) fn host(app: App) -> &'static str {
 
 /// Its page.
 pub(super) fn content(app: App, port: u16) -> Content {
-    Content { name: app.name(), url: format!("https://{}:{port}/", host(app)) }
+    let title = match app {
+        App::Python => "Shiny for Python",
+        App::R => "Shiny for R",
+    };
+    Content { name: app.name(), title, guid: None, url: format!("https://{}:{port}/", host(app)) }
 }
