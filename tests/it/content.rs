@@ -39,7 +39,7 @@ impl Publisher {
 }
 
 /// Everybody may see it.
-async fn open_to_all(node: &Node, guid: &str, key: &str) {
+pub async fn open_to_all(node: &Node, guid: &str, key: &str) {
     let mut client = crate::harness::Client::tcp(&node.address).await;
     let fields = [("authorization", &*format!("Key {key}")), ("content-type", "application/json")];
     let path = format!("/__api__/v1/content/{guid}");
@@ -112,7 +112,7 @@ fn wheels() -> Vec<String> {
 }
 
 /// Two nodes that run content, with a repository of what it requires.
-async fn two_nodes(more: &str) -> (Node, Node) {
+pub async fn two_nodes(more: &str) -> (Node, Node) {
     let uv = crate::harness::tool("uv");
     let a = Node::start("a", &format!("{more}[content]\nuv = \"{}\"\n", uv.display())).await;
     let b = a.beside("b").await;

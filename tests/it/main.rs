@@ -36,6 +36,7 @@ mod packages;
 mod refused;
 mod reload;
 mod remote;
+mod resume;
 mod routing;
 mod rsconnect;
 mod session;

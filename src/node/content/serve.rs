@@ -19,6 +19,7 @@ use super::forward::{self, About, forward};
 use super::manifest;
 use super::mode::{Mode, Way};
 use super::prepare::{prepare, unpacked};
+use super::session::{self, Owner, Wanted};
 use super::worker::{Got, Key, Refused};
 use super::{Kept, Shown};
 use crate::node::auth::Caller;
@@ -192,6 +193,23 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let limits = content.limits;
     let had = forward::worker_of(request.headers());
     let launch = super::launch::style(*mode);
+    let mut request = request;
+    let wanted = session::wanted(request.headers(), request.uri().query()).filter(|_| launch.is_shiny);
+    let cookie = session::cookie_of(request.headers());
+    let has_cookie = cookie.is_some();
+    let owner = Owner {
+        prefix: (*prefix).to_owned(),
+        cookie: cookie.unwrap_or_else(session::secret),
+        caller: format!("{} {}", caller.user().map_or("", |user| &*user.guid), caller.name()),
+    };
+    if let Some(Wanted::Resumed(id, has)) = &wanted {
+        let none = || Failure::new(StatusCode::BAD_REQUEST, "This is no request for a websocket");
+        let switched = session::switched(request.headers()).ok_or_else(none)?;
+        parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, &owner);
+        let mut response = session::SWITCHED.into_response();
+        *response.headers_mut() = switched;
+        return Ok(response);
+    }
     let refused = |refused| match refused {
         Refused::Busy => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "All of its processes are busy; try again soon"),
         Refused::Failed(why) => {
@@ -233,8 +251,12 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         is_bound: launch.is_bound,
         is_shiny: launch.is_shiny,
         read_timeout: limits.read_timeout,
+        connection_timeout: limits.connection_timeout,
+        wanted: wanted.as_ref(),
+        owner: &owner,
+        has_cookie,
     };
-    forward(lease, request, &about).await.map_err(|why| {
+    forward(lease, request, &about, &parts.contents.sessions).await.map_err(|why| {
         tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
         Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")
     })
