@@ -14,7 +14,6 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use hyper::body::{Frame, SizeHint};
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep};
 
 use super::session::{self, Owner, Sessions, Wanted};
@@ -134,16 +133,15 @@ pub async fn forward(
             }
             fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
             bind(fields, about);
+            pin(fields, &lease, had, about);
             sessions.begin(upgrade, there, about.owner.clone(), about.connection_timeout, lease);
             let (head, _) = response.into_parts();
             return Ok(Response::from_parts(head, Body::empty()));
         }
-        tokio::spawn(async move {
-            let (Ok(here), Ok(there)) = tokio::join!(upgrade, there) else { return };
-            let (mut here, mut there) = (TokioIo::new(here), TokioIo::new(there));
-            let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
-            drop(lease);
-        });
+        let is_websocket =
+            response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        pin(response.headers_mut(), &lease, had, about);
+        sessions.pass(upgrade, there, is_websocket, about.connection_timeout, lease);
         let (head, _) = response.into_parts();
         return Ok(Response::from_parts(head, Body::empty()));
     }
@@ -162,12 +160,17 @@ pub async fn forward(
         injector = Some(plan.injector).filter(|_| !is_head);
         bind(&mut head.headers, about);
     }
-    if about.is_bound && !had {
-        set_cookie(&mut head.headers, COOKIE_NAME, lease.id(), about);
-    }
+    pin(&mut head.headers, &lease, had, about);
     let patience = Box::pin(tokio::time::sleep(about.read_timeout));
     let held = Held { body, injector, patience, read_timeout: about.read_timeout, _lease: lease };
     Ok(Response::from_parts(head, Body::new(held)))
+}
+
+/// The browser gets the cookie by which it comes back to this process.
+fn pin(fields: &mut HeaderMap, lease: &Lease, had: bool, about: &About<'_>) {
+    if about.is_bound && !had {
+        set_cookie(fields, COOKIE_NAME, lease.id(), about);
+    }
 }
 
 /// The browser gets the cookie that its sessions are bound to.

@@ -15,6 +15,8 @@ pub mod python;
 pub mod serve;
 pub mod session;
 pub mod settings;
+pub mod starting;
+pub mod tunnel;
 pub mod variable;
 pub mod worker;
 

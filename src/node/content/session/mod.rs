@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::tunnel;
 use super::worker::Lease;
 use crate::config::node::Content;
 use crate::node::metrics::Metrics;
@@ -28,6 +29,10 @@ use crate::shiny::resume::{self, PROTOCOL};
 
 /// The cookie that binds sessions to the browser that began them.
 pub const COOKIE_NAME: &str = "bowline_resume";
+/// Between two pings, and for the answer.
+pub const PING_AFTER: Duration = Duration::from_secs(25);
+/// After so many without an answer a browser is gone.
+pub const UNANSWERED: u32 = 2;
 /// For both sides to leave HTTP.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a message of a browser's; uvicorn takes no more either.
@@ -203,6 +208,19 @@ impl Sessions {
                 metrics.resumed(false);
                 run::refuse(socket).await;
             }
+        });
+    }
+
+    /// A websocket that cannot be resumed, or what else two sides speak that left HTTP.
+    pub fn pass(&self, here: OnUpgrade, there: OnUpgrade, is_websocket: bool, timeout: Duration, lease: Lease) {
+        let sessions = self.clone();
+        tokio::spawn(async move {
+            let both = async { tokio::join!(here, there) };
+            let Ok((Ok(here), Ok(there))) = tokio::time::timeout(UPGRADE_PATIENCE, both).await else { return };
+            sessions.0.live.fetch_add(1, Ordering::Relaxed);
+            tunnel::run(TokioIo::new(here), TokioIo::new(there), is_websocket, timeout).await;
+            sessions.0.live.fetch_sub(1, Ordering::Relaxed);
+            drop(lease);
         });
     }
 

@@ -13,15 +13,11 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::{Came, Shared, Socket};
+use super::{Came, PING_AFTER, Shared, Socket, UNANSWERED};
 use crate::node::content::worker::Lease;
 use crate::node::metrics::HoldEnd;
 use crate::shiny::resume::{Inbox, Outbox, Said, Word};
 
-/// Between two pings, and for the answer.
-pub(super) const PING_AFTER: Duration = Duration::from_secs(25);
-/// After so many without an answer a browser is gone.
-pub(super) const UNANSWERED: u32 = 2;
 /// For last words, and for a browser to take the answer to them.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// For an answer to the worker's last word.
