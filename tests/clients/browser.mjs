@@ -83,7 +83,7 @@ const deeds = {
     return { loads };
   },
   async until({ code }) {
-    const handle = await until((code) => window.eval(code), code);
+    const handle = await until((code) => { try { return window.eval(code); } catch { return false; } }, code);
     return { value: await handle.jsonValue() };
   },
   async value({ code }) {

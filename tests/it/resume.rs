@@ -280,7 +280,7 @@ fn a_session_is_for_the_browser_and_the_person_that_began_it() {
         let mut second = script(&a, &path, &query, &own).await;
         assert_eq!(says(&mut second).await, "r2");
         while !says(&mut second).await.contains("\"said\":\"one\"") {}
-        assert!(patiently("the end of the first", first.client.ends()).await);
+        patiently("the end of the first", async { while first.next().await.is_some() {} }).await;
         assert_eq!((sessions(&a, "live").await, sessions(&a, "held").await), (1.0, 0.0));
 
         // An end in order is one.
@@ -372,6 +372,29 @@ fn a_browser_that_never_comes_back_costs_so_much_and_no_more() {
         .await;
         let mut late = script(&a, &path, &format!("?bowline_resume={id}.{got}"), &own).await;
         assert_eq!(says(&mut late).await, "g");
+    });
+}
+
+#[test]
+fn a_session_that_says_nothing_ends_in_order() {
+    within(120, async {
+        let app = "library(shiny)\nshinyApp(fluidPage('Hello'), function(input, output, session) {})\n";
+        let (a, _b, _, path) = published_r(app, "connection_timeout = \"2s\"\n").await;
+        let own = cookies(&page(&a, &path).await);
+        let mut resumable = script(&a, &path, "", &[("cookie", &own)]).await;
+        let mut plain = Socket::open(Client::tcp(&a.address).await, &format!("{path}websocket/"), &[]).await;
+        for socket in [&mut resumable, &mut plain] {
+            let code = loop {
+                let frame = patiently("the end", socket.next()).await.expect("a Close frame");
+                if frame.opcode == CLOSE {
+                    break frame.close_code();
+                }
+            };
+            assert_eq!(code, Some(1000), "a page stays as it is: nobody looks at it");
+            socket.send(&Frame::close(1000)).await;
+        }
+        eventually("nobody", async || (sessions(&a, "live").await + sessions(&a, "held").await == 0.0).then_some(()))
+            .await;
     });
 }
 
