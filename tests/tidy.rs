@@ -60,6 +60,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("rpassword", &["cli"]),
     ("argon2", &["node"]),
+    ("tokio_tungstenite", &["node"]),
     ("indicatif", &["cli"]),
 ];
 

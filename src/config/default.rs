@@ -217,6 +217,18 @@ pub const CONTENT_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// `content.read_timeout`.
 pub const CONTENT_READ_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// `content.connection_timeout`: an hour, as Posit Connect.
+pub const CONTENT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// `content.session_hold`: a train's tunnel, a proxy's failover.
+pub const CONTENT_SESSION_HOLD: Duration = Duration::from_secs(60);
+
+/// `content.session_bytes_max`: some plots.
+pub const CONTENT_SESSION_BYTES_MAX: ByteSize = ByteSize::kib(4 * 1024);
+
+/// `content.sessions_bytes_max`.
+pub const CONTENT_SESSIONS_BYTES_MAX: ByteSize = ByteSize::kib(256 * 1024);
+
 /// `content.max_processes`.
 pub const CONTENT_MAX_PROCESSES: u64 = 3;
 

@@ -198,7 +198,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         async move { workers.follow(stopping).await }
     });
     tending.spawn(content::ahead::follow(parts.clone(), stopping.clone()));
-    let workers = parts.contents.workers.clone();
+    let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();
     tending.spawn(member.follow(stopping, unfit));
@@ -237,6 +237,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         }
     };
     let _ = stop.send(true);
+    sessions.leave();
     let finished = async {
         while serving.join_next().await.is_some() {}
         // What is no HTTP any more is not among those.

@@ -148,7 +148,8 @@ impl Parts {
         let opened = Blobs::open(place, key.secret(), spool.clone(), settings.cache_bytes_max).await;
         let packages = opened.map_err(system(format!("the storage {} cannot be used", place.at)))?;
         let catalog = Catalog::open(store.clone()).await?;
-        let contents = Contents::new(&settings.content, &settings.cache);
+        let metrics = Arc::new(Metrics::new());
+        let contents = Contents::new(&settings.content, &settings.cache, Arc::clone(&metrics));
         let (unfit, fitness) = watch::channel(None);
         let builds = builds();
         let shared = Shared {
@@ -168,7 +169,7 @@ impl Parts {
             changed: Known::new(DAYS_MAX, |_, days: &Arc<Vec<i64>>| u32::try_from(days.len() + 1).unwrap_or(u32::MAX)),
             contents,
             stats: Stats::new(),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             access_log,
             beating: Beating::default(),
             job_added: Arc::default(),

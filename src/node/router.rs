@@ -94,7 +94,14 @@ async fn metrics(State(parts): State<Parts>, Extension(origin): Extension<Origin
     }
     let dropped = parts.access_log.as_ref().map_or(0, AccessLog::dropped);
     let workers = &parts.contents.workers;
-    let live = Live { dropped, workers: workers.count() as u64, connections: workers.connections() as u64 };
+    let (sessions_live, sessions_held) = parts.contents.sessions.counts();
+    let live = Live {
+        dropped,
+        workers: workers.count() as u64,
+        connections: workers.connections() as u64,
+        sessions_live: sessions_live as u64,
+        sessions_held: sessions_held as u64,
+    };
     let mut response = parts.metrics.render(live).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Exposition::CONTENT_TYPE));
     response

@@ -458,7 +458,7 @@ impl Context {
             set.push((headers::X_REQUEST_ID, id));
         }
         let mut injector = None;
-        if let Some(plan) = self.wants_shim.then(|| shim::plan(status, fields)).flatten() {
+        if let Some(plan) = self.wants_shim.then(|| shim::plan(status, fields, shim::Mode::Reconnect)).flatten() {
             remove.extend(plan.remove);
             set.extend(plan.set);
             injector = Some(plan.injector);

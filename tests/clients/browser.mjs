@@ -7,6 +7,10 @@
 //   {"do": "who"}                     answers {pid}: the process behind the websocket
 //   {"do": "wait-for-other", "pid"}   answers {pid, greeting, loads} once another process has drawn everything
 //   {"do": "cookies"}                 answers {cookies}
+//   {"do": "visit", "url"}            the page, whatever it is
+//   {"do": "until", "code"}           answers {value} once this expression is true there
+//   {"do": "value", "code"}           answers {value} of this expression
+//   {"do": "click", "id"}             a button
 //
 // Arguments: the browser's program, a folder for its profile and downloads. Ends when standard input does.
 import { createInterface } from 'node:readline';
@@ -73,6 +77,21 @@ const deeds = {
       return isLive && now && Number(now) !== pid && drawn('greeting');
     }, pid);
     return { pid: pidOf(await text('served_by')), greeting: (await text('greeting')).trim(), loads };
+  },
+  async visit({ url }) {
+    await page.goto(url, { waitUntil: 'load' });
+    return { loads };
+  },
+  async until({ code }) {
+    const handle = await until((code) => { try { return window.eval(code); } catch { return false; } }, code);
+    return { value: await handle.jsonValue() };
+  },
+  async value({ code }) {
+    return { value: await page.evaluate((code) => window.eval(code), code) };
+  },
+  async click({ id }) {
+    await page.click(`#${id}`);
+    return {};
   },
   async cookies() {
     return { cookies: await context.cookies() };

@@ -18,7 +18,17 @@ pub struct Browser {
 }
 
 impl Browser {
+    /// On a page of ours, with its session.
     pub async fn open(folder: &Folder, url: &str) -> Self {
+        Self::begin(folder, serde_json::json!({ "do": "open", "url": url })).await
+    }
+
+    /// On any page.
+    pub async fn open_at(folder: &Folder, url: &str) -> Self {
+        Self::begin(folder, serde_json::json!({ "do": "visit", "url": url })).await
+    }
+
+    async fn begin(folder: &Folder, first: serde_json::Value) -> Self {
         let chromium = tool("chromium");
         let mut child = Command::new(tools::node())
             .arg(tools::script("browser.mjs"))
@@ -30,7 +40,7 @@ impl Browser {
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut browser = Self { child, stdin, stdout: BufReader::new(stdout).lines() };
-        browser.ask(serde_json::json!({ "do": "open", "url": url })).await;
+        browser.ask(first).await;
         browser
     }
 

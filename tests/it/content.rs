@@ -39,7 +39,7 @@ impl Publisher {
 }
 
 /// Everybody may see it.
-async fn open_to_all(node: &Node, guid: &str, key: &str) {
+pub async fn open_to_all(node: &Node, guid: &str, key: &str) {
     let mut client = crate::harness::Client::tcp(&node.address).await;
     let fields = [("authorization", &*format!("Key {key}")), ("content-type", "application/json")];
     let path = format!("/__api__/v1/content/{guid}");
@@ -168,7 +168,7 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
 }
 
 /// An app of ours that says which of its processes answers, by a number of that process's own.
-fn shiny_app(folder: &Folder) {
+pub fn shiny_app(folder: &Folder) {
     let app = crate::harness::tools::top().join("src/cli/demo/apps/shiny-python/app.py");
     let text = std::fs::read_to_string(app).unwrap();
     let (own, number) = ("os.getpid()", "INSTANCE");

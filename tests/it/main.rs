@@ -37,6 +37,7 @@ mod refused;
 mod reload;
 mod remote;
 mod reports;
+mod resume;
 mod routing;
 mod rsconnect;
 mod session;

@@ -142,6 +142,20 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
         read_timeout: written
             .and_then(|content| Some(content.read_timeout.get()?.0))
             .unwrap_or(default::CONTENT_READ_TIMEOUT),
+        connection_timeout: written
+            .and_then(|content| Some(content.connection_timeout.get()?.0))
+            .unwrap_or(default::CONTENT_CONNECTION_TIMEOUT),
+        session_hold: written
+            .and_then(|content| Some(content.session_hold.get()?.0))
+            .unwrap_or(default::CONTENT_SESSION_HOLD),
+        session_bytes_max: size(
+            written.and_then(|content| Some(content.session_bytes_max.get()?.0)),
+            default::CONTENT_SESSION_BYTES_MAX,
+        ),
+        sessions_bytes_max: size(
+            written.and_then(|content| Some(content.sessions_bytes_max.get()?.0)),
+            default::CONTENT_SESSIONS_BYTES_MAX,
+        ),
         max_processes: count(
             written.and_then(|content| Some(content.max_processes.get()?.0)),
             default::CONTENT_MAX_PROCESSES,

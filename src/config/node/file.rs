@@ -176,6 +176,14 @@ section! {
         idle_timeout: Wait<1000, { 30 * DAY }> = shown(default::CONTENT_IDLE_TIMEOUT),
         /// For the next bytes of an answer.
         read_timeout: Wait<1000, { 30 * DAY }> = shown(default::CONTENT_READ_TIMEOUT),
+        /// A session (websocket) that says nothing ends after this.
+        connection_timeout: Wait<1000, { 30 * DAY }> = shown(default::CONTENT_CONNECTION_TIMEOUT),
+        /// The session of a Shiny app whose browser is lost waits so long for it, with all it knows. "0s": it does not.
+        session_hold: Wait<0, { DAY }> = shown(default::CONTENT_SESSION_HOLD),
+        /// Bytes of what one session's app says that are kept until the browser has them; then the app has to wait.
+        session_bytes_max: Size<{ 64 << 10 }, { 1 << 40 }> = shown(default::CONTENT_SESSION_BYTES_MAX),
+        /// The same for all sessions of this node.
+        sessions_bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_SESSIONS_BYTES_MAX),
         /// Processes of one content on this node.
         max_processes: Count<1, 1000> = shown(default::CONTENT_MAX_PROCESSES),
         /// Connections of one process.

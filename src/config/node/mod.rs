@@ -217,6 +217,14 @@ pub struct Content {
     pub idle_timeout: Duration,
     /// For the next bytes of an answer.
     pub read_timeout: Duration,
+    /// A session that says nothing ends after this.
+    pub connection_timeout: Duration,
+    /// A session waits so long for a browser that was lost.
+    pub session_hold: Duration,
+    /// Bytes that are kept for one browser.
+    pub session_bytes_max: u64,
+    /// For all.
+    pub sessions_bytes_max: u64,
     /// Processes of one content on a node.
     pub max_processes: usize,
     /// Connections of one process.

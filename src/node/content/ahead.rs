@@ -1,16 +1,19 @@
 //! Before anybody asks: what was activated, here or on another node, is unpacked and its environment made.
 //!
-//! So a session that has to move finds it ready. And processes that are to run always are begun.
+//! So a session that has to move finds it ready. Processes that are to run always are begun, and begun again when one ends; those
+//! of content that was removed end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::mode::Way;
 use super::prepare::{prepare, unpacked};
-use super::settings::Settings;
-use super::worker::{Got, Key};
+use super::settings::{Limits, Settings};
+use super::worker::Key;
 use crate::node::parts::Parts;
 use crate::node::store::{ContentRow, StoreError};
 use crate::runtime::clock;
@@ -18,24 +21,59 @@ use crate::telemetry::Causes;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks whether content was removed: looks at what was activated.
+const REMOVAL_LOOKS: u32 = 5;
 /// Rows are written a moment before they are seen, by clocks that differ.
 const MARGIN: Duration = Duration::from_secs(30);
+/// Contents that are prepared at once: one that takes long does not hold up all others.
+const AT_ONCE: usize = 2;
+/// Guids of one query.
+const GUIDS_MAX: usize = 500;
+
+/// What is to be there of a content.
+#[derive(Debug)]
+struct Wish {
+    bundle: i64,
+    generation: i64,
+    /// What does not work is told to whoever asks for it; here it is tried once.
+    is_tried: bool,
+    /// Processes are to run always.
+    running: Option<Arc<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    content: ContentRow,
+    key: Key,
+    limits: Limits,
+}
 
 /// Looks what is new until told to stop.
 pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
-    // What is prepared, by guid: bundle and generation.
-    let mut done: HashMap<String, (i64, i64)> = HashMap::new();
-    let mut since = 0;
+    let mut wishes: HashMap<String, Wish> = HashMap::new();
+    let mut working: JoinSet<String> = JoinSet::new();
+    let mut busy: HashSet<String> = HashSet::new();
+    let (mut since, mut looks) = (0, 0_u32);
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
+            Some(done) = working.join_next(), if !working.is_empty() => {
+                match done {
+                    Ok(guid) => drop(busy.remove(&guid)),
+                    // Whose it was is not known.
+                    Err(_) => busy.clear(),
+                }
+                begin(&parts, &mut wishes, &mut working, &mut busy, false);
+                continue;
+            }
             () = tokio::time::sleep(LOOK) => {}
         }
+        looks = looks.wrapping_add(1);
         let looked = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            looked = look(&parts, since, &mut done) => looked,
+            looked = look(&parts, since, looks.is_multiple_of(REMOVAL_LOOKS), &mut wishes) => looked,
         };
         match looked {
             Ok(()) => {
@@ -44,27 +82,81 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
             }
             Err(error) => tracing::debug!(error = %Causes(&error), "what was activated cannot be looked up"),
         }
+        begin(&parts, &mut wishes, &mut working, &mut busy, true);
     }
 }
 
-async fn look(parts: &Parts, since: i64, done: &mut HashMap<String, (i64, i64)>) -> Result<(), StoreError> {
-    let changed = parts.store.contents_changed(since).await?;
-    for content in changed {
+/// Takes down what is wanted now.
+async fn look(
+    parts: &Parts,
+    since: i64,
+    looks_for_removals: bool,
+    wishes: &mut HashMap<String, Wish>,
+) -> Result<(), StoreError> {
+    for content in parts.store.contents_changed(since).await? {
         let Some(bundle) = content.bundle else { continue };
-        let now = (bundle, content.generation);
-        if done.get(&content.guid) == Some(&now) {
+        let (guid, generation) = (content.guid.clone(), content.generation);
+        if wishes.get(&guid).is_some_and(|wish| (wish.bundle, wish.generation) == (bundle, generation)) {
             continue;
         }
-        // What does not work is told to whoever asks for it; here it is tried once.
-        done.insert(content.guid.clone(), now);
-        if let Err(why) = ready(parts, &content, bundle).await {
-            tracing::info!(content = content.guid, why, "content cannot be prepared on this node");
+        let limits = Settings::read(&content.settings).limits(&parts.settings.content);
+        let running = (limits.min_processes > 0).then(|| {
+            let key = Key { guid: guid.clone(), prefix: format!("/content/{guid}"), bundle, generation };
+            Arc::new(Running { content: content.clone(), key, limits })
+        });
+        wishes.insert(guid, Wish { bundle, generation, is_tried: false, running });
+    }
+    if looks_for_removals {
+        let mut guids = parts.contents.workers.guids();
+        guids.extend(wishes.iter().filter(|(_, wish)| wish.running.is_some()).map(|(guid, _)| guid.clone()));
+        guids.sort_unstable();
+        guids.dedup();
+        for some in guids.chunks(GUIDS_MAX) {
+            let there: HashSet<String> = parts.store.contents_there(some).await?.into_iter().collect();
+            for guid in some.iter().filter(|guid| !there.contains(*guid)) {
+                tracing::info!(content = guid, "content was removed: what runs of it ends");
+                wishes.remove(guid);
+                parts.contents.forget(guid);
+                parts.contents.workers.remove(guid);
+            }
         }
     }
     Ok(())
 }
 
-async fn ready(parts: &Parts, content: &ContentRow, number: i64) -> Result<(), String> {
+/// Begins what is to be done, as much as may be at once. `again`: processes too that ended, or did not begin when last tried.
+fn begin(
+    parts: &Parts,
+    wishes: &mut HashMap<String, Wish>,
+    working: &mut JoinSet<String>,
+    busy: &mut HashSet<String>,
+    again: bool,
+) {
+    for (guid, wish) in wishes {
+        if working.len() >= AT_ONCE {
+            return;
+        }
+        let lacking = wish
+            .running
+            .as_ref()
+            .filter(|running| parts.contents.workers.lacks(&running.key, running.limits.min_processes));
+        if busy.contains(guid) || wish.is_tried && (lacking.is_none() || !again) {
+            continue;
+        }
+        wish.is_tried = true;
+        busy.insert(guid.clone());
+        let (parts, guid, bundle, running) = (parts.clone(), guid.clone(), wish.bundle, lacking.map(Arc::clone));
+        working.spawn(async move {
+            if let Err(why) = ready(&parts, &guid, bundle, running.as_deref()).await {
+                tracing::info!(content = guid, why, "content cannot be prepared on this node");
+            }
+            guid
+        });
+    }
+}
+
+/// Prepares content, and begins a process of it if some are to run always and fewer do.
+async fn ready(parts: &Parts, guid: &str, number: i64, running: Option<&Running>) -> Result<(), String> {
     let bundle = parts.contents.bundle(&parts.store, number).await.map_err(|e| e.to_string())?;
     let Some(bundle) = bundle else { return Ok(()) };
     match bundle.manifest.mode().map(super::mode::Mode::way) {
@@ -72,17 +164,16 @@ async fn ready(parts: &Parts, content: &ContentRow, number: i64) -> Result<(), S
         Some(_) => return unpacked(parts, &bundle).await.map(drop),
         None => return Ok(()),
     }
-    let prefix = format!("/content/{}", content.guid);
-    let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
-    let start = prepare(parts, content, &bundle, &prefix, &say).await?;
-    let limits = Settings::read(&content.settings).limits(&parts.settings.content);
-    let key = Key { guid: content.guid.clone(), bundle: number, generation: content.generation };
-    if limits.min_processes > 0
-        && let Ok(Got::Turn(turn)) = parts.contents.workers.get(&key, limits, None).await
-    {
-        let begun = turn.begin(Ok(start)).await;
-        parts.metrics.worker_begun(begun.is_ok());
-        begun.map(drop).map_err(|refused| format!("{refused:?}"))?;
-    }
-    Ok(())
+    let prefix = format!("/content/{guid}");
+    let say = |line: &str| tracing::debug!(content = guid, line, "preparing content");
+    let Some(Running { content, key, limits }) = running else {
+        let content = parts.store.content(guid).await.map_err(|e| e.to_string())?;
+        let Some(content) = content else { return Ok(()) };
+        return prepare(parts, &content, &bundle, &prefix, &say).await.map(drop);
+    };
+    let Some(turn) = parts.contents.workers.more(key, *limits, limits.min_processes) else { return Ok(()) };
+    let start = prepare(parts, content, &bundle, &prefix, &say).await;
+    let begun = turn.begin(start).await;
+    parts.metrics.worker_begun(begun.is_ok());
+    begun.map(drop).map_err(|refused| format!("{refused:?}"))
 }

@@ -10,14 +10,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use hyper::body::{Frame, SizeHint};
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep};
 
+use super::session::{self, Owner, Sessions, Wanted};
 use super::worker::Lease;
+use crate::shiny::resume::PROTOCOL;
 use crate::shiny::shim::{self, Injector};
 
 /// The cookie by which a browser comes back to the process it had.
@@ -66,6 +67,14 @@ pub struct About<'a> {
     pub is_shiny: bool,
     /// For the next bytes of the answer.
     pub read_timeout: Duration,
+    /// A websocket that says nothing ends after this.
+    pub connection_timeout: Duration,
+    /// What the page's script wants of a websocket.
+    pub wanted: Option<&'a Wanted>,
+    /// Whose a session would be.
+    pub owner: &'a Owner,
+    /// The browser has the owner's cookie.
+    pub has_cookie: bool,
 }
 
 /// Whether a request wants another protocol on its connection.
@@ -80,7 +89,12 @@ pub fn is_upgrade(fields: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// Why it did not answer.
-pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> Result<Response, String> {
+pub async fn forward(
+    lease: Lease,
+    mut request: Request,
+    about: &About<'_>,
+    sessions: &Sessions,
+) -> Result<Response, String> {
     let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let had = worker_of(request.headers()).is_some_and(|had| had == lease.id());
     let (mut head, body) = request.into_parts();
@@ -92,6 +106,10 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
         .map_err(|e| e.to_string())?;
     head.version = http::Version::HTTP_11;
     fields(&mut head.headers, about, upgrade.is_some());
+    if about.wanted.is_some() {
+        head.headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        head.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+    }
     let wants_shim = about.is_shiny && shim::applies_to_request(&head.method, &head.headers);
     if wants_shim {
         // What is compressed cannot be added to.
@@ -108,12 +126,22 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
     };
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
         let there = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move {
-            let (Ok(here), Ok(there)) = tokio::join!(upgrade, there) else { return };
-            let (mut here, mut there) = (TokioIo::new(here), TokioIo::new(there));
-            let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
-            drop(lease);
-        });
+        if about.wanted.is_some() {
+            let fields = response.headers_mut();
+            if fields.contains_key(SEC_WEBSOCKET_EXTENSIONS) || fields.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+                return Err("it agrees to what its websocket was not asked for".to_owned());
+            }
+            fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+            bind(fields, about);
+            pin(fields, &lease, had, about);
+            sessions.begin(upgrade, there, about.owner.clone(), about.connection_timeout, lease);
+            let (head, _) = response.into_parts();
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        let is_websocket =
+            response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        pin(response.headers_mut(), &lease, had, about);
+        sessions.pass(upgrade, there, is_websocket, about.connection_timeout, lease);
         let (head, _) = response.into_parts();
         return Ok(Response::from_parts(head, Body::empty()));
     }
@@ -125,21 +153,40 @@ pub async fn forward(lease: Lease, mut request: Request, about: &About<'_>) -> R
     relocate(&mut head.headers, about);
     confine(&mut head.headers, about);
     let mut injector = None;
-    if let Some(plan) = wants_shim.then(|| shim::plan(head.status.as_u16(), &head.headers)).flatten() {
+    let script = if sessions.are_held() { shim::Mode::Resume } else { shim::Mode::Reconnect };
+    if let Some(plan) = wants_shim.then(|| shim::plan(head.status.as_u16(), &head.headers, script)).flatten() {
         plan.remove.iter().for_each(|name| drop(head.headers.remove(name)));
         plan.set.into_iter().for_each(|(name, value)| drop(head.headers.insert(name, value)));
         injector = Some(plan.injector).filter(|_| !is_head);
+        bind(&mut head.headers, about);
     }
-    if about.is_bound && !had {
-        let secure = if about.base.starts_with("https://") { "; Secure" } else { "" };
-        let cookie = format!("{COOKIE_NAME}={}; Path={}/; HttpOnly; SameSite=Lax{secure}", lease.id(), about.prefix);
-        if let Ok(cookie) = HeaderValue::try_from(cookie) {
-            head.headers.append(SET_COOKIE, cookie);
-        }
-    }
+    pin(&mut head.headers, &lease, had, about);
     let patience = Box::pin(tokio::time::sleep(about.read_timeout));
     let held = Held { body, injector, patience, read_timeout: about.read_timeout, _lease: lease };
     Ok(Response::from_parts(head, Body::new(held)))
+}
+
+/// The browser gets the cookie by which it comes back to this process.
+fn pin(fields: &mut HeaderMap, lease: &Lease, had: bool, about: &About<'_>) {
+    if about.is_bound && !had {
+        set_cookie(fields, COOKIE_NAME, lease.id(), about);
+    }
+}
+
+/// The browser gets the cookie that its sessions are bound to.
+fn bind(fields: &mut HeaderMap, about: &About<'_>) {
+    if !about.has_cookie {
+        set_cookie(fields, session::COOKIE_NAME, &about.owner.cookie, about);
+    }
+}
+
+/// A cookie of ours for the pages of a content.
+fn set_cookie(fields: &mut HeaderMap, name: &str, value: &str, about: &About<'_>) {
+    let secure = if about.base.starts_with("https://") { "; Secure" } else { "" };
+    let cookie = format!("{name}={value}; Path={}/; HttpOnly; SameSite=Lax{secure}", about.prefix);
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        fields.append(SET_COOKIE, cookie);
+    }
 }
 
 /// The process a browser had.
@@ -342,9 +389,11 @@ impl HttpBody for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const ABOUT: About<'_> = About {
+    static ABOUT: LazyLock<About<'static>> = LazyLock::new(|| About {
         target: "/",
         prefix: "/content/g",
         base: "https://x.example",
@@ -354,7 +403,12 @@ mod tests {
         is_bound: false,
         is_shiny: false,
         read_timeout: Duration::from_secs(1),
-    };
+        connection_timeout: Duration::from_secs(1),
+        wanted: None,
+        owner: &NOBODY,
+        has_cookie: false,
+    });
+    static NOBODY: Owner = Owner { prefix: String::new(), cookie: String::new(), caller: String::new() };
 
     fn seen(told: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut all = HeaderMap::new();

@@ -132,9 +132,20 @@ pub fn launch(mode: Mode, manifest: &Manifest, places: &Places<'_>) -> Option<La
             "--forwarded-allow-ips",
             "*",
         ]),
-        Mode::PythonShiny => {
-            by_socket(&[python, "-m", "uvicorn", &object, "--uds", socket, "--forwarded-allow-ips", "*"])
-        }
+        Mode::PythonShiny => by_socket(&[
+            python,
+            "-m",
+            "uvicorn",
+            &object,
+            "--uds",
+            socket,
+            "--forwarded-allow-ips",
+            "*",
+            // A session whose browser is lost is not read from while as much of it is kept as may be; the node itself looks
+            // whether browsers are there.
+            "--ws-ping-timeout",
+            "86400",
+        ]),
         Mode::PythonApi => by_socket(&[python, "-c", WSGI, &object, socket]),
         Mode::PythonDash => Launch {
             environment: vec![

@@ -13,7 +13,10 @@ pub mod mode;
 pub mod prepare;
 pub mod python;
 pub mod serve;
+pub mod session;
 pub mod settings;
+pub mod starting;
+pub mod tunnel;
 pub mod variable;
 pub mod worker;
 
@@ -27,8 +30,10 @@ use moka::sync::Cache;
 use self::copies::Copies;
 use self::interpreter::Interpreters;
 use self::manifest::Manifest;
+use self::session::Sessions;
 use self::settings::{Limits, Settings};
 use self::worker::Workers;
+use super::metrics::Metrics;
 use super::store::{BundleRow, ContentRow, RenderingRow, Store, StoreError};
 use crate::config::node::Content;
 
@@ -91,11 +96,13 @@ pub struct Contents {
     pub interpreters: Arc<Interpreters>,
     /// Processes.
     pub workers: Workers,
+    /// Websockets that outlive their browsers' connections.
+    pub sessions: Sessions,
 }
 
 impl Contents {
     /// With copies below this folder.
-    pub fn new(settings: &Content, cache: &Path) -> Self {
+    pub fn new(settings: &Content, cache: &Path, metrics: Arc<Metrics>) -> Self {
         let below = cache.join("content");
         Self {
             fresh: Cache::builder().max_capacity(COUNT_MAX).time_to_live(FRESH).build(),
@@ -108,6 +115,7 @@ impl Contents {
             environments: Copies::new(below.join("python")),
             interpreters: Arc::new(Interpreters::new(settings)),
             workers: Workers::default(),
+            sessions: Sessions::new(settings, metrics),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -20,13 +21,16 @@ use super::forward::{self, About, forward};
 use super::manifest;
 use super::mode::{Mode, Way};
 use super::prepare::{prepare, shown, unpacked};
-use super::worker::{Got, Key, Refused};
+use super::session::{self, Owner, Wanted};
+use super::starting;
+use super::worker::{Got, Had, Key, Lease, Refused};
 use super::{Kept, Shown};
 use crate::node::auth::Caller;
 use crate::node::download;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::store::{ContentRow, RenderingRow};
+use crate::shiny::shim;
 
 /// Without the slash, below which everything is.
 pub async fn moved(Path(guid): Path<String>, uri: Uri) -> Response {
@@ -238,33 +242,55 @@ struct Asked<'a> {
 
 async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Request) -> Result<Response, Failure> {
     let Asked { caller, content, bundle, mode, prefix, target } = asked;
-    let key = Key { guid: content.guid.clone(), bundle: bundle.number, generation: content.generation };
+    let key = Key {
+        guid: content.guid.clone(),
+        prefix: (*prefix).to_owned(),
+        bundle: bundle.number,
+        generation: content.generation,
+    };
     let limits = content.limits;
     let had = forward::worker_of(request.headers());
     let launch = super::launch::style(*mode);
+    let mut request = request;
+    let wanted = session::wanted(request.headers(), request.uri().query()).filter(|_| launch.is_shiny);
+    let cookie = session::cookie_of(request.headers());
+    let has_cookie = cookie.is_some();
+    let owner = Owner {
+        prefix: (*prefix).to_owned(),
+        cookie: cookie.unwrap_or_else(session::secret),
+        caller: format!("{} {}", caller.user().map_or("", |user| &*user.guid), caller.name()),
+    };
+    if let Some(Wanted::Resumed(id, has)) = &wanted {
+        let none = || Failure::new(StatusCode::BAD_REQUEST, "This is no request for a websocket");
+        let switched = session::switched(request.headers()).ok_or_else(none)?;
+        parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, &owner);
+        let mut response = session::SWITCHED.into_response();
+        *response.headers_mut() = switched;
+        return Ok(response);
+    }
     let refused = |refused| match refused {
         Refused::Busy => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "All of its processes are busy; try again soon"),
+        Refused::Slow => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "It is still starting; try again in a moment"),
         Refused::Failed(why) => {
             tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not start");
             let told = if access::may_change(caller, content) { why } else { "its owner sees why".to_owned() };
             Failure::new(StatusCode::BAD_GATEWAY, format!("This content does not start: {told}"))
         }
     };
-    let lease = match parts.contents.workers.get(&key, limits, had.as_deref()).await.map_err(refused)? {
-        Got::Worker(lease) => lease,
-        Got::Turn(turn) => {
-            // It goes on when the client does not wait for it.
-            let (parts, content, bundle) = (parts.clone(), Arc::clone(content), Arc::clone(bundle));
-            let prefix = (*prefix).to_owned();
-            let begun = tokio::spawn(async move {
-                let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
-                let start = prepare(&parts, &content, &bundle, &prefix, &say).await;
-                let begun = turn.begin(start).await;
-                parts.metrics.worker_begun(begun.is_ok());
-                begun
-            });
-            let begun = begun.await.map_err(std::io::Error::other)?;
-            begun.map_err(refused)?
+    // A page is of what runs now; all else is of the page's own process, while that lives.
+    let is_page = shim::applies_to_request(request.method(), request.headers()) && !target.starts_with("/session/");
+    let had = had.as_deref().map(|id| Had { id, is_session: !is_page });
+    let lease = match parts.contents.workers.ready(&key, limits, had) {
+        Some(lease) => lease,
+        None => {
+            let begun = begun(parts, asked, &key, had);
+            let is_navigation = starting::is_navigation(request.method(), request.headers());
+            let wait = if is_navigation { START_SHOWN } else { limits.init_timeout + START_MARGIN };
+            match tokio::time::timeout(wait, begun).await {
+                Ok(begun) => begun.map_err(refused)?,
+                Err(_) if is_navigation => return Ok(starting::page(&content.title)),
+                Err(_) => return Err(refused(Refused::Slow)),
+            }
         }
     };
     let base = parts.base(request.headers(), origin);
@@ -283,12 +309,41 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         is_bound: launch.is_bound,
         is_shiny: launch.is_shiny,
         read_timeout: limits.read_timeout,
+        connection_timeout: limits.connection_timeout,
+        wanted: wanted.as_ref(),
+        owner: &owner,
+        has_cookie,
     };
-    forward(lease, request, &about).await.map_err(|why| {
+    forward(lease, request, &about, &parts.contents.sessions).await.map_err(|why| {
         tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
         Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")
     })
 }
+
+/// A worker, begun if need be. What was begun goes on when nobody waits for it any more.
+async fn begun(parts: &Parts, asked: &Asked<'_>, key: &Key, had: Option<Had<'_>>) -> Result<Lease, Refused> {
+    let Asked { content, bundle, prefix, .. } = asked;
+    let limits = content.limits;
+    let turn = match parts.contents.workers.get(key, limits, had, limits.init_timeout + START_MARGIN).await? {
+        Got::Worker(lease) => return Ok(lease),
+        Got::Turn(turn) => turn,
+    };
+    let (parts, content, bundle) = (parts.clone(), Arc::clone(content), Arc::clone(bundle));
+    let prefix = (*prefix).to_owned();
+    let begun = tokio::spawn(async move {
+        let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
+        let start = prepare(&parts, &content, &bundle, &prefix, &say).await;
+        let begun = turn.begin(start).await;
+        parts.metrics.worker_begun(begun.is_ok());
+        begun
+    });
+    begun.await.unwrap_or_else(|e| Err(Refused::Failed(e.to_string())))
+}
+
+/// A browser that waits for a start sees so after this.
+const START_SHOWN: Duration = Duration::from_millis(1500);
+/// Who waits for a start hears why it failed, which is known after `init_timeout`, rather than that it is late.
+const START_MARGIN: Duration = Duration::from_secs(5);
 
 /// Whether it is a browser that will show what comes.
 fn is_page(fields: &HeaderMap) -> bool {

@@ -46,6 +46,8 @@ pub struct Limits {
     /// See [`Settings`].
     pub read_timeout: Duration,
     /// See [`Settings`].
+    pub connection_timeout: Duration,
+    /// See [`Settings`].
     pub min_processes: usize,
     /// See [`Settings`].
     pub max_processes: usize,
@@ -108,6 +110,7 @@ impl Settings {
             init_timeout: time(self.init_timeout, node.init_timeout),
             idle_timeout: time(self.idle_timeout, node.idle_timeout),
             read_timeout: time(self.read_timeout, node.read_timeout),
+            connection_timeout: time(self.connection_timeout, node.connection_timeout),
             min_processes: count(self.min_processes, 0).min(max_processes),
             max_processes,
             connections: count(self.max_conns_per_process, node.max_connections).max(1),

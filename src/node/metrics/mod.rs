@@ -19,6 +19,9 @@ pub struct Metrics {
     pub indexes: Counter,
     workers_ready: Counter,
     workers_failed: Counter,
+    sessions_resumed: Counter,
+    sessions_gone: Counter,
+    holds_ended: [Counter; 3],
     is_database_up: AtomicBool,
 }
 
@@ -40,6 +43,21 @@ pub struct Live {
     pub workers: u64,
     /// What these have to do.
     pub connections: u64,
+    /// Websockets of content with a browser.
+    pub sessions_live: u64,
+    /// Those that wait for theirs.
+    pub sessions_held: u64,
+}
+
+/// Why a session ended that waited for its browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldEnd {
+    /// It did not come.
+    Timeout,
+    /// The worker ended.
+    Worker,
+    /// The node leaves.
+    Leaving,
 }
 
 /// A kind of request.
@@ -105,6 +123,9 @@ impl Metrics {
             indexes: Counter::new(),
             workers_ready: Counter::new(),
             workers_failed: Counter::new(),
+            sessions_resumed: Counter::new(),
+            sessions_gone: Counter::new(),
+            holds_ended: [const { Counter::new() }; 3],
             is_database_up: AtomicBool::new(true),
         }
     }
@@ -138,6 +159,16 @@ impl Metrics {
     /// A process of content was begun, and is ready or not.
     pub fn worker_begun(&self, is_ready: bool) {
         if is_ready { &self.workers_ready } else { &self.workers_failed }.increment();
+    }
+
+    /// A browser came back, and its session was there or not.
+    pub fn resumed(&self, is_there: bool) {
+        if is_there { &self.sessions_resumed } else { &self.sessions_gone }.increment();
+    }
+
+    /// A session ended that waited for its browser.
+    pub fn hold_ended(&self, cause: HoldEnd) {
+        self.holds_ended[cause as usize].increment();
     }
 
     /// Blobs were deleted, which had so many bytes.
@@ -189,6 +220,18 @@ impl Metrics {
         let mut starts = text.family(&names::WORKER_STARTS);
         for (outcome, count) in [("ready", &self.workers_ready), ("failed", &self.workers_failed)] {
             starts.sample(&[("outcome", outcome)], count.value());
+        }
+        let mut sessions = text.family(&names::SESSIONS);
+        for (state, count) in [("live", live.sessions_live), ("held", live.sessions_held)] {
+            sessions.sample(&[("state", state)], count);
+        }
+        let mut resumes = text.family(&names::SESSION_RESUMES);
+        for (outcome, count) in [("resumed", &self.sessions_resumed), ("gone", &self.sessions_gone)] {
+            resumes.sample(&[("outcome", outcome)], count.value());
+        }
+        let mut ended = text.family(&names::SESSION_HOLDS_ENDED);
+        for (cause, count) in ["timeout", "worker", "leaving"].iter().zip(&self.holds_ended) {
+            ended.sample(&[("cause", cause)], count.value());
         }
         text.family(&names::INDEXES_MADE).sample(&[], self.indexes.value());
         text.finish()

@@ -33,6 +33,12 @@ families! {
     WORKER_CONNECTIONS = Gauge "bowline_node_worker_connections";
     /// Processes of content that were begun. {outcome = ready, failed}
     WORKER_STARTS = Counter "bowline_node_worker_starts_total";
+    /// Websockets of content. {state = live, held}
+    SESSIONS = Gauge "bowline_node_sessions";
+    /// Browsers that came back to their session. {outcome = resumed, gone}
+    SESSION_RESUMES = Counter "bowline_node_session_resumes_total";
+    /// Sessions that ended while they waited for their browser. {cause = timeout, worker, leaving}
+    SESSION_HOLDS_ENDED = Counter "bowline_node_session_holds_ended_total";
     /// Indexes made anew because a repository had changed.
     INDEXES_MADE = Counter "bowline_node_indexes_made_total";
 }

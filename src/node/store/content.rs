@@ -194,7 +194,26 @@ impl Store {
         ))
     }
 
-    /// Changes what is said of content. Whether it is there.
+    /// Which of these guids are there.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn contents_there(&self, guids: &[String]) -> Result<Vec<String>, StoreError> {
+        if guids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let marks: Vec<String> = (1..=guids.len()).map(|n| format!("${n}")).collect();
+        let sql = format!("SELECT guid FROM content WHERE guid IN ({})", marks.join(", "));
+        with!(self, pool => {
+            let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(&*sql));
+            for guid in guids {
+                query = query.bind(guid);
+            }
+            Ok(query.fetch_all(pool).await?)
+        })
+    }
+
+    /// Changes what is said of content; what runs begins anew only if how it runs changed. Whether it is there.
     ///
     /// # Errors
     /// [`StoreError::Taken`]: its owner has another one of this name.
@@ -202,7 +221,8 @@ impl Store {
         within!(self, tx => async {
             let changed = sqlx::query(
                 "UPDATE content SET name = $2, title = $3, description = $4, access = $5, settings = $6,
-                 is_locked = $7, generation = generation + 1, updated_at = $8 WHERE id = $1",
+                 is_locked = $7, generation = generation + CASE WHEN settings = $6 THEN 0 ELSE 1 END, updated_at = $8
+                 WHERE id = $1",
             )
             .bind(id).bind(about.name).bind(about.title).bind(about.description).bind(about.access)
             .bind(about.settings).bind(about.is_locked).bind(now())

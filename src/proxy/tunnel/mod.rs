@@ -5,7 +5,6 @@
 //! An idle tunnel holds two sockets, a timer and no buffer.
 
 mod end;
-mod frames;
 mod pump;
 
 use std::time::Duration;
@@ -16,6 +15,7 @@ pub use self::end::{End, EndCause};
 use self::pump::Pump;
 use super::ledger::Session;
 use super::stream::Stream;
+use crate::shiny::frames;
 
 /// Both sides of an upgrade, and how they are to be treated.
 #[derive(Debug)]

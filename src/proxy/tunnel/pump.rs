@@ -91,7 +91,7 @@ where
     pub(super) fn new(client: C, upstream: U, is_websocket: bool, patience: Duration, session: Session) -> Self {
         let watch = || {
             Box::new(Watch {
-                client: ClientFrames::new(),
+                client: ClientFrames::new(frames::PROXY),
                 upstream: Frames::new(),
                 wants_ping: false,
                 pings: 0,
@@ -394,7 +394,7 @@ impl Watch {
         self.wants_ping = false;
         self.pings = self.pings.wrapping_add(1);
         self.unanswered += 1;
-        frames::ping(self.pings)
+        frames::ping(frames::PROXY, self.pings)
     }
 }
 

@@ -81,7 +81,7 @@ async fn a_client_that_answers_pings_lives_for_hours_and_the_backend_hears_nothi
     for count in 1..=600_u32 {
         let mut ping = [0; 10];
         b.client.read_exact(&mut ping).await.unwrap();
-        assert_eq!(ping, frames::ping(count));
+        assert_eq!(ping, frames::ping(frames::PROXY, count));
         b.client.write_all(&masked(0x8a, &ping[2..])).await.unwrap();
     }
     b.client.write_all(&masked(0x81, b"still here")).await.unwrap();
@@ -96,7 +96,7 @@ async fn two_unanswered_pings_end_it_without_a_close_frame() {
     let begun = tokio::time::Instant::now();
     let mut rest = Vec::new();
     b.client.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest, [frames::ping(1), frames::ping(2)].concat());
+    assert_eq!(rest, [frames::ping(frames::PROXY, 1), frames::ping(frames::PROXY, 2)].concat());
     assert_eq!(ended(b.end).await.cause, EndCause::PingTimeout);
     assert_eq!(begun.elapsed().as_secs(), 75);
 }
@@ -130,7 +130,7 @@ async fn who_was_not_asked_did_not_fail_to_answer() {
     assert!(!b.end.is_finished(), "within a frame nobody can be pinged");
     b.backend.write_all(&frame[4..]).await.unwrap();
     expect(&mut b.client, &frame[4..]).await;
-    expect(&mut b.client, &frames::ping(1)).await;
+    expect(&mut b.client, &frames::ping(frames::PROXY, 1)).await;
     assert_eq!(ended(b.end).await.cause, EndCause::PingTimeout);
 }
 
@@ -160,7 +160,7 @@ async fn a_ping_waits_for_the_end_of_the_frame_it_would_break() {
     b.backend.write_all(&frame[4..]).await.unwrap();
     b.backend.write_all(&text(b"next")).await.unwrap();
     expect(&mut b.client, &frame[4..]).await;
-    expect(&mut b.client, &frames::ping(1)).await;
+    expect(&mut b.client, &frames::ping(frames::PROXY, 1)).await;
     expect(&mut b.client, &text(b"next")).await;
 }
 

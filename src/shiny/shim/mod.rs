@@ -22,14 +22,30 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 pub use self::inject::Injector;
 
-/// The script, without its tags.
-pub const SCRIPT: &str = include_str!("../shim.js");
+/// What the script does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It lets Shiny come back with a new session.
+    Reconnect,
+    /// It comes back to the session itself, see [`super::resume`]; to a new one if that is gone.
+    Resume,
+}
 
-/// `'sha256-…'` of [`SCRIPT`] as a source of a Content-Security-Policy (CSP3 §2.3.1).
-static HASH_SOURCE: LazyLock<String> = LazyLock::new(|| {
-    let digest = ring::digest::digest(&ring::digest::SHA256, SCRIPT.as_bytes());
-    format!("'sha256-{}'", base64::engine::general_purpose::STANDARD.encode(digest))
+/// The script, without its tags, as [`Mode::Reconnect`] has it.
+const SCRIPT: &str = include_str!("../shim.js");
+
+/// A script, and `'sha256-…'` of it as a source of a Content-Security-Policy (CSP3 §2.3.1).
+static SCRIPTS: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
+    ["reconnect", "resume"].map(|mode| {
+        let script = SCRIPT.trim_end().replace(")(window, \"reconnect\");", &format!(")(window, \"{mode}\");"));
+        let digest = ring::digest::digest(&ring::digest::SHA256, script.as_bytes());
+        let source = format!("'sha256-{}'", base64::engine::general_purpose::STANDARD.encode(digest));
+        (script, source)
+    })
 });
+
+/// What an answer says whose page has the script already: a proxy before the node adds none.
+const DONE: HeaderName = HeaderName::from_static("bowline-shim");
 
 /// Digests of bytes that change.
 const DIGESTS: [HeaderName; 4] = [
@@ -67,7 +83,7 @@ pub fn applies_to_request(method: &Method, headers: &HeaderMap) -> bool {
 ///
 /// A strong ETag becomes weak (RFC 9110 §8.8.1): the bytes are no longer the backend's. `If-None-Match` compares weakly
 /// and goes on working; `If-Range` does not, and no ranges are offered any more.
-pub fn plan(status: u16, headers: &HeaderMap) -> Option<Plan> {
+pub fn plan(status: u16, headers: &HeaderMap, mode: Mode) -> Option<Plan> {
     let text = |name| headers.get(name).map_or("", |v: &HeaderValue| v.to_str().unwrap_or(""));
     let content_type = text(CONTENT_TYPE).to_ascii_lowercase();
     let is_page = status == 200
@@ -78,17 +94,21 @@ pub fn plan(status: u16, headers: &HeaderMap) -> Option<Plan> {
         && matches!(text(CONTENT_ENCODING), "" | "identity")
         && !text(CONTENT_DISPOSITION).trim_start().to_ascii_lowercase().starts_with("attachment")
         && !text(CACHE_CONTROL).to_ascii_lowercase().contains("no-transform");
-    if !is_page {
+    if !is_page || headers.contains_key(DONE) {
         return None;
     }
+    let (script, source) = &SCRIPTS[mode as usize];
     let policies: Vec<_> =
         headers.get_all(CONTENT_SECURITY_POLICY).iter().map(HeaderValue::to_str).collect::<Result<_, _>>().ok()?;
-    let permit = csp::permit(&policies, &HASH_SOURCE)?;
+    let permit = csp::permit(&policies, source)?;
     let element = match &permit.nonce {
-        Some(nonce) => format!("<script nonce=\"{nonce}\">{SCRIPT}</script>"),
-        None => format!("<script>{SCRIPT}</script>"),
+        Some(nonce) => format!("<script nonce=\"{nonce}\">{script}</script>"),
+        None => format!("<script>{script}</script>"),
     };
     let (mut remove, mut set) = (Vec::new(), Vec::new());
+    if mode == Mode::Resume {
+        set.push((DONE, HeaderValue::from_static("resume")));
+    }
     if let Some(length) = headers.get(CONTENT_LENGTH) {
         let length: u64 = length.to_str().ok()?.parse().ok()?;
         if length == 0 {

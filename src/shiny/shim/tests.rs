@@ -52,9 +52,9 @@ fn the_script_goes_right_behind_the_head_tag() {
 fn length_etag_and_ranges_are_put_right() {
     let mut fields = page();
     fields.extend([("etag", "\"abc\""), ("accept-ranges", "bytes"), ("content-md5", "x")]);
-    let plan = plan(200, &headers(&fields)).expect("a page");
+    let plan = plan(200, &headers(&fields), Mode::Reconnect).expect("a page");
     let set = |name: HeaderName| plan.set.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_str().unwrap().to_owned());
-    let len = "<script></script>".len() + SCRIPT.len();
+    let len = "<script></script>".len() + SCRIPTS[0].0.len();
     assert_eq!(set(CONTENT_LENGTH), Some((100 + len).to_string()));
     assert_eq!(set(ETAG).as_deref(), Some("W/\"abc\""));
     assert!(plan.remove.contains(&ACCEPT_RANGES) && plan.remove.contains(&HeaderName::from_static("content-md5")));
@@ -67,8 +67,8 @@ fn what_is_no_page_is_left_alone() {
         fields.push((name, value));
         headers(&fields)
     };
-    assert!(plan(200, &headers(&page())).is_some());
-    assert!(plan(404, &headers(&page())).is_none());
+    assert!(plan(200, &headers(&page()), Mode::Reconnect).is_some());
+    assert!(plan(404, &headers(&page()), Mode::Reconnect).is_none());
     for (name, value) in [
         ("content-type", "application/json"),
         ("content-type", "text/html; charset=UTF-16LE"),
@@ -79,7 +79,7 @@ fn what_is_no_page_is_left_alone() {
         ("content-security-policy", "sandbox allow-forms"),
         ("content-security-policy", "script-src 'none'"),
     ] {
-        assert!(plan(200, &with(name, value)).is_none(), "{name}: {value}");
+        assert!(plan(200, &with(name, value), Mode::Reconnect).is_none(), "{name}: {value}");
     }
 }
 
@@ -119,7 +119,19 @@ fn only_navigations_are_asked_for_plain() {
 
 #[test]
 fn the_script_cannot_end_its_own_element() {
-    assert!(SCRIPT.is_ascii() && !SCRIPT.contains("</") && !SCRIPT.contains("<!--") && SCRIPT.len() < 1400);
+    assert!(SCRIPT.is_ascii() && !SCRIPT.contains("</") && !SCRIPT.contains("<!--") && SCRIPT.len() < 12_000);
+    let [(reconnect, _), (resume, _)] = &*SCRIPTS;
+    assert!(reconnect.ends_with("(window, \"reconnect\");") && resume.ends_with("(window, \"resume\");"));
+}
+
+#[test]
+fn a_page_that_has_the_script_of_a_node_gets_none_of_a_proxys() {
+    let plan_of = |fields: &[(&'static str, &str)]| plan(200, &headers(fields), Mode::Resume);
+    let first = plan_of(&page()).expect("a page");
+    let said = first.set.iter().find(|(name, _)| *name == DONE).expect("it says so");
+    let mut fields = page();
+    fields.push((DONE.as_str().to_owned().leak(), said.1.to_str().unwrap()));
+    assert!(plan(200, &headers(&fields), Mode::Reconnect).is_none());
 }
 
 proptest! {

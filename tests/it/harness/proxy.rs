@@ -147,6 +147,22 @@ impl Proxy {
         proxy
     }
 
+    /// Kills it, and starts it anew in its folder; the listener `web` has the address it had.
+    pub async fn killed_and_started(&mut self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+        let file = format!("{}.toml", self.name);
+        let web = format!("name = \"web\"\naddress = \"{}\"", self.web());
+        let config = self.folder.read(&file).replace("name = \"web\"\naddress = \"127.0.0.1:0\"", &web);
+        assert!(config.contains(&web), "{config}");
+        for left in ["ports", "sock"] {
+            let _ = std::fs::remove_file(self.folder.path(&format!("{}.{left}", self.name)));
+        }
+        let (name, folder) = (self.name.clone(), std::sync::Arc::clone(&self.folder));
+        *self = Self::launch(&name, folder, &config).await;
+        self.wait_until_ready().await;
+    }
+
     async fn wait_until_ready(&mut self) {
         let admin = self.admin().to_owned();
         eventually("/readyz", async || (get(&admin, "/readyz").await.status == 200).then_some(())).await;

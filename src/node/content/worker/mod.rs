@@ -4,6 +4,8 @@ mod process;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,12 +23,16 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Processes of all content on this node.
 const PROCESSES_MAX: usize = 500;
+/// Requests that wait for one process to begin.
+const WAITING_MAX: usize = 200;
 
 /// What runs: a bundle as it was set up at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Of the content.
     pub guid: String,
+    /// The path browsers see: some programs are told it when they begin, and a draft's is another.
+    pub prefix: String,
     /// Its number.
     pub bundle: i64,
     /// Of the content, when it was set up so.
@@ -45,6 +51,17 @@ pub struct Pool {
     state: Mutex<State>,
     /// One begins at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// How many wait for that.
+    waiting: AtomicUsize,
+}
+
+/// The process a client had.
+#[derive(Clone, Copy, Debug)]
+pub struct Had<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// It will do even if its bundle does not run any more: a session of it goes on.
+    pub is_session: bool,
 }
 
 /// What there is for a request.
@@ -110,6 +127,8 @@ pub enum Refused {
     Failed(String),
     /// All are as busy as they may be.
     Busy,
+    /// It takes longer than anybody waits, or too many wait.
+    Slow,
 }
 
 /// A worker that is in use until this is dropped.
@@ -131,16 +150,26 @@ impl std::ops::Deref for Lease {
 }
 
 impl Workers {
-    /// A worker for a request: the one the client had, if it lives; else the least busy one; else the turn to begin another.
+    /// A worker that is there: the one the client had, if it lives; else the least busy one, if it has room.
+    pub fn ready(&self, key: &Key, limits: Limits, had: Option<Had<'_>>) -> Option<Lease> {
+        if let Some(had) = had.filter(|had| had.is_session)
+            && let Some(lease) = self.old(key, had.id)
+        {
+            return Some(lease);
+        }
+        self.pool(key, limits).take(had)
+    }
+
+    /// As [`Self::ready`]; else the turn to begin another, which is waited for so long.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub async fn get(&self, key: &Key, limits: Limits, had: Option<&str>) -> Result<Got, Refused> {
-        let pool = self.pool(key, limits);
-        if let Some(lease) = pool.take(had) {
+    pub async fn get(&self, key: &Key, limits: Limits, had: Option<Had<'_>>, wait: Duration) -> Result<Got, Refused> {
+        if let Some(lease) = self.ready(key, limits, had) {
             return Ok(Got::Worker(lease));
         }
-        let turn = Arc::clone(&pool.turn).lock_owned().await;
+        let pool = self.pool(key, limits);
+        let turn = pool.turn(wait).await?;
         // Whoever waited for the turn may find what the one before began.
         if let Some(lease) = pool.take(had) {
             return Ok(Got::Worker(lease));
@@ -152,6 +181,47 @@ impl Workers {
             return Err(Refused::Busy);
         }
         Ok(Got::Turn(Turn { pool, _turn: turn }))
+    }
+
+    /// The turn to begin another worker although nobody asks, if fewer than this live. `None`: there are enough, one begins
+    /// already, or none may.
+    pub fn more(&self, key: &Key, limits: Limits, count: usize) -> Option<Turn> {
+        let pool = self.pool(key, limits);
+        let turn = Arc::clone(&pool.turn).try_lock_owned().ok()?;
+        if pool.alive() >= count || pool.refusal().is_some() || self.count() >= PROCESSES_MAX {
+            return None;
+        }
+        Some(Turn { pool, _turn: turn })
+    }
+
+    /// Whether fewer than this live.
+    pub fn lacks(&self, key: &Key, count: usize) -> bool {
+        self.lock().get(key).is_none_or(|pool| pool.alive() < count)
+    }
+
+    /// A worker by its id, whatever of its content it runs.
+    fn old(&self, key: &Key, id: &str) -> Option<Lease> {
+        let pools = self.lock();
+        let mut same = pools.iter().filter(|(other, _)| other.guid == key.guid && other.prefix == key.prefix);
+        same.find_map(|(_, pool)| pool.find(id))
+    }
+
+    /// What there are processes of.
+    pub fn guids(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.lock().keys().map(|key| key.guid.clone()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Ends all processes of content that is not there any more, with their sessions.
+    pub fn remove(&self, guid: &str) {
+        self.lock().retain(|key, pool| {
+            if key.guid == guid {
+                pool.lock().all.iter().for_each(|worker| worker.kill());
+            }
+            key.guid != guid
+        });
     }
 
     /// That of a key. A new one is of what runs now as it is set up now, so what its content had before gets nobody new; but
@@ -171,7 +241,7 @@ impl Workers {
             }
         }
         let state = State { all: Vec::new(), limits, is_current, failed: None };
-        let pool = Arc::new(Pool { state: Mutex::new(state), turn: Arc::default() });
+        let pool = Arc::new(Pool { state: Mutex::new(state), turn: Arc::default(), waiting: AtomicUsize::new(0) });
         pools.insert(key.clone(), Arc::clone(&pool));
         pool
     }
@@ -237,15 +307,43 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The turn to begin one.
+    async fn turn(&self, wait: Duration) -> Result<tokio::sync::OwnedMutexGuard<()>, Refused> {
+        /// One who waits.
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        let before = self.waiting.fetch_add(1, Relaxed);
+        let _waits = Waits(&self.waiting);
+        if before >= WAITING_MAX {
+            return Err(Refused::Slow);
+        }
+        tokio::time::timeout(wait, Arc::clone(&self.turn).lock_owned()).await.map_err(|_| Refused::Slow)
+    }
+
+    /// How many live.
+    fn alive(&self) -> usize {
+        self.lock().all.iter().filter(|worker| !worker.has_ended()).count()
+    }
+
+    /// The one of this id, if it lives.
+    fn find(&self, id: &str) -> Option<Lease> {
+        let state = self.lock();
+        let worker = state.all.iter().find(|worker| worker.id() == id && !worker.has_ended())?;
+        worker.leased();
+        Some(Lease(Arc::clone(worker)))
+    }
+
     /// One that lives and has room. `None`: another one is to begin, or all are full.
-    fn take(&self, had: Option<&str>) -> Option<Lease> {
+    fn take(&self, had: Option<Had<'_>>) -> Option<Lease> {
+        if let Some(lease) = had.and_then(|had| self.find(had.id)) {
+            return Some(lease);
+        }
         let state = self.lock();
         let alive = || state.all.iter().filter(|worker| !worker.has_ended());
-        let same = had.and_then(|had| alive().find(|worker| worker.id() == had));
-        if let Some(worker) = same {
-            worker.leased();
-            return Some(Lease(Arc::clone(worker)));
-        }
         let limits = state.limits;
         let least = alive().min_by_key(|worker| worker.load())?;
         let (count, load): (usize, usize) = alive().fold((0, 0), |(n, sum), worker| (n + 1, sum + worker.load()));
@@ -270,5 +368,65 @@ impl Pool {
         }
         let count = state.all.iter().filter(|worker| !worker.has_ended()).count();
         (count >= state.limits.max_processes).then_some(Refused::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::content::settings::Settings;
+
+    fn key(generation: i64) -> Key {
+        Key { guid: "g".into(), prefix: "/content/g".into(), bundle: 1, generation }
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            init_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(1),
+            connection_timeout: Duration::from_secs(1),
+            min_processes: 0,
+            max_processes: 2,
+            connections: 2,
+            load_factor: Settings::default().load_factor.unwrap_or(0.5),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_start_waits_for_so_long_and_among_so_many() {
+        let workers = Workers::default();
+        let wait = Duration::from_millis(20);
+        let Ok(Got::Turn(turn)) = workers.get(&key(1), limits(), None, wait).await else { panic!("nobody has it") };
+        let second = workers.get(&key(1), limits(), None, wait).await;
+        assert!(matches!(second, Err(Refused::Slow)), "{second:?}");
+        assert!(workers.more(&key(1), limits(), 2).is_none(), "one begins already");
+        let draft = Key { prefix: "/content/g/_bundle1".into(), ..key(1) };
+        assert!(
+            matches!(workers.get(&draft, limits(), None, wait).await, Ok(Got::Turn(_))),
+            "a draft is another program"
+        );
+
+        let long = Duration::from_secs(60);
+        let waits: Vec<_> = (0..WAITING_MAX)
+            .map(|_| {
+                let workers = workers.clone();
+                tokio::spawn(async move { workers.get(&key(1), limits(), None, long).await.map(drop) })
+            })
+            .collect();
+        let pool = workers.pool(&key(1), limits());
+        while pool.waiting.load(Relaxed) < WAITING_MAX {
+            tokio::task::yield_now().await;
+        }
+        let one_more = workers.get(&key(1), limits(), None, long).await;
+        assert!(matches!(one_more, Err(Refused::Slow)), "{one_more:?}");
+
+        // It failed: whoever waited hears why, and nobody begins another at once.
+        assert!(turn.begin(Err("no luck".into())).await.is_err());
+        for wait in waits {
+            assert_eq!(wait.await.unwrap(), Err(Refused::Failed("no luck".into())));
+        }
+        assert_eq!(pool.waiting.load(Relaxed), 0);
+        assert!(workers.more(&key(1), limits(), 2).is_none());
     }
 }

@@ -196,6 +196,11 @@ impl Process {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
     }
 
+    /// Ends it, whoever uses it.
+    pub(super) fn kill(&self) {
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).start_kill();
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.status().is_some()
     }

@@ -3,10 +3,14 @@
 //! A tunnel must not be more fragile than a blind pipe: what breaks the framing makes the reader blind for good, and the
 //! bytes go on passing.
 
-/// Marks the pings the proxy sends; four bytes of count follow.
-const MARK: [u8; 4] = *b"bwln";
+/// Begins the payload of a ping of ours and tells whose it is; four bytes of count follow.
+pub type Mark = [u8; 4];
+/// The proxy's.
+pub const PROXY: Mark = *b"bwln";
+/// The node's.
+pub const NODE: Mark = *b"bwlc";
 /// Bytes of our ping: two of head, eight of payload.
-pub(super) const PING_BYTES: usize = 10;
+pub const PING_BYTES: usize = 10;
 /// Bytes of the pong that answers it: two of head, four of mask, eight of payload.
 const PONG_BYTES: usize = 14;
 
@@ -16,26 +20,28 @@ const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
-/// Our ping with this count, as it stands on the wire from server to client.
-pub(super) fn ping(count: u32) -> [u8; PING_BYTES] {
+/// Our ping of this mark and count, as it stands on the wire from server to client.
+pub fn ping(mark: Mark, count: u32) -> [u8; PING_BYTES] {
     let [a, b, c, d] = count.to_be_bytes();
-    let [m, n, o, p] = MARK;
+    let [m, n, o, p] = mark;
     [FIN | PING, 8, m, n, o, p, a, b, c, d]
 }
 
 /// Follows the frames of one direction.
 #[derive(Clone, Debug)]
-pub(super) struct Frames {
+pub struct Frames {
     at: At,
     /// Head bytes of the current frame.
     head: [u8; 14],
     /// First two payload bytes of a Close frame, as far as they came.
     code: [u8; 2],
     code_len: u8,
+    /// Something of a message has passed, not only control frames. Whoever looks sets it back.
+    pub has_data: bool,
     /// A Close frame has passed.
-    pub(super) has_closed: bool,
+    pub has_closed: bool,
     /// Its code, if it carried one.
-    pub(super) close_code: Option<u16>,
+    pub close_code: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,19 +54,34 @@ enum At {
     Blind,
 }
 
+impl Default for Frames {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Frames {
-    pub(super) fn new() -> Self {
-        Self { at: At::Head(0), head: [0; 14], code: [0; 2], code_len: 0, has_closed: false, close_code: None }
+    /// At the start of a frame.
+    pub fn new() -> Self {
+        Self {
+            at: At::Head(0),
+            head: [0; 14],
+            code: [0; 2],
+            code_len: 0,
+            has_data: false,
+            has_closed: false,
+            close_code: None,
+        }
     }
 
     /// Between two frames: here, and only here, a frame of ours may go.
-    pub(super) fn is_between(&self) -> bool {
+    pub fn is_between(&self) -> bool {
         self.at == At::Head(0)
     }
 
     /// Reads on and stops after the end of a frame or of the bytes: how many were read. More than 0 unless `bytes` is
     /// empty.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> usize {
+    pub fn read(&mut self, bytes: &[u8]) -> usize {
         let mut used = 0;
         while used < bytes.len() {
             match self.at {
@@ -75,6 +96,7 @@ impl Frames {
                 }
                 At::Payload { left, done } => {
                     let n = left.min((bytes.len() - used) as u64);
+                    self.has_data |= self.opcode() < CLOSE;
                     self.keep_code(&bytes[used..used + n as usize], done);
                     used += n as usize;
                     if n == left {
@@ -158,20 +180,23 @@ impl Frames {
 
 /// The client's direction: passes everything on but the pongs that answer our pings.
 #[derive(Clone, Debug)]
-pub(super) struct ClientFrames {
-    pub(super) frames: Frames,
+pub struct ClientFrames {
+    /// Where its frames begin and end.
+    pub frames: Frames,
+    mark: Mark,
     /// A pong that may be ours, held until it is whole.
     held: [u8; PONG_BYTES],
     held_len: u8,
 }
 
 impl ClientFrames {
-    pub(super) fn new() -> Self {
-        Self { frames: Frames::new(), held: [0; PONG_BYTES], held_len: 0 }
+    /// Takes out what answers pings of this mark.
+    pub fn new(mark: Mark) -> Self {
+        Self { frames: Frames::new(), mark, held: [0; PONG_BYTES], held_len: 0 }
     }
 
     /// Reads `bytes` and gives what is to pass on, in order, in as few pieces as possible.
-    pub(super) fn pass(&mut self, bytes: &[u8], mut out: impl FnMut(&[u8])) {
+    pub fn pass(&mut self, bytes: &[u8], mut out: impl FnMut(&[u8])) {
         let (mut at, mut start) = (0, 0);
         while at < bytes.len() {
             if self.held_len == 0 && !(self.frames.is_between() && bytes[at] == FIN | PONG) {
@@ -208,7 +233,7 @@ impl ClientFrames {
 
     fn is_ours(&self) -> bool {
         let mask = &self.held[2..6];
-        usize::from(self.held_len) == PONG_BYTES && self.held[6..10].iter().zip(mask).map(|(b, m)| b ^ m).eq(MARK)
+        usize::from(self.held_len) == PONG_BYTES && self.held[6..10].iter().zip(mask).map(|(b, m)| b ^ m).eq(self.mark)
     }
 }
 
@@ -238,11 +263,11 @@ mod tests {
     }
 
     fn pong(count: u32, mask: [u8; 4]) -> Vec<u8> {
-        frame(FIN | PONG, &ping(count)[2..], Some(mask))
+        frame(FIN | PONG, &ping(PROXY, count)[2..], Some(mask))
     }
 
     fn passed(bytes: &[u8], cuts: &[usize]) -> Vec<u8> {
-        let (mut client, mut out, mut rest) = (ClientFrames::new(), Vec::new(), bytes);
+        let (mut client, mut out, mut rest) = (ClientFrames::new(PROXY), Vec::new(), bytes);
         for cut in cuts.iter().cycle() {
             if rest.is_empty() {
                 break;
@@ -270,6 +295,16 @@ mod tests {
     }
 
     #[test]
+    fn only_messages_are_data() {
+        let mut frames = Frames::new();
+        for bytes in [frame(FIN | PING, b"x", None), frame(FIN | PONG, b"y", Some([1; 4]))] {
+            assert_eq!((frames.read(&bytes), frames.has_data), (bytes.len(), false));
+        }
+        frames.read(&frame(FIN | 2, b"z", None));
+        assert!(frames.has_data);
+    }
+
+    #[test]
     fn a_close_without_code_has_none() {
         let mut frames = Frames::new();
         let bytes = frame(FIN | CLOSE, b"", None);
@@ -293,6 +328,7 @@ mod tests {
             frame(FIN | PONG, b"", Some([9; 4])),
             frame(FIN | PONG, b"12345678", Some([9; 4])),
             frame(FIN | PONG, b"bwln", None),
+            frame(FIN | PONG, &ping(NODE, 7)[2..], Some([9; 4])),
         ] {
             assert_eq!(passed(&other, &[1]), other);
             assert_eq!(passed(&other, &[100]), other);

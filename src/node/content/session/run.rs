@@ -1,0 +1,501 @@
+//! One session, from its first connection to its end.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Sink, SinkExt, Stream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+
+use super::{Came, PING_AFTER, Shared, Socket, UNANSWERED};
+use crate::node::content::worker::Lease;
+use crate::node::metrics::HoldEnd;
+use crate::shiny::resume::{Inbox, Outbox, Said, Word};
+
+/// For last words, and for a browser to take the answer to them.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// For an answer to the worker's last word.
+const ANSWER: Duration = Duration::from_secs(1);
+/// What a message that is kept takes beside its bytes.
+const MESSAGE_BYTES: usize = 64;
+/// Messages that are read in a row.
+const TURNS: usize = 32;
+/// When others have taken all the memory there is, it is looked for again after this.
+const MEMORY_LOOK: Duration = Duration::from_millis(100);
+/// What is owed of acknowledgements is said after this at the latest.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// Tells a browser that its session is gone.
+pub(super) async fn refuse(mut socket: Socket) {
+    let _ = tokio::time::timeout(FAREWELL, async {
+        socket.send(Message::text(Said::Gone.to_string())).await?;
+        // Until it has read it and hangs up.
+        poll_fn(|cx| Pin::new(&mut socket).poll_next(cx)).await.transpose()
+    })
+    .await;
+}
+
+/// Runs a session to its end.
+pub(super) async fn run(
+    shared: &Shared,
+    id: &str,
+    (browser, worker): (Socket, Socket),
+    mut coming: mpsc::Receiver<Came>,
+    timeout: Duration,
+    lease: Lease,
+) {
+    let mut run = Run::new(shared, worker, lease);
+    let mut leaving = shared.leaving.subscribe();
+    let begun = Said::Begun(id, shared.hold.as_secs()).to_string();
+    run.attach(browser, begun);
+    loop {
+        let until = run.until(timeout);
+        let event = tokio::select! {
+            biased;
+            Some(came) = coming.recv() => Event::Came(Box::new(came)),
+            _ = leaving.wait_for(|leaving| *leaving), if run.browser.is_none() => Event::Leaving,
+            event = poll_fn(|cx| run.poll(cx)) => event,
+            () = tokio::time::sleep_until(until) => Event::Time,
+        };
+        match event {
+            Event::Came(came) => match run.outbox.rewind(came.has) {
+                Ok(bytes) => {
+                    shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    shared.metrics.resumed(true);
+                    let resumed = Said::Resumed(run.inbox.tell()).to_string();
+                    run.attach(came.socket, resumed);
+                }
+                Err(why) => {
+                    tracing::debug!(%why, "a browser comes back to another session than it had");
+                    run.detach();
+                    return tokio::join!(refuse(came.socket), run.end_worker(None)).0;
+                }
+            },
+            Event::Leaving => {
+                shared.metrics.hold_ended(HoldEnd::Leaving);
+                return run.end_worker(closing(CloseCode::Away)).await;
+            }
+            Event::BrowserLost if run.is_over() => return run.end_worker(closing(CloseCode::Away)).await,
+            Event::BrowserLost => run.detach(),
+            Event::BrowserClosed(code) => {
+                let answered = run.answer_close();
+                let _ = tokio::time::timeout(FAREWELL, answered).await;
+                return run.end_worker(code).await;
+            }
+            Event::BrowserErred(why) => {
+                tracing::debug!(why, "a browser's session is ended");
+                run.end_browser(CloseCode::Protocol).await;
+                return run.end_worker(closing(CloseCode::Away)).await;
+            }
+            Event::WorkerEnded(ending) => {
+                if run.browser.is_none() && matches!(ending, Ending::Gone) {
+                    return shared.metrics.hold_ended(HoldEnd::Worker);
+                }
+                run.end_with(ending).await;
+            }
+            Event::Said => return,
+            Event::Time => {
+                let now = Instant::now();
+                if run.farewell.is_some_and(|until| until <= now) {
+                    return;
+                }
+                if run.browser.is_none() && run.since + shared.hold <= now {
+                    shared.metrics.hold_ended(HoldEnd::Timeout);
+                    return run.end_worker(closing(CloseCode::Away)).await;
+                }
+                if run.active + timeout <= now {
+                    run.end_browser(CloseCode::Normal).await;
+                    return run.end_worker(closing(CloseCode::Normal)).await;
+                }
+                if !run.pinged(now) && run.browser.is_some() {
+                    if run.is_over() {
+                        return run.end_worker(closing(CloseCode::Away)).await;
+                    }
+                    run.detach();
+                }
+            }
+        }
+    }
+}
+
+enum Event {
+    Came(Box<Came>),
+    Leaving,
+    /// Without a Close frame.
+    BrowserLost,
+    BrowserClosed(Option<CloseFrame>),
+    /// It says what it may not.
+    BrowserErred(&'static str),
+    WorkerEnded(Ending),
+    /// All last words were said.
+    Said,
+    Time,
+}
+
+/// The worker's last word to the browser.
+#[derive(Clone, Debug)]
+enum Ending {
+    Closed(Option<CloseFrame>),
+    Gone,
+}
+
+struct Run<'a> {
+    shared: &'a Shared,
+    worker: Option<Socket>,
+    lease: Option<Lease>,
+    browser: Option<Browser>,
+    /// From the worker.
+    outbox: Outbox<Message>,
+    /// From the browser.
+    inbox: Inbox,
+    /// On its way to the worker.
+    to_worker: Option<Message>,
+    /// What was written to the worker may not be on its way.
+    is_worker_dirty: bool,
+    ending: Option<Ending>,
+    /// The end is waited for until then.
+    farewell: Option<Instant>,
+    /// Somebody said something of the app's.
+    active: Instant,
+    /// The browser came, or went.
+    since: Instant,
+    /// Others have taken all the memory there is.
+    is_starved: bool,
+}
+
+struct Browser {
+    socket: Socket,
+    hello: Option<Message>,
+    owes_pong: bool,
+    owes_ping: bool,
+    is_dirty: bool,
+    unanswered: u32,
+    heard: Instant,
+    /// The worker's last word was written.
+    is_told: bool,
+    /// What came is acknowledged by then.
+    tell_at: Option<Instant>,
+}
+
+impl<'a> Run<'a> {
+    fn new(shared: &'a Shared, worker: Socket, lease: Lease) -> Self {
+        shared.held.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        Self {
+            shared,
+            worker: Some(worker),
+            lease: Some(lease),
+            browser: None,
+            outbox: Outbox::new(),
+            inbox: Inbox::default(),
+            to_worker: None,
+            is_worker_dirty: false,
+            ending: None,
+            farewell: None,
+            active: now,
+            since: now,
+            is_starved: false,
+        }
+    }
+
+    /// A browser is there; whoever was before is not any more.
+    fn attach(&mut self, socket: Socket, hello: String) {
+        self.detach();
+        self.shared.held.fetch_sub(1, Ordering::Relaxed);
+        self.shared.live.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        self.since = now;
+        self.browser = Some(Browser {
+            socket,
+            hello: Some(Message::text(hello)),
+            owes_pong: false,
+            owes_ping: false,
+            is_dirty: false,
+            unanswered: 0,
+            heard: now,
+            is_told: false,
+            tell_at: None,
+        });
+    }
+
+    /// The browser is gone, and may come back.
+    fn detach(&mut self) {
+        if self.browser.take().is_some() {
+            self.shared.live.fetch_sub(1, Ordering::Relaxed);
+            self.shared.held.fetch_add(1, Ordering::Relaxed);
+            (self.since, self.farewell) = (Instant::now(), None);
+        }
+    }
+
+    /// A browser that went is not waited for.
+    fn is_over(&self) -> bool {
+        self.shared.hold.is_zero() || *self.shared.leaving.borrow() || matches!(self.ending, Some(Ending::Gone))
+    }
+
+    /// The worker has said its last word.
+    async fn end_with(&mut self, ending: Ending) {
+        if let Some(worker) = &mut self.worker {
+            // Its Close frame is answered.
+            let _ = tokio::time::timeout(ANSWER, worker.flush()).await;
+        }
+        (self.worker, self.to_worker, self.lease) = (None, None, None);
+        self.ending = Some(ending);
+    }
+
+    /// When to look again whatever happens.
+    fn until(&self, timeout: Duration) -> Instant {
+        let mut until = self.active + timeout;
+        let mut by = |at: Instant| until = until.min(at);
+        match &self.browser {
+            Some(browser) => {
+                by(browser.heard + PING_AFTER * (browser.unanswered + 1));
+                browser.tell_at.map(&mut by);
+            }
+            None => by(self.since + self.shared.hold),
+        }
+        self.farewell.map(&mut by);
+        if self.is_starved {
+            by(Instant::now() + MEMORY_LOOK);
+        }
+        until
+    }
+
+    /// Asks a silent browser whether it is there; `false`: it has not said so for too long.
+    fn pinged(&mut self, now: Instant) -> bool {
+        let Some(browser) = &mut self.browser else { return false };
+        if browser.tell_at.is_some_and(|at| at <= now) {
+            browser.tell_at = None;
+        }
+        if browser.heard + PING_AFTER * (browser.unanswered + 1) > now {
+            return true;
+        }
+        if self.to_worker.is_some() {
+            // A busy worker takes nothing, so we read nothing: an answer may be waiting that we cannot see.
+            (browser.heard, browser.unanswered) = (now, 0);
+            return true;
+        }
+        if browser.unanswered >= UNANSWERED {
+            return false;
+        }
+        browser.unanswered += 1;
+        browser.owes_ping = true;
+        true
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for _ in 0..TURNS {
+            if self.write_worker(cx).is_err() {
+                return Poll::Ready(Event::WorkerEnded(Ending::Gone));
+            }
+            let from_browser = self.read_browser(cx);
+            if let Poll::Ready(Some(event)) = from_browser {
+                return Poll::Ready(event);
+            }
+            let from_worker = self.read_worker(cx);
+            if let Poll::Ready(Some(event)) = from_worker {
+                return Poll::Ready(event);
+            }
+            match self.write_browser(cx) {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Event::Said),
+                Err(_) => return Poll::Ready(Event::BrowserLost),
+            }
+            if from_browser.is_pending() && from_worker.is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn write_worker(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        let mut worker = Pin::new(worker);
+        if self.to_worker.is_some() {
+            if worker.as_mut().poll_ready(cx)?.is_pending() {
+                return Ok(());
+            }
+            if let Some(message) = self.to_worker.take() {
+                worker.as_mut().start_send(message)?;
+                self.is_worker_dirty = true;
+            }
+        }
+        if self.is_worker_dirty && worker.poll_flush(cx)?.is_ready() {
+            self.is_worker_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Ready without an event: there may be more.
+    fn read_browser(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let Some(browser) = &mut self.browser else { return Poll::Pending };
+        if self.to_worker.is_some() {
+            return Poll::Pending;
+        }
+        let message = match std::task::ready!(Pin::new(&mut browser.socket).poll_next(cx)) {
+            Some(Ok(message)) => message,
+            Some(Err(Error::Capacity(_))) => {
+                return Poll::Ready(Some(Event::BrowserErred("its message is too long")));
+            }
+            // Of a connection that broke, and of one that was never a websocket: it may come back.
+            Some(Err(_)) | None => return Poll::Ready(Some(Event::BrowserLost)),
+        };
+        let now = Instant::now();
+        (browser.heard, browser.unanswered, browser.owes_ping) = (now, 0, false);
+        browser.is_dirty = true;
+        let erred = |why| Poll::Ready(Some(Event::BrowserErred(why)));
+        let (message, bytes) = match message {
+            Message::Text(text) => match Word::read(&text) {
+                Some(Word::Message(rest)) => {
+                    let bytes = text.len();
+                    let rest = Bytes::from(text.clone()).slice(bytes - rest.len()..);
+                    let Ok(rest) = rest.try_into() else { return erred("its text is none") };
+                    (Message::Text(rest), bytes)
+                }
+                Some(Word::Acknowledged(count)) => {
+                    let Ok(bytes) = self.outbox.acknowledge(count) else {
+                        return erred("it has what was not sent");
+                    };
+                    self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    return Poll::Ready(None);
+                }
+                Some(Word::Ping) => {
+                    browser.owes_pong = true;
+                    return Poll::Ready(None);
+                }
+                None => return erred("it says what means nothing"),
+            },
+            Message::Binary(bytes) => {
+                let len = bytes.len();
+                (Message::Binary(bytes), len)
+            }
+            Message::Close(frame) => {
+                return Poll::Ready(Some(if self.ending.is_some() {
+                    Event::Said
+                } else {
+                    Event::BrowserClosed(frame)
+                }));
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Poll::Ready(None),
+        };
+        self.inbox.came(bytes);
+        browser.tell_at.get_or_insert(now + TELL_AFTER);
+        self.active = now;
+        if self.worker.is_some() {
+            self.to_worker = Some(message);
+        }
+        Poll::Ready(None)
+    }
+
+    /// Ready without an event: there may be more.
+    fn read_worker(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let (own, all) = (self.outbox.bytes(), self.shared.bytes.load(Ordering::Relaxed));
+        let fits = own < self.shared.session_bytes_max && all < self.shared.bytes_max;
+        // A browser that takes what it gets is served whatever others do.
+        let may_read = fits || own == 0 && self.browser.is_some();
+        self.is_starved = !may_read && own < self.shared.session_bytes_max;
+        let Some(worker) = self.worker.as_mut().filter(|_| may_read) else { return Poll::Pending };
+        let Some(Ok(message)) = std::task::ready!(Pin::new(worker).poll_next(cx)) else {
+            return Poll::Ready(Some(Event::WorkerEnded(Ending::Gone)));
+        };
+        self.is_worker_dirty = true;
+        let message = match message {
+            Message::Text(text) => {
+                let mut framed = String::with_capacity(text.len() + 1);
+                framed.push('m');
+                framed.push_str(&text);
+                Message::text(framed)
+            }
+            Message::Binary(bytes) => Message::Binary(bytes),
+            Message::Close(frame) => return Poll::Ready(Some(Event::WorkerEnded(Ending::Closed(frame)))),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Poll::Ready(None),
+        };
+        self.active = Instant::now();
+        let bytes = message.len() + MESSAGE_BYTES;
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.outbox.push(message, bytes);
+        Poll::Ready(None)
+    }
+
+    /// Whether the worker's last word was said.
+    fn write_browser(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let Some(browser) = &mut self.browser else { return Ok(false) };
+        loop {
+            let mut socket = Pin::new(&mut browser.socket);
+            if socket.as_mut().poll_ready(cx)?.is_pending() {
+                return Ok(false);
+            }
+            let message = if let Some(hello) = browser.hello.take() {
+                hello
+            } else if std::mem::take(&mut browser.owes_ping) {
+                Message::Ping(Bytes::new())
+            } else if std::mem::take(&mut browser.owes_pong) {
+                Message::text(Said::Pong.to_string())
+            } else if self.inbox.is_due() || browser.tell_at.is_none() && self.inbox.is_owed() {
+                browser.tell_at = None;
+                Message::text(Said::Acknowledged(self.inbox.tell()).to_string())
+            } else if let Some(message) = self.outbox.send() {
+                message
+            } else if let Some(ending) = self.ending.as_ref().filter(|_| !browser.is_told) {
+                browser.is_told = true;
+                self.farewell = Some(Instant::now() + FAREWELL);
+                match ending {
+                    Ending::Closed(frame) => Message::Close(frame.clone()),
+                    Ending::Gone => Message::text(Said::Gone.to_string()),
+                }
+            } else {
+                break;
+            };
+            socket.start_send(message)?;
+            browser.is_dirty = true;
+        }
+        if browser.is_dirty && Pin::new(&mut browser.socket).poll_flush(cx)?.is_ready() {
+            browser.is_dirty = false;
+        }
+        Ok(false)
+    }
+
+    /// Answers a Close frame with one.
+    async fn answer_close(&mut self) {
+        if let Some(browser) = &mut self.browser {
+            let _ = browser.socket.flush().await;
+        }
+    }
+
+    /// Tells the browser that it is over.
+    async fn end_browser(&mut self, code: CloseCode) {
+        let Some(browser) = &mut self.browser else { return };
+        let _ = tokio::time::timeout(FAREWELL, browser.socket.close(closing(code))).await;
+    }
+
+    /// Tells the worker that it is over.
+    async fn end_worker(&mut self, frame: Option<CloseFrame>) {
+        let Some(worker) = &mut self.worker else { return };
+        let last = self.to_worker.take();
+        let _ = tokio::time::timeout(FAREWELL, async {
+            if let Some(message) = last {
+                worker.send(message).await?;
+            }
+            worker.close(frame).await
+        })
+        .await;
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        let count = if self.browser.is_some() { &self.shared.live } else { &self.shared.held };
+        count.fetch_sub(1, Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(self.outbox.bytes(), Ordering::Relaxed);
+    }
+}
+
+fn closing(code: CloseCode) -> Option<CloseFrame> {
+    Some(CloseFrame { code, reason: "".into() })
+}
