@@ -61,6 +61,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rpassword", &["cli"]),
     ("argon2", &["node"]),
     ("indicatif", &["cli"]),
+    ("maud", &["node"]),
+    ("pulldown_cmark", &["node"]),
 ];
 
 /// Where metrics have their names.

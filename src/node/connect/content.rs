@@ -43,7 +43,7 @@ pub(super) async fn list(
     let all = parts.store.contents(owner.as_deref(), name.as_deref()).await?;
     let base = parts.base(&fields, origin);
     let mut told = Vec::new();
-    for content in all.iter().filter(|content| access::may_see(&manager.caller, content)) {
+    for content in all.iter().filter(|content| access::may_see(manager.viewer(), content)) {
         told.push(tell(&parts, &base, &manager, content).await?);
     }
     Ok(Json(Value::Array(told)))
@@ -51,7 +51,7 @@ pub(super) async fn list(
 
 /// What content is to be; absent: as it is, or as the node is configured.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Wish {
+pub(in crate::node) struct Wish {
     name: Option<String>,
     title: Option<String>,
     description: Option<String>,
@@ -150,7 +150,7 @@ pub(super) async fn show(
     Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
 }
 
-pub(super) async fn change(
+pub(in crate::node) async fn change(
     State(parts): State<Parts>,
     Extension(origin): Extension<Origin>,
     manager: Manager,
@@ -179,7 +179,7 @@ pub(super) async fn change(
     Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
 }
 
-pub(super) async fn remove(
+pub(in crate::node) async fn remove(
     State(parts): State<Parts>,
     manager: Manager,
     Path(guid): Path<String>,
@@ -194,9 +194,9 @@ pub(super) async fn remove(
 ///
 /// # Errors
 /// 403, 404.
-pub(super) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
+pub(in crate::node) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
     let content = parts.store.content(&guid.to_lowercase()).await?.ok_or_else(|| missing(guid))?;
-    if access::may_see(&manager.caller, &content) {
+    if access::may_see(manager.viewer(), &content) {
         return Ok(content);
     }
     Err(manager.caller.refused("see this content"))
@@ -206,7 +206,7 @@ pub(super) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Res
 ///
 /// # Errors
 /// 403, 404, 409 where it is locked.
-pub(super) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
+pub(in crate::node) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
     let content = visible(parts, manager, guid).await?;
     changeable(manager, content)
 }
@@ -216,7 +216,7 @@ pub(super) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<
 /// # Errors
 /// 403.
 pub(super) fn changeable(manager: &Manager, content: ContentRow) -> Result<ContentRow, Failure> {
-    if access::may_change(&manager.caller, &content) {
+    if access::may_change(manager.viewer(), &content) {
         return Ok(content);
     }
     Err(manager.caller.refused("change this content"))
@@ -266,7 +266,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
     };
     let manifest = bundle.as_ref().and_then(manifest);
     let settings = Settings::read(&content.settings);
-    let role = if access::may_change(&manager.caller, content) { "owner" } else { "viewer" };
+    let role = if access::may_change(manager.viewer(), content) { "owner" } else { "viewer" };
     let guid = &content.guid;
     let who = json!({
         "id": content.number.to_string(),

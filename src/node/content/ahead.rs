@@ -72,7 +72,7 @@ async fn ready(parts: &Parts, content: &ContentRow, number: i64) -> Result<(), S
         Some(_) => return unpacked(parts, &bundle).await.map(drop),
         None => return Ok(()),
     }
-    let prefix = format!("/content/{}", content.guid);
+    let prefix = content.prefix();
     let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
     let start = prepare(parts, content, &bundle, &prefix, &say).await?;
     let limits = Settings::read(&content.settings).limits(&parts.settings.content);
