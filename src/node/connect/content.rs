@@ -28,6 +28,40 @@ const DESCRIPTION_MAX: usize = 4_096;
 pub(super) struct Wanted {
     name: Option<String>,
     owner_guid: Option<String>,
+    /// What else is told: `owner`, `tags`, `vanity_url`, with commas between.
+    include: Option<String>,
+}
+
+/// What else is told of one content.
+#[derive(Debug, Deserialize)]
+pub(super) struct More {
+    include: Option<String>,
+}
+
+/// Adds what was asked for.
+async fn included(parts: &Parts, include: Option<&str>, content: &ContentRow, told: &mut Value) -> Result<(), Failure> {
+    for one in include.unwrap_or_default().split(',') {
+        match one.trim() {
+            "tags" => told["tags"] = Value::Array(super::tags::all_of(parts, content.id).await?),
+            "owner" => {
+                let owner = parts.store.user(&content.owner).await?;
+                told["owner"] = owner.map_or(Value::Null, |owner| {
+                    json!({
+                        "guid": owner.guid,
+                        "username": owner.username,
+                        "first_name": owner.first_name,
+                        "last_name": owner.last_name,
+                    })
+                });
+            }
+            // It is told anyway.
+            "vanity_url" | "" => {}
+            other => {
+                return Err(Failure::bad(format!("`{other}` is nothing to include: `owner`, `tags`, `vanity_url`")));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn list(
@@ -37,14 +71,16 @@ pub(super) async fn list(
     fields: HeaderMap,
     query: Query<Wanted>,
 ) -> Answer {
-    let axum::extract::Query(Wanted { name, owner_guid }) = read(query)?;
+    let axum::extract::Query(Wanted { name, owner_guid, include }) = read(query)?;
     // Names are an owner's own, so who asks by name means theirs.
     let owner = owner_guid.or_else(|| name.is_some().then(|| access::owner(&manager.caller)));
     let all = parts.store.contents(owner.as_deref(), name.as_deref()).await?;
     let base = parts.base(&fields, origin);
     let mut told = Vec::new();
     for content in all.iter().filter(|content| access::may_see(manager.viewer(), content)) {
-        told.push(tell(&parts, &base, &manager, content).await?);
+        let mut one = tell(&parts, &base, &manager, content).await?;
+        included(&parts, include.as_deref(), content, &mut one).await?;
+        told.push(one);
     }
     Ok(Json(Value::Array(told)))
 }
@@ -145,9 +181,12 @@ pub(super) async fn show(
     manager: Manager,
     fields: HeaderMap,
     Path(guid): Path<String>,
+    query: Query<More>,
 ) -> Answer {
     let content = visible(&parts, &manager, &guid).await?;
-    Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
+    let mut told = tell(&parts, &parts.base(&fields, origin), &manager, &content).await?;
+    included(&parts, read(query)?.0.include.as_deref(), &content, &mut told).await?;
+    Ok(Json(told))
 }
 
 pub(in crate::node) async fn change(

@@ -39,14 +39,15 @@ const RESERVED: &[&str] = &[
 /// # Errors
 /// Why it cannot be one, in a sentence.
 pub fn check(path: &str) -> Result<String, String> {
-    let inner = path.trim_matches('/');
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
     let is_part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
     };
     let parts: Vec<&str> = inner.split('/').collect();
-    if !path.starts_with('/') || path.len() > PATH_MAX || parts.len() > DEPTH_MAX || !parts.iter().all(|p| is_part(p)) {
+    if path.len() > PATH_MAX || parts.len() > DEPTH_MAX || !parts.iter().all(|p| is_part(p)) {
         return Err(format!(
             "`{path}` is no path for content: `/` and up to {DEPTH_MAX} names of letters, digits, `-`, `_`, `.` and `~`, such as `/sales/north/`"
         ));
@@ -67,13 +68,16 @@ mod tests {
 
     #[test]
     fn paths_are_plain_and_leave_the_servers_own_alone() {
-        for (written, kept) in
-            [("/sales", "/sales/"), ("/sales/North-2/", "/sales/North-2/"), ("/contents/", "/contents/")]
-        {
+        for (written, kept) in [
+            ("/sales", "/sales/"),
+            ("sales", "/sales/"),
+            ("/sales/North-2/", "/sales/North-2/"),
+            ("/contents/", "/contents/"),
+        ] {
             assert_eq!(check(written).as_deref(), Ok(kept));
         }
         for wrong in
-            ["", "/", "sales", "/a//b/", "/../x", "/a b/", "/a%2fb/", "/CONTENT/x", "/__api__/", "/packages", "/.x/"]
+            ["", "/", "//", "//sales/", "/a//b/", "/../x", "/a b/", "/a%2fb/", "/CONTENT/x", "/__api__/", "/packages", "/.x/"]
         {
             assert!(check(wrong).is_err(), "{wrong}");
         }

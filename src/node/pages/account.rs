@@ -34,7 +34,7 @@ async fn shown(parts: &Parts, visit: &Visit, made: Option<&Value>) -> Shown {
             p.quiet { "For rsconnect, pip, twine and other programs. A key does what you may do, or less." }
             @if all.is_empty() { p { "You have none." } } @else {
                 div.wide { table {
-                    thead { tr { th scope="col" { "Name" } th scope="col" { "May" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Holds until" } th scope="col" { "" } } }
+                    thead { tr { th scope="col" { "Name" } th scope="col" { "May" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Holds" } th scope="col" { "" } } }
                     tbody {
                         @for key in &all {
                             tr {
@@ -42,7 +42,7 @@ async fn shown(parts: &Parts, visit: &Visit, made: Option<&Value>) -> Shown {
                                 td { (key.scope) @if let Some(only) = &key.repository { " in " (only) } }
                                 td { (ago(key.created_at)) }
                                 td { @match key.last_used_at { Some(at) => (ago(at)), None => "never" } }
-                                td { @match key.expires_at { Some(at) => (day(at)), None => "revoked" } }
+                                td { @match key.expires_at { Some(at) => (day(at)), None => "until revoked" } }
                                 td {
                                     form method="post" action=(action) {
                                         (csrf(&visit.token))

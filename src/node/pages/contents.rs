@@ -59,10 +59,7 @@ pub(super) async fn list(State(parts): State<Parts>, visit: Visit, Query(asked):
         div.row.head {
             h1 { "Content" }
             form role="search" method="get" action=(visit.at("/connect/")) {
-                label.inline {
-                    span.quiet { "Search" }
-                    input type="search" name="q" value=(query) data-filter placeholder="Title, owner, kind …" aria-label="Search content";
-                }
+                input type="search" name="q" value=(query) data-filter placeholder="Title, owner, kind …" aria-label="Search content";
             }
         }
         div.card.flush {

@@ -118,12 +118,12 @@ pub async fn apart(State(parts): State<Parts>, request: Request, next: Next) -> 
 mod tests {
     use super::*;
 
-    fn is_admitted(method: Method, told: &[(&'static str, &'static str)]) -> bool {
+    fn is_admitted(method: &Method, told: &[(&'static str, &'static str)]) -> bool {
         let mut fields = HeaderMap::new();
         for (name, value) in told {
             fields.insert(*name, HeaderValue::from_static(value));
         }
-        admit(&method, &fields, "", "https://x.example").is_ok()
+        admit(method, &fields, "", "https://x.example").is_ok()
     }
 
     const PAGE: &[(&str, &str)] =
@@ -135,25 +135,25 @@ mod tests {
 
     #[test]
     fn pages_are_for_people_who_open_them() {
-        assert!(is_admitted(Method::GET, &[]));
-        assert!(is_admitted(Method::GET, PAGE));
-        assert!(is_admitted(Method::GET, &with(&[("sec-fetch-site", "cross-site")])));
-        assert!(!is_admitted(Method::GET, &with(&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")])));
-        assert!(!is_admitted(Method::GET, &with(&[("sec-fetch-dest", "iframe")])));
-        assert!(!is_admitted(Method::GET, &with(&[("referer", "https://x.example/content/g/")])));
+        assert!(is_admitted(&Method::GET, &[]));
+        assert!(is_admitted(&Method::GET, PAGE));
+        assert!(is_admitted(&Method::GET, &with(&[("sec-fetch-site", "cross-site")])));
+        assert!(!is_admitted(&Method::GET, &with(&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")])));
+        assert!(!is_admitted(&Method::GET, &with(&[("sec-fetch-dest", "iframe")])));
+        assert!(!is_admitted(&Method::GET, &with(&[("referer", "https://x.example/content/g/")])));
         assert!(is_admitted(
-            Method::GET,
+            &Method::GET,
             &with(&[("referer", "https://x.example/content/g/"), ("sec-fetch-user", "?1")])
         ));
         let script = [("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("sec-fetch-site", "same-origin")];
-        assert!(!is_admitted(Method::GET, &script));
-        assert!(is_admitted(Method::GET, &[&script[..], &[(TOKEN, "t")]].concat()), "and then the token is looked at");
+        assert!(!is_admitted(&Method::GET, &script));
+        assert!(is_admitted(&Method::GET, &[&script[..], &[(TOKEN, "t")]].concat()), "and then the token is looked at");
     }
 
     #[test]
     fn forms_are_those_of_our_pages() {
         assert!(is_admitted(
-            Method::POST,
+            &Method::POST,
             &with(&[("referer", "https://x.example/connect/keys"), ("origin", "https://x.example")])
         ));
         for wrong in [
@@ -166,7 +166,7 @@ mod tests {
             (TOKEN, "t"),
         ] {
             let is_script = wrong.0 == TOKEN;
-            assert_eq!(is_admitted(Method::POST, &with(&[wrong])), is_script, "{wrong:?}");
+            assert_eq!(is_admitted(&Method::POST, &with(&[wrong])), is_script, "{wrong:?}");
         }
     }
 }

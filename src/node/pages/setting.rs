@@ -16,7 +16,7 @@ use crate::node::parts::{Origin, Parts};
 
 /// Who sees content, as a person reads it.
 const ACCESS: &[(&str, &str, &str)] = &[
-    ("acl", "Chosen people", "its owner, administrators, and those listed below"),
+    ("acl", "Chosen people", "its owner, administrators, and those who are named here"),
     ("logged_in", "Everybody who has logged in", "all users of this server"),
     ("all", "Anyone", "without logging in"),
 ];
@@ -146,8 +146,10 @@ pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid
                 (csrf(&visit.token))
                 h2 { "How it runs" }
                 p.quiet { "Empty: as this server is configured." }
-                @for (name, label, more) in NUMBERS {
-                    label { (label) small { (more) } input name=(name) value=[said(name)] inputmode="decimal" autocomplete="off"; }
+                div.pairs {
+                    @for (name, label, more) in NUMBERS {
+                        label { (label) small { (more) } input name=(name) value=[said(name)] inputmode="decimal" autocomplete="off"; }
+                    }
                 }
                 button.primary name="do" value="numbers" { "Save" }
             }

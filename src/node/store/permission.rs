@@ -18,11 +18,9 @@ pub struct Grant {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants(pub Vec<Grant>);
 
-impl TryFrom<Option<String>> for Grants {
-    type Error = std::convert::Infallible;
-
+impl From<Option<String>> for Grants {
     /// `KIND ROLE GUID;…`. What a newer program wrote allows nothing here.
-    fn try_from(text: Option<String>) -> Result<Self, Self::Error> {
+    fn from(text: Option<String>) -> Self {
         let read = |one: &str| {
             let mut words = one.split(' ');
             let (kind, role, principal) = (words.next()?, words.next()?, words.next()?);
@@ -33,7 +31,7 @@ impl TryFrom<Option<String>> for Grants {
                 principal: principal.to_owned(),
             })
         };
-        Ok(Self(text.unwrap_or_default().split(';').filter_map(read).collect()))
+        Self(text.unwrap_or_default().split(';').filter_map(read).collect())
     }
 }
 
