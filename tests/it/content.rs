@@ -112,7 +112,7 @@ fn wheels() -> Vec<String> {
 }
 
 /// Two nodes that run content, with a repository of what it requires.
-async fn two_nodes(more: &str) -> (Node, Node) {
+pub async fn two_nodes(more: &str) -> (Node, Node) {
     let uv = crate::harness::tool("uv");
     let a = Node::start("a", &format!("{more}[content]\nuv = \"{}\"\n", uv.display())).await;
     let b = a.beside("b").await;
