@@ -24,7 +24,7 @@ await page.waitForURL(address);
 await page.goto(`${server}/__ping__`);
 const fetched = await page.evaluate(async (address) => {
   const answer = await fetch(address, { credentials: 'include' });
-  return { status: answer.status, sealed: (await answer.text()).includes('name=seal') };
+  return { status: answer.status, sealed: (await answer.text()).includes('name="seal"') };
 }, address);
 const [opened] = await Promise.all([
   context.waitForEvent('page'),

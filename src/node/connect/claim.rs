@@ -5,7 +5,7 @@
 
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -39,7 +39,8 @@ pub(in crate::node) async fn ask(
             let next: String = form_urlencoded::byte_serialize(uri.path().as_bytes()).collect();
             return Ok(to(&format!("{prefix}/connect/login?next={next}")));
         }
-        return Err(Failure::new(StatusCode::UNAUTHORIZED, "Log in with your user name and password").into());
+        // Programs are told how; a browser would ask by itself.
+        return Ok(Failure::new(StatusCode::UNAUTHORIZED, "Log in with your user name and password").into_response());
     };
     let (user, _) = claimant(&caller)?;
     let row = unclaimed(&parts, &token).await?;

@@ -29,10 +29,17 @@ use crate::node::session::{self, Realm, Session, Sessions};
 use crate::node::store::ContentRow;
 
 /// Without the slash, below which everything is.
-pub async fn moved(Path(guid): Path<String>, uri: Uri) -> Response {
+pub async fn moved(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Path(guid): Path<String>,
+    uri: Uri,
+    fields: HeaderMap,
+) -> Response {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let prefix = parts.prefix(&fields, origin, uri.path());
     let mut response = StatusCode::PERMANENT_REDIRECT.into_response();
-    if let Ok(value) = HeaderValue::try_from(format!("/content/{guid}/{query}")) {
+    if let Ok(value) = HeaderValue::try_from(format!("{prefix}/content/{guid}/{query}")) {
         response.headers_mut().insert(LOCATION, value);
     }
     response

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use maud::html;
 
+use super::contents::title;
 use super::page::{Section, ago};
 use super::{Shown, Visit};
 use crate::node::jobs::Kind;
@@ -24,6 +25,14 @@ pub(super) async fn show(State(parts): State<Parts>, visit: Visit) -> Shown {
     }
     let latest = parts.store.jobs(Jobs::default(), i64::try_from(JOBS_SHOWN).unwrap_or(1)).await?;
     let workers = &parts.contents.workers;
+    let contents = parts.store.contents(None, None).await?;
+    let named = |subject: &str| {
+        let found = contents.iter().find(|content| content.guid == subject);
+        html! { @match found {
+            Some(content) => a href=(visit.at(&format!("/connect/content/{subject}/logs"))) { (title(content)) },
+            None => (subject),
+        } }
+    };
     let of = |kind: &str, node: &str| {
         running.iter().filter(|job| job.kind == kind && job.node.as_deref() == Some(node)).count()
     };
@@ -83,7 +92,7 @@ pub(super) async fn show(State(parts): State<Parts>, visit: Visit) -> Shown {
                 tbody {
                     @for job in &latest {
                         tr {
-                            td { (job.kind) } td { (job.subject) } td { (job.state) } td { (job.node.as_deref().unwrap_or("–")) }
+                            td { (job.kind) } td { (named(&job.subject)) } td { (job.state) } td { (job.node.as_deref().unwrap_or("–")) }
                             td { (ago(job.created_at)) } td.quiet { (job.result.as_deref().unwrap_or_default().chars().take(80).collect::<String>()) }
                         }
                     }
