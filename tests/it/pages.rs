@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::content::{Publisher, two_nodes};
 use crate::harness::tools::{self, client};
-use crate::harness::{Authority, Client, Folder, Node, Response, eventually, run, script, tool, within};
+use crate::harness::{Authority, Client, Folder, Node, Postgres, Response, eventually, run, script, tool, within};
 use crate::packages::{base, proxy};
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -155,7 +155,6 @@ fn who_logs_in_on_one_node_is_known_on_the_other_until_their_session_ends() {
         let sent = nobody.get(&b, &format!("{path}?a=b"), &[]).await;
         let login = format!("/connect/login?next=%2Fcontent%2F{guid}%2F%3Fa%3Db");
         assert_eq!((sent.status, sent.fields.get("location")), (303, Some(&*login)));
-        assert_eq!(nobody.get(&a, &path, &[("accept", "*/*"), ("accept", "")]).await.status, 303);
         let program = Client::tcp(&a.address).await.request("GET", &path, &[("accept", "*/*")], b"").await;
         assert_eq!(program.status, 401, "a program is told, not sent");
 
@@ -306,7 +305,9 @@ fn forms_are_taken_of_our_own_pages_only_and_pages_shown_to_people_only() {
 #[test]
 fn content_is_seen_and_changed_by_those_it_is_shared_with_and_their_groups_on_every_node() {
     within(120, async {
-        let a = Node::start("a", "").await;
+        let database = Postgres::start();
+        let more = format!("[database]\nurl = \"{}\"\n", database.url());
+        let a = Node::start("a", &more).await;
         let b = a.beside("b").await;
         let [admin, bob, cy] = people(&a).await;
         let guid = site(&a, &admin, "site", "<h1>Hello</h1>").await;
@@ -562,7 +563,9 @@ fn a_person_uses_the_pages_in_a_browser_and_scripts_of_content_do_not() {
 #[test]
 fn posit_sdk_does_what_it_does_elsewhere() {
     within(120, async {
-        let a = Node::start("a", "").await;
+        let database = Postgres::start();
+        let more = format!("[database]\nurl = \"{}\"\n", database.url());
+        let a = Node::start("a", &more).await;
         let [admin, ..] = people(&a).await;
         let python = client("posit-sdk", "python");
         let own = Folder::new();

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_SECURITY_POLICY, HeaderValue};
 use http::{HeaderMap, StatusCode, Uri};
 use maud::html;
 use ring::hmac;
@@ -55,7 +55,12 @@ pub(in crate::node) async fn ask(
         p { strong { "If you did not just ask R to connect, close this page." } }
         form method="post" { input type="hidden" name="seal" value=(seal); button.primary { "Allow" } }
     };
-    Ok(bare(&prefix, "Let R publish", &body).into_response_html())
+    let mut response = bare(&prefix, "Let R publish", &body).into_response_html();
+    if fields.contains_key(AUTHORIZATION) {
+        // Of no origin itself. With a session it has to have ours: the cookie is not sent from elsewhere.
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox allow-forms"));
+    }
+    Ok(response)
 }
 
 /// They do.

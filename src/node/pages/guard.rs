@@ -43,6 +43,11 @@ pub async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> 
          frame-src 'self' {frames}; form-action 'self' {frames}; frame-ancestors 'none'; base-uri 'none'"
     );
     let head = response.headers_mut();
+    // What a page wants to be closed to besides.
+    let policy = match head.get(CONTENT_SECURITY_POLICY).and_then(|value| value.to_str().ok()) {
+        Some(more) => format!("{policy}; {more}"),
+        None => policy,
+    };
     for (name, value) in FIELDS {
         head.insert(name, HeaderValue::from_static(value));
     }

@@ -259,7 +259,8 @@ mod tests {
 
     #[test]
     fn descriptions_bring_no_html_scripts_or_pictures_of_their_own() {
-        let text = "# Hello\n\n<script>alert(1)</script> [x](javascript:alert(1)) [y](https://y.example/) ![z](https://z.example/z.png)\n\n<b onclick=x>b</b>";
+        let text = "# Hello\n\n[x](javascript:alert(1)) [y](https://y.example/) ![z](https://z.example/z.png) <b onclick=x>b</b>\n\n\
+                    <script>alert(1)</script>\n";
         let shown = readme(text, Some("text/markdown; charset=UTF-8")).into_string();
         assert!(shown.contains("<h1>Hello</h1>") && shown.contains("href=\"https://y.example/\""), "{shown}");
         for wrong in ["<script", "javascript:", "<img", "<b "] {
