@@ -62,6 +62,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["node"]),
     ("tokio_tungstenite", &["node"]),
     ("indicatif", &["cli"]),
+    ("maud", &["node"]),
+    ("pulldown_cmark", &["node"]),
 ];
 
 /// Where metrics have their names.

@@ -196,6 +196,12 @@ pub const BUNDLE_BYTES_MAX: ByteSize = ByteSize::kib(1024 * 1024);
 /// `content.unpacked_bytes_max`.
 pub const UNPACKED_BYTES_MAX: ByteSize = ByteSize::kib(8 * 1024 * 1024);
 
+/// A working day: whoever comes back after lunch is still known.
+pub const SESSION_IDLE: Duration = Duration::from_secs(8 * 3600);
+
+/// Nobody logs in more than once a week who comes every day.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// `content.uid`: `nobody`.
 pub const CONTENT_UID: u64 = 65_534;
 

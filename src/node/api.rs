@@ -10,6 +10,7 @@ use http::{StatusCode, request};
 use serde_json::json;
 
 use super::auth::Caller;
+use super::content::access::{Groups, Viewer};
 use super::error::Failure;
 use super::parts::{Origin, Parts};
 use super::signature::Signer;
@@ -17,11 +18,14 @@ use super::store::{Deed, Scope};
 use crate::telemetry::Timestamp;
 
 /// Who manages, from where.
+#[derive(Clone)]
 pub struct Manager {
     /// Who it is.
     pub caller: Caller,
     /// Where they are; `None`: on this machine.
     pub address: Option<String>,
+    /// Groups they are in.
+    pub groups: Groups,
 }
 
 impl FromRequestParts<Parts> for Manager {
@@ -46,11 +50,25 @@ impl FromRequestParts<Parts> for Manager {
         if matches!(caller, Caller::Anonymous) {
             return Err(Failure::needs_key().into());
         }
-        Ok(Self { caller, address: origin.address.map(|ip| ip.to_string()) })
+        Ok(Self::new(parts, caller, origin).await?)
     }
 }
 
 impl Manager {
+    /// Who has shown who they are.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn new(parts: &Parts, caller: Caller, origin: Origin) -> Result<Self, Failure> {
+        let groups = parts.auth.groups(&caller).await?;
+        Ok(Self { caller, address: origin.address.map(|ip| ip.to_string()), groups })
+    }
+
+    /// As whom content knows them.
+    pub fn viewer(&self) -> Viewer<'_> {
+        Viewer { caller: &self.caller, groups: &self.groups }
+    }
+
     /// Allows this in a repository, or refuses.
     ///
     /// # Errors
@@ -89,6 +107,13 @@ fn verb(scope: Scope) -> &'static str {
 
 /// A [`Failure`] as this API tells it.
 pub struct ApiFailure(Failure);
+
+impl ApiFailure {
+    /// As others tell it.
+    pub fn into_failure(self) -> Failure {
+        self.0
+    }
+}
 
 impl<E: Into<Failure>> From<E> for ApiFailure {
     fn from(error: E) -> Self {

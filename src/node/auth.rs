@@ -18,6 +18,7 @@ use ring::hmac;
 use sha2::Digest;
 use tokio::sync::{Mutex, watch};
 
+use super::content::access::Groups;
 use super::error::Failure;
 use super::parts::Origin;
 use super::password::Passwords;
@@ -43,6 +44,10 @@ pub struct Auth {
     used: Cache<i64, i64>,
     /// Tokens that users claimed, for a moment.
     tokens: Cache<String, Arc<Held>>,
+    /// Groups users are in, by the user's row, for a moment.
+    groups: Cache<i64, Groups>,
+    /// The same, for as long as the database may be away.
+    remembered_groups: Cache<i64, Groups>,
     /// Wrong credentials of the last minute, by address.
     wrong: Cache<Place, u32>,
     /// Passwords that were tried and not right, in the last minute, by user name and address.
@@ -130,6 +135,9 @@ impl Auth {
             used: Cache::builder().max_capacity(10_000).build(),
             // As keys.
             tokens: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
+            // As content: see there.
+            groups: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_millis(500)).build(),
+            remembered_groups: Cache::builder().max_capacity(10_000).time_to_live(hour).build(),
             wrong: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
             tried: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
             tried_anywhere: Cache::builder().max_capacity(100_000).time_to_live(minute).build(),
@@ -246,6 +254,35 @@ impl Auth {
             self.proved.insert(name.to_owned(), row);
         }
         Ok(caller)
+    }
+
+    /// Groups a caller is in, as they were half a second ago at most.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn groups(&self, caller: &Caller) -> Result<Groups, Failure> {
+        let Some(user) = caller.user() else { return Ok(Groups::default()) };
+        if let Some(found) = self.groups.get(&user.id) {
+            return Ok(found);
+        }
+        match self.store.groups_of(user.id).await {
+            Ok(found) => {
+                let found = Groups::new(found);
+                self.groups.insert(user.id, Arc::clone(&found));
+                self.remembered_groups.insert(user.id, Arc::clone(&found));
+                Ok(found)
+            }
+            Err(error @ (StoreError::Unavailable(_) | StoreError::NoPrimary)) => {
+                self.remembered_groups.get(&user.id).ok_or_else(|| error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks up again who is in which group.
+    pub fn forget_groups(&self) {
+        self.groups.invalidate_all();
+        self.remembered_groups.invalidate_all();
     }
 
     fn remember(&self, name: &str, caller: &Caller) {

@@ -70,6 +70,11 @@ impl Catalog {
         }
     }
 
+    /// All of them, by name.
+    pub fn all(&self) -> Arc<Vec<Arc<Repository>>> {
+        self.now.load_full()
+    }
+
     /// The first repository that shows this source.
     pub fn showing(&self, source: i64) -> Option<String> {
         let now = self.now.load();

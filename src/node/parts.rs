@@ -21,6 +21,7 @@ use super::pypi::Pages;
 use super::registry::{Beating, Unfit};
 use super::remote::Remotes;
 use super::secret::ClusterKey;
+use super::session::Sessions;
 use super::stats::Stats;
 use super::store::{KnownFile, Migrate, Repository, Scope, Store};
 use super::{NodeError, system};
@@ -54,6 +55,8 @@ pub struct Shared {
     pub spool: Spool,
     /// Who is calling.
     pub auth: Auth,
+    /// Who is logged in.
+    pub sessions: Sessions,
     /// The repositories.
     pub catalog: Catalog,
     /// Rendered index pages of Python repositories.
@@ -152,7 +155,9 @@ impl Parts {
         let contents = Contents::new(&settings.content, &settings.cache, Arc::clone(&metrics));
         let (unfit, fitness) = watch::channel(None);
         let builds = builds();
+        let sessions = Sessions::new(store.clone(), &key, settings.auth);
         let shared = Shared {
+            sessions,
             settings: Arc::new(settings),
             key,
             auth: Auth::new(store.clone()),
@@ -186,6 +191,21 @@ impl Parts {
         let named = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let scheme = named("x-forwarded-proto").filter(|_| origin.is_forwarded).filter(|scheme| *scheme == "https");
         format!("{}://{}", scheme.unwrap_or("http"), named("host").unwrap_or("localhost"))
+    }
+
+    /// The path below which the world finds us: what a proxy takes away on the way. Without a slash at the end. `path`: as we
+    /// were asked for.
+    pub fn prefix(&self, fields: &HeaderMap, origin: Origin, path: &str) -> String {
+        let named = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let whole = named("x-rsc-request").and_then(|url| url.split_once("://")).and_then(|(_, rest)| {
+            let told = rest[rest.find('/')?..].split(['?', '#']).next()?;
+            told.strip_suffix(path)
+        });
+        let prefix = whole.or_else(|| named("x-forwarded-prefix")).filter(|_| origin.is_forwarded).unwrap_or_default();
+        let prefix = prefix.trim_end_matches('/');
+        let is_part = |b: u8| b.is_ascii_alphanumeric() || b"/._-~".contains(&b);
+        let is_plain = prefix.starts_with('/') && !prefix.starts_with("//") && prefix.bytes().all(is_part);
+        if is_plain { prefix.to_owned() } else { String::new() }
     }
 
     /// The repository of this name, if the caller may install from it.

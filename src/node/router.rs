@@ -1,7 +1,6 @@
 //! Every URL of a node in one table, grouped by who calls it.
 
-use axum::extract::DefaultBodyLimit;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
@@ -12,12 +11,21 @@ use super::error::Failure;
 use super::metrics::Live;
 use super::observe::Observe;
 use super::parts::{Origin, Parts};
-use super::{connect, content, cran, manage, publish, pypi, rest};
+use super::{connect, content, cran, manage, pages, publish, pypi, rest};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Exposition;
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
+    let all = routes(&parts);
+    let all = match parts.settings.content.external_url {
+        Some(_) => all.layer(middleware::from_fn_with_state(parts.clone(), pages::guard::apart)),
+        None => all,
+    };
+    all.layer(Observe(parts.clone())).with_state(parts)
+}
+
+fn routes(parts: &Parts) -> Router<Parts> {
     // What bounds a body is in the handler, piece by piece.
     let uploads = Router::new()
         // twine, uv publish, poetry publish.
@@ -59,14 +67,9 @@ pub fn router(parts: Parts) -> Router {
         // Administrators.
         .nest("/__api__/v1", manage::router())
         // rsconnect, rsconnect-python, posit-sdk.
-        .nest("/__api__", connect::router(&parts))
-        // Browsers: whoever R sent there.
-        .route(
-            "/connect/claim/{token}",
-            get(connect::claim::ask)
-                .post(connect::claim::claim)
-                .layer(DefaultBodyLimit::max(connect::claim::BYTES_MAX)),
-        )
+        .nest("/__api__", connect::router(parts))
+        // Browsers.
+        .merge(pages::router(parts))
         // Browsers, and whoever calls an API that was published.
         .route("/content/{guid}", any(content::serve::moved))
         .route("/content/{guid}/", any(content::serve::serve))
@@ -82,9 +85,10 @@ pub fn router(parts: Parts) -> Router {
             "/packages/__api__/repos/{id}/sysreqs",
             get(cran::status::system_requirements).post(cran::status::system_requirements),
         )
-        .fallback(async || Failure::not_found("page at this address"))
-        .layer(Observe(parts.clone()))
-        .with_state(parts)
+        // Where content has an origin of its own, and else nothing is.
+        .route("/__login__", get(pages::login::arrive))
+        // Paths of content beside its guid.
+        .fallback(pages::landing::other)
 }
 
 /// For who asks this node itself: what comes through a proxy comes from everywhere.

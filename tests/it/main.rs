@@ -33,6 +33,7 @@ mod mirror;
 mod mounts;
 mod operate;
 mod packages;
+mod pages;
 mod refused;
 mod reload;
 mod remote;

@@ -34,7 +34,7 @@ impl R {
     fn claimer(&self, username: &str, password: &str) -> String {
         let text = format!(
             "#!/bin/sh\nsleep 2\nask() {{ curl -sS --fail --cacert '{}' -u '{username}:{password}' \"$@\"; }}\n\
-             seal=$(ask \"$1\" | sed -n 's/.*name=seal value=\"\\([^\"]*\\)\".*/\\1/p')\n\
+             seal=$(ask \"$1\" | sed -n 's/.*name=\"seal\" value=\"\\([^\"]*\\)\".*/\\1/p')\n\
              ask -d \"seal=$seal\" \"$1\" >/dev/null\n",
             self.ca
         );

@@ -72,7 +72,7 @@ pub async fn claim(address: &str, token: &str, authorization: &str) -> Response 
     let path = format!("/connect/claim/{token}");
     let shown = get_as(address, &path, &[("authorization", authorization)]).await;
     let text = shown.text();
-    let Some((_, rest)) = text.split_once("name=seal value=\"") else { return shown };
+    let Some((_, rest)) = text.split_once("name=\"seal\" value=\"") else { return shown };
     let body = format!("seal={}", rest.split('"').next().unwrap());
     let fields = [("authorization", authorization), ("content-type", "application/x-www-form-urlencoded")];
     Client::tcp(address).await.request("POST", &path, &fields, body.as_bytes()).await

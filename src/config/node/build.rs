@@ -11,7 +11,7 @@ use crate::config::word::StorageType;
 use crate::types::ByteSize;
 
 use super::{
-    Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Mail, Packages, Place, S3, Settings, Storage,
+    Auth, Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Mail, Packages, Place, S3, Settings, Storage,
     Where, file,
 };
 
@@ -34,13 +34,27 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         Some(path) => site.path(&path.get_ref().0, path.span()),
         None => site.path(Path::new(default::CACHE_PATH), 0..0),
     };
+    let landing_dir = file.landing_dir.spanned().map(|path| site.path(&path.get_ref().0, path.span()));
     let builder = builder(file.builder.get(), &mut site);
     let content = content(file.content.get(), &mut site);
     let mail = mail(file.mail.get(), &mut site);
+    let external_url = file.external_url.get().map(|url| url.0.clone());
+    if let Some(url) = file.content.get().and_then(|content| content.external_url.spanned())
+        && external_url.as_ref().is_none_or(|other| authority(other) == authority(&url.get_ref().0))
+    {
+        let (message, remedy) = match external_url {
+            Some(_) => ("content would have the name of everything else", "give it a name of its own"),
+            None => ("content has a name of its own, all else has none", "write `external_url` at the top too"),
+        };
+        site.problems.at(&url.span(), message.to_owned(), remedy.to_owned());
+        return None;
+    }
     Some(Settings {
         name: file.name.get().map(|name| name.0.clone()),
         threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),
-        external_url: file.external_url.get().map(|url| url.0.clone()),
+        external_url,
+        landing_dir,
+        auth: auth(file.auth.get()),
         key_file: key_file?,
         listeners,
         database,
@@ -69,6 +83,20 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
             .and_then(|shutdown| shutdown.deadline.get())
             .map_or(default::NODE_SHUTDOWN_DEADLINE, |deadline| deadline.0),
     })
+}
+
+/// Of a URL without a path.
+fn authority(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, authority)| authority)
+}
+
+fn auth(written: Option<&file::Auth>) -> Auth {
+    Auth {
+        session_idle: written.and_then(|auth| Some(auth.session_idle.get()?.0)).unwrap_or(default::SESSION_IDLE),
+        session_lifetime: written
+            .and_then(|auth| Some(auth.session_lifetime.get()?.0))
+            .unwrap_or(default::SESSION_LIFETIME),
+    }
 }
 
 fn jobs(written: Option<&file::Jobs>) -> Jobs {
@@ -115,6 +143,7 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
     let size = |size: Option<u64>, default: ByteSize| size.unwrap_or(default.bytes());
     let uid = written.and_then(|content| Some(content.uid.get()?.0)).unwrap_or(default::CONTENT_UID);
     Content {
+        external_url: written.and_then(|content| content.external_url.get()).map(|url| url.0.clone()),
         bundle_bytes_max: size(
             written.and_then(|content| Some(content.bundle_bytes_max.get()?.0)),
             default::BUNDLE_BYTES_MAX,

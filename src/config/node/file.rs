@@ -26,11 +26,14 @@ section! {
         external_url: BaseUrl = Optional("\"https://packages.example.org\""),
         /// The cluster's key, made by `bowline keygen`; the same on every node, mode 0600.
         key_file: FilePath = Required("\"keys/node.key\""),
+        /// A folder whose files are served at `/` in place of our landing page; `index.html` first.
+        landing_dir: FilePath = Optional("\"landing\""),
         listener: Vec<Spanned<Listener>> = AtLeastOne("[[listener]]"),
         database: Database = Table,
         storage: Storage = Table,
         cache: Cache = Table,
         packages: Packages = Table,
+        auth: Auth = Table,
         jobs: Jobs = Table,
         builder: Builder = Table,
         content: Content = Table,
@@ -107,6 +110,14 @@ section! {
         file_bytes_max: Size<1024, { 1 << 50 }> = shown(default::PACKAGE_BYTES_MAX),
     }
 
+    /// People who log in with a browser.
+    Auth("`[auth]`") {
+        /// A session that is not used for so long ends.
+        session_idle: Wait<{ MINUTE }, { 365 * DAY }> = shown(default::SESSION_IDLE),
+        /// Any session ends after this.
+        session_lifetime: Wait<{ MINUTE }, { 365 * DAY }> = shown(default::SESSION_LIFETIME),
+    }
+
     /// Work in the background, by kind: how much of it this node does at once. 0: other nodes do it.
     Jobs("`[jobs]`") {
         /// Deleting blobs that nothing refers to.
@@ -150,6 +161,9 @@ section! {
     /// What people publish, and how it runs: each process in a sandbox of its own. It needs `bwrap` (bubblewrap), and R, or
     /// Python with `uv`, on each node.
     Content("`[content]`") {
+        /// A second name of the cluster, for what people publish and nothing else, so that no script of theirs shares an
+        /// origin with the pages. It leads to the same nodes. Default: everything is at one.
+        external_url: BaseUrl = Optional("\"https://apps.example.org\""),
         /// Bytes of one bundle.
         bundle_bytes_max: Size<1024, { 1 << 50 }> = shown(default::BUNDLE_BYTES_MAX),
         /// Bytes it may unpack to.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub external_url: Option<String>,
     /// The cluster's key, which every node has.
     pub key_file: PathBuf,
+    /// Files that are shown at `/`; `None`: our own landing page.
+    pub landing_dir: Option<PathBuf>,
     /// Named addresses.
     pub listeners: Vec<Listener>,
     /// Where rows are.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub cache_bytes_max: u64,
     /// What may be uploaded.
     pub packages: Packages,
+    /// People who log in with a browser.
+    pub auth: Auth,
     /// What is done in the background.
     pub jobs: Jobs,
     /// How packages are made from git repositories.
@@ -148,6 +152,15 @@ pub struct Packages {
     pub file_bytes_max: u64,
 }
 
+/// People who log in with a browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// A session that is not used for so long ends.
+    pub session_idle: Duration,
+    /// Any session ends after this.
+    pub session_lifetime: Duration,
+}
+
 /// How many jobs of each kind this node does at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jobs {
@@ -191,6 +204,8 @@ pub struct Builder {
 /// What people publish, and how it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
+    /// A second origin that has content and nothing else, as [`Settings::external_url`]; `None`: it is at the only one.
+    pub external_url: Option<String>,
     /// Bytes of one bundle.
     pub bundle_bytes_max: u64,
     /// Bytes it may unpack to.

@@ -39,7 +39,7 @@ pub(super) async fn list(
     let owner = (of_account || named.is_some()).then(|| access::owner(&manager.caller));
     let base = parts.base(&fields, origin);
     let all = parts.store.contents(owner.as_deref(), named).await?;
-    let visible: Vec<&ContentRow> = all.iter().filter(|content| access::may_see(&manager.caller, content)).collect();
+    let visible: Vec<&ContentRow> = all.iter().filter(|content| access::may_see(manager.viewer(), content)).collect();
     let told: Vec<Value> = visible.iter().skip(offset).map(|content| tell(&base, content)).collect();
     Ok(Json(json!({
         "applications": told, "count": told.len(), "total": visible.len(), "offset": offset, "continuation": "",
@@ -146,7 +146,7 @@ pub(super) async fn task(
 pub(super) async fn visible(parts: &Parts, manager: &Manager, id: &str) -> Result<ContentRow, Failure> {
     let Ok(number) = id.parse::<i64>() else { return content::visible(parts, manager, id).await };
     let found = parts.store.content_numbered(number).await?.ok_or_else(|| content::missing(id))?;
-    if access::may_see(&manager.caller, &found) {
+    if access::may_see(manager.viewer(), &found) {
         return Ok(found);
     }
     Err(manager.caller.refused("see this content"))

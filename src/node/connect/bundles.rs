@@ -42,7 +42,7 @@ pub(super) async fn show(
     Ok(Json(tell(&content, &bundle)))
 }
 
-pub(super) async fn remove(
+pub(in crate::node) async fn remove(
     State(parts): State<Parts>,
     manager: Manager,
     Path((guid, id)): Path<(String, String)>,
@@ -57,7 +57,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn download(
+pub(in crate::node) async fn download(
     State(parts): State<Parts>,
     manager: Manager,
     Path((guid, id)): Path<(String, String)>,
@@ -182,7 +182,7 @@ async fn form(
 ///
 /// # Errors
 /// 404.
-pub(super) async fn find(parts: &Parts, content: &ContentRow, id: &str) -> Result<BundleRow, Failure> {
+pub(in crate::node) async fn find(parts: &Parts, content: &ContentRow, id: &str) -> Result<BundleRow, Failure> {
     let none = || Failure::not_found(format_args!("bundle `{id}` of this content"));
     let number: i64 = id.parse().map_err(|_| none())?;
     parts.store.bundle(number).await?.filter(|bundle| bundle.content_id == content.id).ok_or_else(none)

@@ -1,8 +1,7 @@
 //! `/connect/claim/TOKEN`: a user lets an R client publish as them.
 //!
-//! Who may, says so by Basic until there are pages to log in at, and then presses a button. What the button sends is sealed
-//! for this user and token, and can be read by nobody but them: content of other people may be at the same origin, so scripts
-//! get no such page (`Sec-Fetch-Dest`, W3C Fetch Metadata), no frame shows it, and it is of no origin itself (`sandbox`, CSP).
+//! Who may, has logged in, or says so by Basic, and then presses a button. What the button sends is sealed for this user and
+//! token, and can be read by nobody but them: see [`crate::node::pages::guard`].
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -10,73 +9,77 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY};
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_SECURITY_POLICY, HeaderValue};
+use http::{HeaderMap, StatusCode, Uri};
+use maud::html;
 use ring::hmac;
 
 use crate::node::api::time;
 use crate::node::auth::Caller;
+use crate::node::content::serve;
 use crate::node::error::Failure;
+use crate::node::pages::page::bare;
+use crate::node::pages::{Failed, IntoHtml, to};
 use crate::node::parts::{Origin, Parts};
+use crate::node::session::Realm;
 use crate::node::signature::is_token;
 use crate::node::store::{ApiKey, Deed, TokenRow, User};
 
-/// Bytes of what the button sends.
-pub(crate) const BYTES_MAX: usize = 4 << 10;
-
 /// Asks whether they want that.
-pub(crate) async fn ask(
+pub(in crate::node) async fn ask(
     State(parts): State<Parts>,
     Extension(origin): Extension<Origin>,
     Path(token): Path<String>,
+    uri: Uri,
     fields: HeaderMap,
-) -> Response {
-    page(asked(&parts, origin, &token, &fields).await)
+) -> Result<Response, Failed> {
+    let prefix = parts.prefix(&fields, origin, uri.path());
+    let Some(caller) = caller(&parts, origin, &fields).await? else {
+        if serve::is_page(&fields) {
+            let next: String = form_urlencoded::byte_serialize(uri.path().as_bytes()).collect();
+            return Ok(to(&format!("{prefix}/connect/login?next={next}")));
+        }
+        // Programs are told how; a browser would ask by itself.
+        return Ok(Failure::new(StatusCode::UNAUTHORIZED, "Log in with your user name and password").into_response());
+    };
+    let (user, _) = claimant(&caller)?;
+    let row = unclaimed(&parts, &token).await?;
+    let seal = URL_SAFE_NO_PAD.encode(hmac::sign(&key(&parts), &sealed(&token, user)));
+    let body = html! {
+        h1 { "Let R publish as " (user.username) "?" }
+        p {
+            "R" @if let Some(address) = &row.address { " at " (address) } " asked for this at " (time(row.created_at))
+            ". It may then do in your name what your role (" (user.role.as_str())
+            ") allows with content: publish, change and remove it."
+        }
+        p { strong { "If you did not just ask R to connect, close this page." } }
+        form method="post" { input type="hidden" name="seal" value=(seal); button.primary { "Allow" } }
+    };
+    let mut response = bare(&prefix, "Let R publish", &body).into_response_html();
+    if fields.contains_key(AUTHORIZATION) {
+        // Of no origin itself. With a session it has to have ours: the cookie is not sent from elsewhere.
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox allow-forms"));
+    }
+    Ok(response)
 }
 
 /// They do.
-pub(crate) async fn claim(
+pub(in crate::node) async fn claim(
     State(parts): State<Parts>,
     Extension(origin): Extension<Origin>,
     Path(token): Path<String>,
+    uri: Uri,
     fields: HeaderMap,
     body: Bytes,
-) -> Response {
-    page(claimed(&parts, origin, &token, &fields, &body).await)
-}
-
-async fn asked(parts: &Parts, origin: Origin, token: &str, fields: &HeaderMap) -> Result<String, Failure> {
-    by_a_person(fields)?;
-    let caller = parts.auth.caller(fields, origin).await?;
-    let (user, _) = claimant(&caller)?;
-    let row = unclaimed(parts, token).await?;
-    let from = row.address.map(|address| format!(" at {address}")).unwrap_or_default();
-    let (name, role, when) = (&user.username, user.role.as_str(), time(row.created_at));
-    let seal = URL_SAFE_NO_PAD.encode(hmac::sign(&key(parts), &sealed(token, user)));
-    Ok(format!(
-        "<h1>Let R publish as {name}?</h1>\
-         <p>R{from} asked for this at {when}. It may then do in your name what your role ({role}) allows with content: \
-         publish, change and remove it.</p><p><strong>If you did not just ask R to connect, close this page.</strong></p>\
-         <form method=post><input type=hidden name=seal value=\"{seal}\"><button>Allow</button></form>"
-    ))
-}
-
-async fn claimed(
-    parts: &Parts,
-    origin: Origin,
-    token: &str,
-    fields: &HeaderMap,
-    body: &[u8],
-) -> Result<String, Failure> {
-    by_a_person(fields)?;
-    let caller = parts.auth.caller(fields, origin).await?;
+) -> Result<Response, Failed> {
+    let caller = caller(&parts, origin, &fields).await?.unwrap_or(Caller::Anonymous);
     let (user, by) = claimant(&caller)?;
-    let seal = form_urlencoded::parse(body).find(|(name, _)| name == "seal").map(|(_, value)| value.into_owned());
+    let seal = form_urlencoded::parse(&body).find(|(name, _)| name == "seal").map(|(_, value)| value.into_owned());
     let seal = seal.and_then(|seal| URL_SAFE_NO_PAD.decode(seal).ok()).unwrap_or_default();
-    if hmac::verify(&key(parts), &sealed(token, user), &seal).is_err() {
-        return Err(Failure::forbidden("This page is not the one you were shown: open the address again"));
+    if hmac::verify(&key(&parts), &sealed(&token, user), &seal).is_err() {
+        return Err(Failure::forbidden("This page is not the one you were shown: open the address again").into());
     }
-    let row = unclaimed(parts, token).await?;
+    let row = unclaimed(&parts, &token).await?;
     let address = origin.address.map(|address| address.to_string());
     let detail = row.address.map(|from| format!("asked for by {from}")).unwrap_or_default();
     let deed = Deed {
@@ -86,10 +89,24 @@ async fn claimed(
         subject: &user.username,
         detail: &detail,
     };
-    if !parts.store.claim_token(token, user.id, by, &deed).await? {
-        return Err(missing());
+    if !parts.store.claim_token(&token, user.id, by, &deed).await? {
+        return Err(missing().into());
     }
-    Ok(format!("<h1>R publishes as {}</h1><p>You can close this page, and go on in R.</p>", user.username))
+    let told = html! {
+        h1 { "R publishes as " (user.username) }
+        p { "You can close this page, and go on in R." }
+    };
+    let prefix = parts.prefix(&fields, origin, uri.path());
+    Ok(bare(&prefix, "R publishes", &told).into_response_html())
+}
+
+/// Who has logged in, or says who they are with the request itself; `None`: nobody.
+async fn caller(parts: &Parts, origin: Origin, fields: &HeaderMap) -> Result<Option<Caller>, Failure> {
+    if fields.contains_key(AUTHORIZATION) {
+        return parts.auth.caller(fields, origin).await.map(Some);
+    }
+    let session = parts.sessions.find(fields, Realm::Pages).await?;
+    Ok(session.map(|session| session.caller()))
 }
 
 /// Whose the token will be, and the key it is claimed by and ends with.
@@ -120,14 +137,6 @@ fn missing() -> Failure {
     )
 }
 
-/// Refuses what scripts of other pages and frames ask for. Clients that are no browsers do not say.
-fn by_a_person(fields: &HeaderMap) -> Result<(), Failure> {
-    match fields.get("sec-fetch-dest") {
-        Some(destination) if destination != "document" => Err(Failure::forbidden("Open this page by itself")),
-        _ => Ok(()),
-    }
-}
-
 fn key(parts: &Parts) -> hmac::Key {
     let master = hmac::Key::new(hmac::HMAC_SHA256, parts.key.secret().expose());
     hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, b"bowline claims 1").as_ref())
@@ -135,34 +144,4 @@ fn key(parts: &Parts) -> hmac::Key {
 
 fn sealed(token: &str, user: &User) -> Vec<u8> {
     format!("{token}\0{}", user.guid).into_bytes()
-}
-
-/// Nothing in it comes from outside: names of users and addresses have no characters that HTML knows.
-fn page(told: Result<String, Failure>) -> Response {
-    let (mut response, text) = match told {
-        Ok(text) => (StatusCode::OK.into_response(), text),
-        Err(failure) => {
-            let text = format!("<h1>{}</h1><p>{}</p>", failure.status(), failure.message());
-            (failure.into_response(), text)
-        }
-    };
-    let page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-         <title>R and Bowline</title><style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:38rem;margin:15vh auto;\
-         padding:0 1rem;color-scheme:light dark}}button{{font:inherit;padding:.5rem 1.5rem}}</style>{text}\n"
-    );
-    *response.body_mut() = page.into();
-    let fields = response.headers_mut();
-    for (name, value) in [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-store"),
-        (REFERRER_POLICY, "no-referrer"),
-        (
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; sandbox allow-forms",
-        ),
-    ] {
-        fields.insert(name, HeaderValue::from_static(value));
-    }
-    response
 }

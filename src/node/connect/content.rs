@@ -28,6 +28,40 @@ const DESCRIPTION_MAX: usize = 4_096;
 pub(super) struct Wanted {
     name: Option<String>,
     owner_guid: Option<String>,
+    /// What else is told: `owner`, `tags`, `vanity_url`, with commas between.
+    include: Option<String>,
+}
+
+/// What else is told of one content.
+#[derive(Debug, Deserialize)]
+pub(super) struct More {
+    include: Option<String>,
+}
+
+/// Adds what was asked for.
+async fn included(parts: &Parts, include: Option<&str>, content: &ContentRow, told: &mut Value) -> Result<(), Failure> {
+    for one in include.unwrap_or_default().split(',') {
+        match one.trim() {
+            "tags" => told["tags"] = Value::Array(super::tags::all_of(parts, content.id).await?),
+            "owner" => {
+                let owner = parts.store.user(&content.owner).await?;
+                told["owner"] = owner.map_or(Value::Null, |owner| {
+                    json!({
+                        "guid": owner.guid,
+                        "username": owner.username,
+                        "first_name": owner.first_name,
+                        "last_name": owner.last_name,
+                    })
+                });
+            }
+            // It is told anyway.
+            "vanity_url" | "" => {}
+            other => {
+                return Err(Failure::bad(format!("`{other}` is nothing to include: `owner`, `tags`, `vanity_url`")));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn list(
@@ -37,21 +71,23 @@ pub(super) async fn list(
     fields: HeaderMap,
     query: Query<Wanted>,
 ) -> Answer {
-    let axum::extract::Query(Wanted { name, owner_guid }) = read(query)?;
+    let axum::extract::Query(Wanted { name, owner_guid, include }) = read(query)?;
     // Names are an owner's own, so who asks by name means theirs.
     let owner = owner_guid.or_else(|| name.is_some().then(|| access::owner(&manager.caller)));
     let all = parts.store.contents(owner.as_deref(), name.as_deref()).await?;
     let base = parts.base(&fields, origin);
     let mut told = Vec::new();
-    for content in all.iter().filter(|content| access::may_see(&manager.caller, content)) {
-        told.push(tell(&parts, &base, &manager, content).await?);
+    for content in all.iter().filter(|content| access::may_see(manager.viewer(), content)) {
+        let mut one = tell(&parts, &base, &manager, content).await?;
+        included(&parts, include.as_deref(), content, &mut one).await?;
+        told.push(one);
     }
     Ok(Json(Value::Array(told)))
 }
 
 /// What content is to be; absent: as it is, or as the node is configured.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Wish {
+pub(in crate::node) struct Wish {
     name: Option<String>,
     title: Option<String>,
     description: Option<String>,
@@ -145,12 +181,15 @@ pub(super) async fn show(
     manager: Manager,
     fields: HeaderMap,
     Path(guid): Path<String>,
+    query: Query<More>,
 ) -> Answer {
     let content = visible(&parts, &manager, &guid).await?;
-    Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
+    let mut told = tell(&parts, &parts.base(&fields, origin), &manager, &content).await?;
+    included(&parts, read(query)?.0.include.as_deref(), &content, &mut told).await?;
+    Ok(Json(told))
 }
 
-pub(super) async fn change(
+pub(in crate::node) async fn change(
     State(parts): State<Parts>,
     Extension(origin): Extension<Origin>,
     manager: Manager,
@@ -179,7 +218,7 @@ pub(super) async fn change(
     Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
 }
 
-pub(super) async fn remove(
+pub(in crate::node) async fn remove(
     State(parts): State<Parts>,
     manager: Manager,
     Path(guid): Path<String>,
@@ -194,9 +233,9 @@ pub(super) async fn remove(
 ///
 /// # Errors
 /// 403, 404.
-pub(super) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
+pub(in crate::node) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
     let content = parts.store.content(&guid.to_lowercase()).await?.ok_or_else(|| missing(guid))?;
-    if access::may_see(&manager.caller, &content) {
+    if access::may_see(manager.viewer(), &content) {
         return Ok(content);
     }
     Err(manager.caller.refused("see this content"))
@@ -206,7 +245,7 @@ pub(super) async fn visible(parts: &Parts, manager: &Manager, guid: &str) -> Res
 ///
 /// # Errors
 /// 403, 404, 409 where it is locked.
-pub(super) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
+pub(in crate::node) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
     let content = visible(parts, manager, guid).await?;
     changeable(manager, content)
 }
@@ -216,7 +255,7 @@ pub(super) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<
 /// # Errors
 /// 403.
 pub(super) fn changeable(manager: &Manager, content: ContentRow) -> Result<ContentRow, Failure> {
-    if access::may_change(&manager.caller, &content) {
+    if access::may_change(manager.viewer(), &content) {
         return Ok(content);
     }
     Err(manager.caller.refused("change this content"))
@@ -266,7 +305,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
     };
     let manifest = bundle.as_ref().and_then(manifest);
     let settings = Settings::read(&content.settings);
-    let role = if access::may_change(&manager.caller, content) { "owner" } else { "viewer" };
+    let role = if access::may_change(manager.viewer(), content) { "owner" } else { "viewer" };
     let guid = &content.guid;
     let who = json!({
         "id": content.number.to_string(),

@@ -79,7 +79,7 @@ fn unix_micros() -> i64 {
 ///
 /// # Errors
 /// 409 where content is locked, 503.
-pub(super) async fn begin(
+pub(in crate::node) async fn begin(
     parts: &Parts,
     manager: &Manager,
     content: &ContentRow,

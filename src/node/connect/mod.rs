@@ -4,21 +4,25 @@
 //! Everything a client may ask about is in the database, so that any node answers any request.
 
 mod applications;
-mod bundles;
+pub(super) mod bundles;
 pub(super) mod claim;
-mod content;
-mod deploy;
+pub(super) mod content;
+pub(super) mod deploy;
+pub(super) mod groups;
 mod jobs;
+pub(super) mod permissions;
 mod server;
-mod tasks;
+mod tags;
+pub(super) mod tasks;
 mod tokens;
-mod variables;
+pub(super) mod vanity;
+pub(super) mod variables;
 mod variants;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use super::parts::Parts;
 use super::{rest, signature};
@@ -43,6 +47,22 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/v1/content", get(content::list).post(content::create))
         .route("/v1/content/{guid}", get(content::show).patch(content::change).delete(content::remove))
         .route("/v1/content/{guid}/environment", get(variables::list).patch(variables::merge).put(variables::replace))
+        .route("/v1/content/{guid}/permissions", get(permissions::list).post(permissions::create))
+        .route(
+            "/v1/content/{guid}/permissions/{id}",
+            get(permissions::show).put(permissions::change).delete(permissions::remove),
+        )
+        .route("/v1/content/{guid}/vanity", get(vanity::show).put(vanity::set).delete(vanity::remove))
+        .route("/v1/vanities", get(vanity::list))
+        .route("/v1/content/{guid}/tags", get(tags::of_content).post(tags::add))
+        .route("/v1/content/{guid}/tags/{id}", delete(tags::take))
+        .route("/v1/tags", get(tags::list).post(tags::create))
+        .route("/v1/tags/{id}", get(tags::show).patch(tags::rename).delete(tags::remove))
+        .route("/v1/tags/{id}/content", get(tags::contents))
+        .route("/v1/groups", get(groups::list).post(groups::create))
+        .route("/v1/groups/{group}", get(groups::show).put(groups::rename).patch(groups::rename).delete(groups::remove))
+        .route("/v1/groups/{group}/members", get(groups::members).post(groups::add))
+        .route("/v1/groups/{group}/members/{user}", delete(groups::take))
         .route("/v1/content/{guid}/bundles/{id}", get(bundles::show).delete(bundles::remove))
         .route("/v1/content/{guid}/bundles/{id}/download", get(bundles::download))
         .route("/v1/content/{guid}/deploy", post(deploy::deploy))

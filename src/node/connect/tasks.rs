@@ -55,7 +55,7 @@ pub(super) async fn show(
 ///
 /// # Errors
 /// 403, 404.
-pub(super) async fn look(
+pub(in crate::node) async fn look(
     parts: &Parts,
     manager: &Manager,
     id: &str,
@@ -67,7 +67,7 @@ pub(super) async fn look(
     let job = parts.store.job(number).await?.filter(is_task).ok_or_else(missing)?;
     let content = parts.store.content(&job.subject).await?;
     let may = match &content {
-        Some(content) => access::may_change(&manager.caller, content),
+        Some(content) => access::may_change(manager.viewer(), content),
         None => manager.may_everywhere(Scope::Admin).is_ok(),
     };
     if !may {

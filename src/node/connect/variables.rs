@@ -17,7 +17,7 @@ const BYTES_MAX: usize = 1 << 20;
 
 /// A variable; without a value it goes.
 #[derive(Deserialize)]
-pub(super) struct Variable {
+pub(in crate::node) struct Variable {
     name: String,
     value: Option<String>,
 }
@@ -28,7 +28,7 @@ pub(super) async fn list(State(parts): State<Parts>, manager: Manager, Path(guid
     Ok(Json(all.into_iter().map(|(name, _)| json!(name)).collect()))
 }
 
-pub(super) async fn merge(
+pub(in crate::node) async fn merge(
     State(parts): State<Parts>,
     manager: Manager,
     Path(guid): Path<String>,

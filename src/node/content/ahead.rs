@@ -101,7 +101,7 @@ async fn look(
         }
         let limits = Settings::read(&content.settings).limits(&parts.settings.content);
         let running = (limits.min_processes > 0).then(|| {
-            let key = Key { guid: guid.clone(), prefix: format!("/content/{guid}"), bundle, generation };
+            let key = Key { guid: guid.clone(), prefix: content.prefix(), bundle, generation };
             Arc::new(Running { content: content.clone(), key, limits })
         });
         wishes.insert(guid, Wish { bundle, generation, is_tried: false, running });
@@ -164,15 +164,14 @@ async fn ready(parts: &Parts, guid: &str, number: i64, running: Option<&Running>
         Some(_) => return unpacked(parts, &bundle).await.map(drop),
         None => return Ok(()),
     }
-    let prefix = format!("/content/{guid}");
     let say = |line: &str| tracing::debug!(content = guid, line, "preparing content");
     let Some(Running { content, key, limits }) = running else {
         let content = parts.store.content(guid).await.map_err(|e| e.to_string())?;
         let Some(content) = content else { return Ok(()) };
-        return prepare(parts, &content, &bundle, &prefix, &say).await.map(drop);
+        return prepare(parts, &content, &bundle, &content.prefix(), &say).await.map(drop);
     };
     let Some(turn) = parts.contents.workers.more(key, *limits, limits.min_processes) else { return Ok(()) };
-    let start = prepare(parts, content, &bundle, &prefix, &say).await;
+    let start = prepare(parts, content, &bundle, &key.prefix, &say).await;
     let begun = turn.begin(start).await;
     parts.metrics.worker_begun(begun.is_ok());
     begun.map(drop).map_err(|refused| format!("{refused:?}"))

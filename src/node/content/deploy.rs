@@ -49,7 +49,7 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
     match mode.way() {
         Way::Files => drop(unpacked(parts, &bundle).await?),
         Way::Workers => {
-            let prefix = format!("/content/{}", content.guid);
+            let prefix = content.prefix();
             let start = prepare(parts, &content, &bundle, &prefix, &say).await?;
             log.say("Starting it on trial");
             log.flush().await;

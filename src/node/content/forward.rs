@@ -223,7 +223,7 @@ fn fields(all: &mut HeaderMap, about: &About<'_>, is_upgrade: bool) {
     strange.iter().for_each(|name| drop(all.remove(name)));
     // Nobody's key is content's to see. What is no credential of ours may be one of its own.
     let is_ours = |value: &HeaderValue| value.to_str().map_or(true, is_credential);
-    if about.user.is_some() || all.get(AUTHORIZATION).is_some_and(is_ours) {
+    if all.get(AUTHORIZATION).is_some_and(is_ours) {
         all.remove(AUTHORIZATION);
     }
     cookies(all);

@@ -17,6 +17,7 @@ pub mod session;
 pub mod settings;
 pub mod starting;
 pub mod tunnel;
+pub mod vanity;
 pub mod variable;
 pub mod worker;
 
@@ -43,6 +44,9 @@ const FRESH: Duration = Duration::from_millis(500);
 const STALE: Duration = Duration::from_secs(3600);
 /// Contents that are remembered.
 const COUNT_MAX: u64 = 10_000;
+
+/// Paths without the slash at their end, and guids.
+type Vanities = std::collections::HashMap<String, String>;
 
 /// Content as requests need it: read once for all of them.
 #[derive(Debug)]
@@ -82,6 +86,9 @@ pub struct Contents {
     node: Arc<Content>,
     fresh: Cache<String, Option<Arc<Shown>>>,
     stale: Cache<String, Option<Arc<Shown>>>,
+    /// Guids by path.
+    vanities: Cache<(), Arc<Vanities>>,
+    stale_vanities: Cache<(), Arc<Vanities>>,
     /// What never changes.
     kept: Cache<i64, Arc<Kept>>,
     /// As `kept`.
@@ -107,6 +114,8 @@ impl Contents {
         Self {
             fresh: Cache::builder().max_capacity(COUNT_MAX).time_to_live(FRESH).build(),
             stale: Cache::builder().max_capacity(COUNT_MAX).time_to_live(STALE).build(),
+            vanities: Cache::builder().max_capacity(1).time_to_live(FRESH).build(),
+            stale_vanities: Cache::builder().max_capacity(1).time_to_live(STALE).build(),
             node: Arc::new(settings.clone()),
             kept: Cache::new(COUNT_MAX),
             rendered: Cache::new(COUNT_MAX),
@@ -171,8 +180,36 @@ impl Contents {
         Ok(Some(row))
     }
 
+    /// The content that is at a path beside its guid or below, and that path without the slash at its end.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn at(&self, store: &Store, path: &str) -> Result<Option<(String, String)>, StoreError> {
+        let all = match self.vanities.get(&()) {
+            Some(all) => all,
+            None => match store.vanities().await {
+                Ok(rows) => {
+                    let all = rows.into_iter().map(|row| (row.path.trim_end_matches('/').to_owned(), row.guid));
+                    let all: Arc<Vanities> = Arc::new(all.collect());
+                    self.vanities.insert((), Arc::clone(&all));
+                    self.stale_vanities.insert((), Arc::clone(&all));
+                    all
+                }
+                Err(error @ (StoreError::Unavailable(_) | StoreError::NoPrimary)) => {
+                    self.stale_vanities.get(&()).ok_or(error)?
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        // None is below another one.
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]).filter(|at| *at > 0);
+        let found = ends.take(vanity::DEPTH_MAX + 1).find_map(|end| all.get_key_value(&path[..end]));
+        Ok(found.map(|(path, guid)| (path.clone(), guid.clone())))
+    }
+
     /// Reads it again: it was changed here.
     pub fn forget(&self, guid: &str) {
+        self.vanities.invalidate(&());
         self.fresh.invalidate(guid);
         self.stale.invalidate(guid);
     }

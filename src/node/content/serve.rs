@@ -9,19 +9,19 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, SET_COOKIE,
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_service::Service;
 
-use super::access;
+use super::access::{self, Viewer};
 use super::forward::{self, About, forward};
 use super::manifest;
-use super::mode::{Mode, Way};
+use super::mode::{self, Mode};
 use super::prepare::{prepare, shown, unpacked};
-use super::session::{self, Owner, Wanted};
+use super::session::{self as held, Owner, Wanted};
 use super::starting;
 use super::worker::{Got, Had, Key, Lease, Refused};
 use super::{Kept, Shown};
@@ -29,40 +29,179 @@ use crate::node::auth::Caller;
 use crate::node::download;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
+use crate::node::session::{self, Realm, Session, Sessions};
 use crate::node::store::{ContentRow, RenderingRow};
 use crate::shiny::shim;
 
 /// Without the slash, below which everything is.
-pub async fn moved(Path(guid): Path<String>, uri: Uri) -> Response {
+pub async fn moved(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Path(guid): Path<String>,
+    uri: Uri,
+    fields: HeaderMap,
+) -> Response {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let prefix = parts.prefix(&fields, origin, uri.path());
     let mut response = StatusCode::PERMANENT_REDIRECT.into_response();
-    if let Ok(value) = HeaderValue::try_from(format!("/content/{guid}/{query}")) {
+    if let Ok(value) = HeaderValue::try_from(format!("{prefix}/content/{guid}/{query}")) {
         response.headers_mut().insert(LOCATION, value);
     }
     response
 }
 
-/// Everything below.
+/// Everything below, and paths beside guids.
 pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Origin>, request: Request) -> Response {
     let is_page = is_page(request.headers());
-    match answer(&parts, origin, request).await {
-        Ok(response) => response,
-        Err(failure) => page(&failure, is_page),
+    let way = Way::of(&parts, origin, &request);
+    let visit = match way.visit(&parts, request.method(), request.uri(), request.headers(), is_page).await {
+        Ok(Visit::Elsewhere(location)) => return sent(&location),
+        Ok(Visit::Here(session)) => session,
+        Err(failure) => return page(&failure, is_page),
+    };
+    let renewed = visit.as_ref().filter(|_| is_page).and_then(|session| parts.sessions.renewed(session, way.realm));
+    let wants_login = is_page
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(AUTHORIZATION)
+        && request.headers().get("sec-fetch-dest").is_none_or(|to| to == "document");
+    let login = wants_login.then(|| way.login(&parts, request.uri()));
+    let mut response = match (answer(&parts, origin, &way, visit, request).await, login) {
+        (Ok(response), _) => response,
+        (Err(failure), Some(login)) if failure.status() == StatusCode::UNAUTHORIZED => sent(&login),
+        (Err(failure), _) => page(&failure, is_page),
+    };
+    if let Some(value) = renewed {
+        let cookie = Sessions::set_cookie(Some(&value), &way.cookie_path(), way.base.starts_with("https://"));
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// How a request came to content.
+struct Way {
+    /// How browsers call the server here, without a slash at the end.
+    base: String,
+    /// What a proxy takes away of paths.
+    prefix: String,
+    /// Which sessions count.
+    realm: Realm,
+}
+
+/// Where a browser's visit goes on.
+enum Visit {
+    /// At this location.
+    Elsewhere(String),
+    /// Here, in this session.
+    Here(Option<Session>),
+}
+
+impl Way {
+    fn of(parts: &Parts, origin: Origin, request: &Request) -> Self {
+        let fields = request.headers();
+        match &parts.settings.content.external_url {
+            Some(url) if is_at(fields, url) => Self { base: url.clone(), prefix: String::new(), realm: Realm::Content },
+            _ => Self {
+                base: parts.base(fields, origin),
+                prefix: parts.prefix(fields, origin, request.uri().path()),
+                realm: Realm::Pages,
+            },
+        }
+    }
+
+    /// Whose visit it is. Where content has an origin of its own no session counts at the other one.
+    async fn visit(
+        &self,
+        parts: &Parts,
+        method: &Method,
+        uri: &Uri,
+        fields: &HeaderMap,
+        is_page: bool,
+    ) -> Result<Visit, Failure> {
+        if let (Some(url), Realm::Pages) = (&parts.settings.content.external_url, self.realm) {
+            let is_read = matches!(*method, Method::GET | Method::HEAD);
+            let moves = is_page && is_read && !fields.contains_key(AUTHORIZATION);
+            return Ok(match moves {
+                true => Visit::Elsewhere(format!("{url}{uri}")),
+                false => Visit::Here(None),
+            });
+        }
+        let authority = self.base.split_once("://").map_or("", |(_, authority)| authority);
+        if !session::is_own(fields, authority) {
+            return Ok(Visit::Here(None));
+        }
+        parts.sessions.find(fields, self.realm).await.map(Visit::Here)
+    }
+
+    /// Where a browser logs in to come back here.
+    fn login(&self, parts: &Parts, uri: &Uri) -> String {
+        let next: String = form_urlencoded::byte_serialize(uri.to_string().as_bytes()).collect();
+        match (self.realm, &parts.settings.external_url) {
+            (Realm::Content, Some(url)) => format!("{url}/connect/open?next={next}"),
+            _ => format!("{}/connect/login?next={next}", self.prefix),
+        }
+    }
+
+    fn cookie_path(&self) -> String {
+        format!("{}/", self.prefix)
     }
 }
 
-async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Response, Failure> {
+/// Whether a request is for this URL's host.
+pub fn is_at(fields: &HeaderMap, url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, authority)| authority);
+    fields.get(HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
+}
+
+/// Another place, for now.
+fn sent(location: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    if let Ok(value) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Which content a path is of, the path it is at, without the slash at its end, and the rest.
+async fn place<'a>(parts: &Parts, path: &'a str) -> Result<Option<(String, String, &'a str)>, Failure> {
+    if let Some((guid, rest)) = path.strip_prefix("/content/").and_then(|below| below.split_once('/')) {
+        let guid = guid.to_ascii_lowercase();
+        let at = format!("/content/{guid}");
+        return Ok(Some((guid, at, rest)));
+    }
+    let found = parts.contents.at(&parts.store, path).await?;
+    Ok(found.map(|(at, guid)| {
+        let rest = path[at.len()..].trim_start_matches('/');
+        (guid, at, rest)
+    }))
+}
+
+async fn answer(
+    parts: &Parts,
+    origin: Origin,
+    way: &Way,
+    session: Option<Session>,
+    request: Request,
+) -> Result<Response, Failure> {
     let path = request.uri().path();
     let missing = || Failure::not_found("content at this address");
-    let below = path.strip_prefix("/content/").ok_or_else(missing)?;
-    let (guid, rest) = below.split_once('/').ok_or_else(missing)?;
-    let guid = guid.to_ascii_lowercase();
+    let (guid, at, rest) = place(parts, path).await?.ok_or_else(|| Failure::not_found("page at this address"))?;
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    if path.len() == at.len() {
+        let mut response = sent(&format!("{}{at}/{query}", way.prefix));
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        return Ok(response);
+    }
     let content = parts.contents.find(&parts.store, &guid).await?.ok_or_else(missing)?;
-    let caller = caller(parts, &content, request.headers(), origin).await?;
-    if !access::may_see(&caller, &content) {
+    let caller = caller(parts, &content, request.headers(), origin, session).await?;
+    let groups = match access::asks_for_groups(&content) {
+        true => parts.auth.groups(&caller).await?,
+        false => access::Groups::default(),
+    };
+    let viewer = Viewer { caller: &caller, groups: &groups };
+    if !access::may_see(viewer, &content) {
         return Err(caller.refused("see this content"));
     }
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     // What was rendered earlier is for all who may see what is now.
     if let Some((first, rest)) = rest.split_once('/')
         && let Some(number) = first.strip_prefix("_rev")
@@ -70,21 +209,22 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
         let number = number.parse::<i64>().map_err(|_| missing())?;
         let rendering = parts.contents.rendering(&parts.store, number).await?;
         let rendering = rendering.filter(|rendering| rendering.content_id == content.id).ok_or_else(missing)?;
-        let prefix = format!("/content/{guid}/{first}");
+        let prefix = format!("{at}/{first}");
         return report(parts, &rendering, &prefix, &format!("/{rest}{query}"), request).await;
     }
     // A bundle that does not run yet is for those who publish.
-    let (number, prefix, rest) = match rest.split_once('/') {
+    let (number, prefix, told, rest) = match rest.split_once('/') {
         Some((first, rest)) if first.starts_with("_bundle") => {
             let number = first.trim_start_matches("_bundle").parse::<i64>().map_err(|_| missing())?;
-            if !access::may_change(&caller, &content) {
+            if !access::may_change(viewer, &content) {
                 return Err(caller.refused("see what is not published yet"));
             }
-            (number, format!("/content/{guid}/{first}"), rest)
+            let prefix = format!("{at}/{first}");
+            (number, prefix.clone(), prefix, rest)
         }
         _ => {
             let none = || Failure::not_found("page here yet: nothing was published");
-            (content.bundle.ok_or_else(none)?, format!("/content/{guid}"), rest)
+            (content.bundle.ok_or_else(none)?, at, content.prefix(), rest)
         }
     };
     let target = format!("/{rest}{query}");
@@ -93,18 +233,27 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
     let too_old = || Failure::new(StatusCode::BAD_GATEWAY, "This node is too old to run it");
     let mode = bundle.manifest.mode().ok_or_else(too_old)?;
     match mode.way() {
-        Way::Files => {
+        mode::Way::Files => {
             let folder =
                 unpacked(parts, &bundle).await.map_err(|why| Failure::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
             let first = bundle.manifest.entrypoint.as_deref().unwrap_or("index.html");
             let pages = Pages { folder, sha256: &bundle.sha256, first, hidden: Some(manifest::NAME) };
             files(&pages, &prefix, &target, request).await
         }
-        Way::Workers => {
-            let asked = Asked { caller: &caller, content: &content, bundle: &bundle, mode, prefix: &prefix, target };
+        mode::Way::Workers => {
+            let asked = Asked {
+                viewer,
+                content: &content,
+                bundle: &bundle,
+                mode,
+                prefix: &prefix,
+                told: &told,
+                base: &way.base,
+                target,
+            };
             worker(parts, origin, &asked, request).await
         }
-        Way::Rendering => {
+        mode::Way::Rendering => {
             let shown = match content.rendering.filter(|_| content.bundle == Some(number)) {
                 Some(number) => parts.contents.rendering(&parts.store, number).await?,
                 None => parts.store.renderings(content.id, Some(number), 1).await?.pop().map(Arc::new),
@@ -115,17 +264,27 @@ async fn answer(parts: &Parts, origin: Origin, request: Request) -> Result<Respo
     }
 }
 
-/// Who asks. To what everybody may see they may bring a credential of its own.
-async fn caller(parts: &Parts, content: &ContentRow, fields: &HeaderMap, origin: Origin) -> Result<Caller, Failure> {
+/// Who asks: by a credential of ours, else by the session. To what everybody may see they may bring a credential of its own.
+async fn caller(
+    parts: &Parts,
+    content: &ContentRow,
+    fields: &HeaderMap,
+    origin: Origin,
+    session: Option<Session>,
+) -> Result<Caller, Failure> {
     let is_open = content.access == "all";
     // What is none of our credentials is nobody's business but the content's.
     let is_ours = fields.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(forward::is_credential);
-    if is_open && !is_ours {
-        return Ok(Caller::Anonymous);
+    if is_ours {
+        match parts.auth.caller(fields, origin).await {
+            Err(failure) if is_open && failure.status().is_client_error() => {}
+            other => return other,
+        }
     }
-    match parts.auth.caller(fields, origin).await {
-        Err(failure) if is_open && failure.status().is_client_error() => Ok(Caller::Anonymous),
-        other => other,
+    match session {
+        Some(session) => Ok(session.caller()),
+        None if is_open => Ok(Caller::Anonymous),
+        None => parts.auth.caller(fields, origin).await,
     }
 }
 
@@ -232,19 +391,25 @@ fn escaped(path: &str) -> String {
 
 /// What is asked of a worker.
 struct Asked<'a> {
-    caller: &'a Caller,
+    viewer: Viewer<'a>,
     content: &'a Arc<Shown>,
     bundle: &'a Arc<Kept>,
     mode: Mode,
+    /// The path it is asked for at, without a slash at the end.
     prefix: &'a str,
+    /// The path its processes are told they are at.
+    told: &'a str,
+    /// How browsers call the server.
+    base: &'a str,
     target: String,
 }
 
 async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Request) -> Result<Response, Failure> {
-    let Asked { caller, content, bundle, mode, prefix, target } = asked;
+    let Asked { viewer, content, bundle, mode, prefix, told, base, target } = asked;
+    let caller = viewer.caller;
     let key = Key {
         guid: content.guid.clone(),
-        prefix: (*prefix).to_owned(),
+        prefix: (*told).to_owned(),
         bundle: bundle.number,
         generation: content.generation,
     };
@@ -252,19 +417,19 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let had = forward::worker_of(request.headers());
     let launch = super::launch::style(*mode);
     let mut request = request;
-    let wanted = session::wanted(request.headers(), request.uri().query()).filter(|_| launch.is_shiny);
-    let cookie = session::cookie_of(request.headers());
+    let wanted = held::wanted(request.headers(), request.uri().query()).filter(|_| launch.is_shiny);
+    let cookie = held::cookie_of(request.headers());
     let has_cookie = cookie.is_some();
     let owner = Owner {
         prefix: (*prefix).to_owned(),
-        cookie: cookie.unwrap_or_else(session::secret),
+        cookie: cookie.unwrap_or_else(held::secret),
         caller: format!("{} {}", caller.user().map_or("", |user| &*user.guid), caller.name()),
     };
     if let Some(Wanted::Resumed(id, has)) = &wanted {
         let none = || Failure::new(StatusCode::BAD_REQUEST, "This is no request for a websocket");
-        let switched = session::switched(request.headers()).ok_or_else(none)?;
+        let switched = held::switched(request.headers()).ok_or_else(none)?;
         parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, &owner);
-        let mut response = session::SWITCHED.into_response();
+        let mut response = held::SWITCHED.into_response();
         *response.headers_mut() = switched;
         return Ok(response);
     }
@@ -273,7 +438,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         Refused::Slow => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "It is still starting; try again in a moment"),
         Refused::Failed(why) => {
             tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not start");
-            let told = if access::may_change(caller, content) { why } else { "its owner sees why".to_owned() };
+            let told = if access::may_change(*viewer, content) { why } else { "its owner sees why".to_owned() };
             Failure::new(StatusCode::BAD_GATEWAY, format!("This content does not start: {told}"))
         }
     };
@@ -293,16 +458,15 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
             }
         }
     };
-    let base = parts.base(request.headers(), origin);
     let user = match caller {
         Caller::Anonymous => None,
         caller => Some(caller.user().map_or(caller.name(), |user| user.username.as_str())),
     };
-    let whole = format!("{prefix}{target}");
+    let whole = format!("{told}{target}");
     let about = About {
         target: if launch.keeps_prefix { &whole } else { target },
         prefix,
-        base: &base,
+        base,
         client: origin.address,
         user,
         names_script: launch.names_script,
@@ -322,17 +486,17 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
 
 /// A worker, begun if need be. What was begun goes on when nobody waits for it any more.
 async fn begun(parts: &Parts, asked: &Asked<'_>, key: &Key, had: Option<Had<'_>>) -> Result<Lease, Refused> {
-    let Asked { content, bundle, prefix, .. } = asked;
+    let Asked { content, bundle, told, .. } = asked;
     let limits = content.limits;
     let turn = match parts.contents.workers.get(key, limits, had, limits.init_timeout + START_MARGIN).await? {
         Got::Worker(lease) => return Ok(lease),
         Got::Turn(turn) => turn,
     };
     let (parts, content, bundle) = (parts.clone(), Arc::clone(content), Arc::clone(bundle));
-    let prefix = (*prefix).to_owned();
+    let told = (*told).to_owned();
     let begun = tokio::spawn(async move {
         let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
-        let start = prepare(&parts, &content, &bundle, &prefix, &say).await;
+        let start = prepare(&parts, &content, &bundle, &told, &say).await;
         let begun = turn.begin(start).await;
         parts.metrics.worker_begun(begun.is_ok());
         begun
@@ -346,7 +510,7 @@ const START_SHOWN: Duration = Duration::from_millis(1500);
 const START_MARGIN: Duration = Duration::from_secs(5);
 
 /// Whether it is a browser that will show what comes.
-fn is_page(fields: &HeaderMap) -> bool {
+pub fn is_page(fields: &HeaderMap) -> bool {
     fields
         .get(http::header::ACCEPT)
         .and_then(|value| value.to_str().ok())

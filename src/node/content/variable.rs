@@ -3,14 +3,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::hmac;
 
-use crate::node::secret::ClusterKey;
-use crate::runtime::dice;
+use crate::node::secret::{ClusterKey, Sealer};
 
-/// Bytes of a nonce.
-const NONCE: usize = 12;
 /// Characters of a name.
 const NAME_MAX: usize = 255;
 /// What the server sets itself, and what would change how it starts programs.
@@ -58,10 +53,8 @@ pub fn check(name: &str, value: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-fn key(cluster: &ClusterKey) -> Option<LessSafeKey> {
-    let master = hmac::Key::new(hmac::HMAC_SHA256, cluster.secret().expose());
-    let derived = hmac::sign(&master, b"bowline variables 1");
-    UnboundKey::new(&AES_256_GCM, derived.as_ref()).ok().map(LessSafeKey::new)
+fn sealer(cluster: &ClusterKey) -> Sealer {
+    Sealer::new(cluster, "bowline variables 1")
 }
 
 fn bound(content: &str, name: &str) -> Vec<u8> {
@@ -70,27 +63,14 @@ fn bound(content: &str, name: &str) -> Vec<u8> {
 
 /// A value as rows keep it.
 pub fn seal(cluster: &ClusterKey, content: &str, name: &str, value: &str) -> String {
-    let nonce = dice::secret::<NONCE>();
-    let mut bytes = value.as_bytes().to_vec();
-    let sealed = key(cluster).and_then(|key| {
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        key.seal_in_place_append_tag(nonce, Aad::from(bound(content, name)), &mut bytes).ok()
-    });
-    // Neither step fails for a key of 32 bytes and a value of our bounds; nothing is better than a value in plain.
-    if sealed.is_none() {
-        bytes.clear();
-    }
-    STANDARD.encode([&nonce[..], &bytes].concat())
+    // Nothing is better than a value in plain.
+    STANDARD.encode(sealer(cluster).seal(&bound(content, name), value.as_bytes()).unwrap_or_default())
 }
 
 /// The value again; `None`: it was sealed with another key, or for something else.
 pub fn open(cluster: &ClusterKey, content: &str, name: &str, sealed: &str) -> Option<String> {
     let bytes = STANDARD.decode(sealed).ok()?;
-    let (nonce, rest) = bytes.split_first_chunk::<NONCE>()?;
-    let mut rest = rest.to_vec();
-    let nonce = Nonce::assume_unique_for_key(*nonce);
-    let plain = key(cluster)?.open_in_place(nonce, Aad::from(bound(content, name)), &mut rest).ok()?;
-    String::from_utf8(plain.to_vec()).ok()
+    String::from_utf8(sealer(cluster).open(&bound(content, name), &bytes)?).ok()
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer
 /// What a new key is.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Create {
+pub(in crate::node) struct Create {
     name: String,
     /// Whose it is to be, by guid or name. Absent: the caller's, if they are a user.
     user: Option<String>,
@@ -73,7 +73,7 @@ pub(super) struct Create {
     expires_in: Option<String>,
 }
 
-pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
+pub(in crate::node) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Create>) -> Answer {
     let Json(Create { name, user, program, scope, repository, expires_in }) = read(body)?;
     if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
         return Err(Failure::bad("A key needs a name of up to 100 characters").into());
@@ -156,7 +156,7 @@ pub(super) fn from_now(text: &str) -> Result<i64, Failure> {
     at.ok_or_else(|| Failure::bad(format!("`{text}` is no time anything could hold for")))
 }
 
-pub(super) async fn revoke(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
+pub(in crate::node) async fn revoke(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
     let missing = || Failure::not_found(format_args!("API key `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
     let key = parts.store.keys().await?.into_iter().find(|key| key.id == number).ok_or_else(missing)?;

@@ -4,12 +4,12 @@
 mod audit;
 mod blocks;
 mod jobs;
-mod keys;
-mod packages;
+pub(super) mod keys;
+pub(super) mod packages;
 mod repos;
 mod sources;
-mod stats;
-mod users;
+pub(super) mod stats;
+pub(super) mod users;
 
 use axum::Router;
 use axum::routing::{delete, get, patch, post};

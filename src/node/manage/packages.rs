@@ -65,7 +65,7 @@ fn missing(package: &str, repository: &str) -> Failure {
     Failure::not_found(format_args!("package `{package}` in repository `{repository}`"))
 }
 
-pub(super) async fn list(State(parts): State<Parts>, manager: Manager, Path(repo): Path<String>) -> Answer {
+pub(in crate::node) async fn list(State(parts): State<Parts>, manager: Manager, Path(repo): Path<String>) -> Answer {
     manager.may(Scope::Read, &repo)?;
     let repository = found(&parts, &repo).await?;
     let mut all = Vec::new();
@@ -89,7 +89,7 @@ pub(super) async fn list(State(parts): State<Parts>, manager: Manager, Path(repo
     Ok(Json(told.collect()))
 }
 
-pub(super) async fn show(
+pub(in crate::node) async fn show(
     State(parts): State<Parts>,
     manager: Manager,
     Path((repo, package)): Path<(String, String)>,

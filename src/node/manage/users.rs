@@ -42,7 +42,7 @@ pub(super) async fn list(State(parts): State<Parts>, manager: Manager, query: Qu
 
 /// What a user is to be; absent: as it is.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Wish {
+pub(in crate::node) struct Wish {
     username: Option<String>,
     email: Option<String>,
     first_name: Option<String>,
@@ -52,7 +52,7 @@ pub(super) struct Wish {
     password: Option<String>,
 }
 
-pub(super) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Wish>) -> Answer {
+pub(in crate::node) async fn create(State(parts): State<Parts>, manager: Manager, body: Body<Wish>) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
     let Json(mut wish) = read(body)?;
     let username = wish.username.take().ok_or_else(|| Failure::bad("A user needs a `username`"))?.to_lowercase();
@@ -83,7 +83,7 @@ pub(super) async fn show(State(parts): State<Parts>, manager: Manager, Path(user
     Ok(Json(told(&find(&parts, &user).await?)))
 }
 
-pub(super) async fn change(
+pub(in crate::node) async fn change(
     State(parts): State<Parts>,
     manager: Manager,
     Path(user): Path<String>,
@@ -124,16 +124,17 @@ pub(super) async fn change(
     let changed = parts.store.change_user(user.id, change, &deed).await;
     changed.map_err(|e| taken(e, change.username.unwrap_or(&user.username)))?;
     parts.auth.forget();
+    parts.sessions.forget();
     Ok(Json(told(&find(&parts, &user.guid).await?)))
 }
 
 /// Whether a user is locked out.
 #[derive(Debug, Deserialize)]
-pub(super) struct Lock {
+pub(in crate::node) struct Lock {
     locked: bool,
 }
 
-pub(super) async fn lock(
+pub(in crate::node) async fn lock(
     State(parts): State<Parts>,
     manager: Manager,
     Path(user): Path<String>,
@@ -145,18 +146,19 @@ pub(super) async fn lock(
     let deed = manager.deed(if locked { "lock_user" } else { "unlock_user" }, &user.username, "");
     parts.store.lock_user(user.id, locked, &deed).await?;
     parts.auth.forget();
+    parts.sessions.forget();
     Ok(Json(told(&find(&parts, &user.guid).await?)))
 }
 
 /// Another password.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Password {
+pub(in crate::node) struct Password {
     /// `null`: nobody logs in as this user with one any more.
     password: Option<String>,
 }
 
-pub(super) async fn password(
+pub(in crate::node) async fn password(
     State(parts): State<Parts>,
     manager: Manager,
     Path(user): Path<String>,
@@ -171,10 +173,11 @@ pub(super) async fn password(
     };
     parts.store.set_password(user.id, hash.as_deref(), &manager.deed("set_password", &user.username, "")).await?;
     parts.auth.forget();
+    parts.sessions.forget();
     Ok(Json(told(&find(&parts, &user.guid).await?)))
 }
 
-pub(super) async fn remove(State(parts): State<Parts>, manager: Manager, Path(user): Path<String>) -> Answer {
+pub(in crate::node) async fn remove(State(parts): State<Parts>, manager: Manager, Path(user): Path<String>) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
     let user = find(&parts, &user).await?;
     let removed = parts.store.remove_user(user.id, &manager.deed("remove_user", &user.username, &user.guid)).await;
@@ -186,6 +189,7 @@ pub(super) async fn remove(State(parts): State<Parts>, manager: Manager, Path(us
         other => other.into(),
     })?;
     parts.auth.forget();
+    parts.sessions.forget();
     Ok(Json(json!({ "removed": user.username })))
 }
 

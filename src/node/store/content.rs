@@ -2,6 +2,7 @@
 
 use super::audit::{Deed, record};
 use super::garbage::spare;
+use super::permission::Grants;
 use super::{Store, StoreError, new_id, now, with, within};
 
 /// Something that was published, or is about to be.
@@ -39,12 +40,25 @@ pub struct ContentRow {
     pub generation: i64,
     /// Where it is beside its guid: `/sales/`.
     pub vanity: Option<String>,
+    /// Who else may see or change it.
+    #[sqlx(try_from = "Option<String>")]
+    pub grants: Grants,
     /// Microseconds since 1970, as all that follow.
     pub created_at: i64,
     /// When something of it was last changed.
     pub updated_at: i64,
     /// When a bundle was last activated.
     pub deployed_at: Option<i64>,
+}
+
+impl ContentRow {
+    /// The path its processes are told they are at: beside its guid, where it has one. Without a slash at the end.
+    pub fn prefix(&self) -> String {
+        match &self.vanity {
+            Some(path) => path.trim_end_matches('/').to_owned(),
+            None => format!("/content/{}", self.guid),
+        }
+    }
 }
 
 /// What was sent to be run.
@@ -110,6 +124,8 @@ macro_rules! select {
         concat!(
             "SELECT content.id AS id, content.guid AS guid, content.number AS number, owner, username AS owner_username, name,
              title, description, access, app_mode, bundle, rendering, settings, is_locked, generation, path AS vanity,
+             (SELECT STRING_AGG(kind || ' ' || role || ' ' || principal, ';') FROM permission
+              WHERE permission.content_id = content.id) AS grants,
              content.created_at AS created_at, content.updated_at AS updated_at, deployed_at
              FROM content LEFT JOIN account ON account.guid = content.owner
              LEFT JOIN vanity ON vanity.content_id = content.id ",
@@ -247,6 +263,7 @@ impl Store {
                 "DELETE FROM vanity WHERE content_id = $1",
                 "DELETE FROM schedule WHERE content_id = $1",
                 "DELETE FROM rendering WHERE content_id = $1",
+                "DELETE FROM tagged WHERE content_id = $1",
             ] {
                 sqlx::query(of).bind(id).execute(&mut *tx).await?;
             }

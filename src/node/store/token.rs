@@ -14,6 +14,9 @@ const MINUTE_MAX: i64 = 30;
 /// What was signed is remembered for longer than anybody takes it, whatever their clocks say.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
+/// No session lasts longer: see `config::node::file`.
+const SESSION: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// A token.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct TokenRow {
@@ -77,6 +80,35 @@ impl Store {
         ))
     }
 
+    /// Tokens a user claimed, the latest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tokens_of(&self, user: i64) -> Result<Vec<TokenRow>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT token, public_key, address, created_at, account_id, claimed_at, expires_at FROM client_token
+                 WHERE account_id = $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY claimed_at DESC",
+            )
+            .bind(user).bind(now()).fetch_all(pool).await?
+        ))
+    }
+
+    /// Ends a token of a user's. Whether there was one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn revoke_token(&self, token: &str, user: i64, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let ended = sqlx::query("DELETE FROM client_token WHERE token = $1 AND account_id = $2")
+                .bind(token).bind(user).execute(&mut *tx).await?.rows_affected() == 1;
+            if ended {
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(ended)
+        }.await)
+    }
+
     /// Makes a token a user's; `key`: whose end is its end, `None` where they said their password.
     /// `false`: there is none that could be claimed.
     ///
@@ -127,6 +159,8 @@ impl Store {
             sqlx::query("DELETE FROM client_token WHERE claimed_at IS NULL AND created_at < $1 OR expires_at < $2")
                 .bind(at - micros(UNCLAIMED)).bind(at).execute(pool).await?;
             sqlx::query("DELETE FROM signed WHERE taken_at < $1").bind(at - micros(REMEMBERED)).execute(pool).await?;
+            sqlx::query("DELETE FROM ended_session WHERE ended_at < $1")
+                .bind(at - micros(SESSION)).execute(pool).await?;
             Ok(())
         })
     }

@@ -69,6 +69,8 @@ pub struct User {
     pub active_at: Option<i64>,
     /// Since when nothing of theirs holds; `None`: they are welcome.
     pub locked_at: Option<i64>,
+    /// Sessions in browsers that began before hold no more.
+    pub sessions_from: i64,
 }
 
 impl TryFrom<String> for Role {
@@ -127,8 +129,8 @@ macro_rules! select {
         concat!(
             "SELECT id, guid, number, username, email, first_name, last_name, role, password IS NOT NULL AS has_password,
              created_at, updated_at,
-             (SELECT MAX(last_used_at) FROM api_key WHERE api_key.account_id = account.id) AS active_at, locked_at
-             FROM account ",
+             (SELECT MAX(last_used_at) FROM api_key WHERE api_key.account_id = account.id) AS active_at, locked_at,
+             sessions_from FROM account ",
             $rest
         )
     };
@@ -191,7 +193,9 @@ impl Store {
     pub async fn lock_user(&self, id: i64, is_locked: bool, by: &Deed<'_>) -> Result<bool, StoreError> {
         within!(self, tx => async {
             let at = now();
-            let changed = sqlx::query("UPDATE account SET locked_at = $2, updated_at = $3 WHERE id = $1")
+            let changed = sqlx::query(
+                "UPDATE account SET locked_at = $2, updated_at = $3, sessions_from = $3 WHERE id = $1",
+            )
                 .bind(id).bind(is_locked.then_some(at)).bind(at).execute(&mut *tx).await?.rows_affected() == 1;
             if changed {
                 record!(&mut *tx, by)?;
@@ -206,7 +210,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn set_password(&self, id: i64, password: Option<&str>, by: &Deed<'_>) -> Result<bool, StoreError> {
         within!(self, tx => async {
-            let changed = sqlx::query("UPDATE account SET password = $2, updated_at = $3 WHERE id = $1")
+            let changed = sqlx::query("UPDATE account SET password = $2, updated_at = $3, sessions_from = $3 WHERE id = $1")
                 .bind(id).bind(password).bind(now()).execute(&mut *tx).await?.rows_affected() == 1;
             if changed {
                 // What was claimed by the old one ends with it.
@@ -233,6 +237,11 @@ impl Store {
             }
             sqlx::query("DELETE FROM client_token WHERE account_id = $1").bind(id).execute(&mut *tx).await?;
             sqlx::query("DELETE FROM api_key WHERE account_id = $1").bind(id).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM member WHERE account_id = $1").bind(id).execute(&mut *tx).await?;
+            let granted = sqlx::query(
+                "DELETE FROM permission WHERE kind = 'user' AND principal = (SELECT guid FROM account WHERE id = $1)",
+            );
+            granted.bind(id).execute(&mut *tx).await?;
             let gone =
                 sqlx::query("DELETE FROM account WHERE id = $1").bind(id).execute(&mut *tx).await?.rows_affected() == 1;
             if gone {

@@ -38,6 +38,11 @@ impl Node {
         Self::launch("node", Arc::new(folder), config.to_owned(), "", None).await
     }
 
+    /// As [`Self::start_exactly`], in a folder that has a key.
+    pub async fn start_exactly_in(folder: Arc<Folder>, config: &str) -> Self {
+        Self::launch("node", folder, config.to_owned(), "", None).await
+    }
+
     /// As [`Self::start`], or beside others in their folder, run by way of a shell's script that ends in `exec "$0" "$@"`.
     pub async fn start_by(script: &str, name: &str, folder: Arc<Folder>, more: &str) -> Self {
         let key = folder.path("node.key");

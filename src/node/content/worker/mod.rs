@@ -256,6 +256,25 @@ impl Workers {
         self.lock().values().map(|pool| pool.lock().all.iter().map(|worker| worker.load()).sum::<usize>()).sum()
     }
 
+    /// Connections of one content.
+    pub fn connections_of(&self, guid: &str) -> usize {
+        let pools = self.lock();
+        let own = pools.iter().filter(|(key, _)| key.guid == guid);
+        own.map(|(_, pool)| pool.lock().all.iter().map(|worker| worker.load()).sum::<usize>()).sum()
+    }
+
+    /// Processes of one content: of which bundle, what each is called, and how many connections it has.
+    pub fn processes_of(&self, guid: &str) -> Vec<(i64, String, usize)> {
+        let pools = self.lock();
+        let own = pools.iter().filter(|(key, _)| key.guid == guid);
+        own.flat_map(|(key, pool)| {
+            let state = pool.lock();
+            let all = state.all.iter().map(|worker| (key.bundle, worker.id().to_owned(), worker.load()));
+            all.collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
     /// Ends those nobody uses, until told to stop; then all.
     pub async fn follow(&self, mut stop: watch::Receiver<bool>) {
         loop {

@@ -1,5 +1,33 @@
 -- What is published: applications, APIs, reports, pages. Written as 0001 is.
-INSERT INTO counter (name, last) VALUES ('content', 0), ('bundle', 0), ('schedule', 0), ('rendering', 0);
+INSERT INTO counter (name, last) VALUES ('content', 0), ('bundle', 0), ('tag', 0), ('schedule', 0), ('rendering', 0);
+
+-- Sessions in browsers that began before this hold no more: the password was changed, or the user locked out.
+ALTER TABLE account ADD COLUMN sessions_from BIGINT NOT NULL DEFAULT 0;
+
+-- Sessions somebody ended, until they would have ended by themselves.
+CREATE TABLE ended_session (
+    -- SHA-256 of its id, hexadecimal.
+    hash TEXT PRIMARY KEY,
+    ended_at BIGINT NOT NULL
+);
+
+-- Groups of users: `GROUP` is a word of SQL's own.
+CREATE TABLE team (
+    id BIGINT PRIMARY KEY,
+    guid TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    -- Guid of who made it.
+    owner TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE member (
+    team_id BIGINT NOT NULL REFERENCES team (id),
+    account_id BIGINT NOT NULL REFERENCES account (id),
+    PRIMARY KEY (team_id, account_id)
+);
+CREATE INDEX member_account ON member (account_id);
+
 
 CREATE TABLE content (
     id BIGINT PRIMARY KEY,
@@ -73,6 +101,7 @@ CREATE TABLE permission (
     role TEXT NOT NULL,
     UNIQUE (content_id, kind, principal)
 );
+CREATE INDEX permission_principal ON permission (principal);
 
 CREATE TABLE vanity (
     -- '/sales/': with both slashes.
@@ -80,6 +109,24 @@ CREATE TABLE vanity (
     content_id BIGINT NOT NULL UNIQUE REFERENCES content (id),
     created_at BIGINT NOT NULL
 );
+
+-- Words that content is sorted by; a tree.
+CREATE TABLE tag (
+    -- In order.
+    number BIGINT PRIMARY KEY,
+    name TEXT NOT NULL,
+    parent BIGINT REFERENCES tag (number),
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE INDEX tag_parent ON tag (parent);
+
+CREATE TABLE tagged (
+    content_id BIGINT NOT NULL REFERENCES content (id),
+    tag BIGINT NOT NULL REFERENCES tag (number),
+    PRIMARY KEY (content_id, tag)
+);
+CREATE INDEX tagged_tag ON tagged (tag);
 
 -- Keys that R's clients make for themselves; a user claims one in the browser.
 CREATE TABLE client_token (
