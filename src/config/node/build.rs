@@ -11,8 +11,8 @@ use crate::config::word::StorageType;
 use crate::types::ByteSize;
 
 use super::{
-    Auth, Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Mail, Packages, Place, S3, Settings, Storage,
-    Where, file,
+    Auth, Builder, Content, Database, DatabaseUrl, Garbage, Jobs, Listener, Mail, Packages, Place, S3, Settings,
+    Storage, Where, file,
 };
 
 pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Settings> {

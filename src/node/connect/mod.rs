@@ -17,7 +17,7 @@ pub(super) mod tasks;
 mod tokens;
 pub(super) mod vanity;
 pub(super) mod variables;
-mod variants;
+pub(super) mod variants;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

@@ -20,6 +20,7 @@ use crate::node::report::run::{RENDER, Wanted};
 use crate::node::store::{ContentRow, NewJob, NewSchedule, RenderingRow, ScheduleRow};
 use crate::runtime::{clock, dice};
 
+const NOT_RENDERED: &str = "This content is not rendered: only documents are, once they are deployed";
 /// Renderings that are told.
 const RENDERINGS_MAX: i64 = 1_000;
 
@@ -37,7 +38,22 @@ pub(super) async fn show(State(parts): State<Parts>, manager: Manager, Path(id):
 }
 
 pub(super) async fn render(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
-    let content = rendered(changeable(&manager, visible(&parts, &manager, &id).await?)?)?;
+    let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
+    let task = begin(&parts, &manager, &content).await?;
+    Ok(Json(json!({
+        "id": task, "task_id": task, "user_id": 0, "status": [], "output": [], "result": null, "finished": false,
+        "code": 0, "error": "", "last_status": 0, "last": 0,
+    })))
+}
+
+/// Lets a node render content; the task's id.
+///
+/// # Errors
+/// 400: it is not rendered; 503.
+pub(in crate::node) async fn begin(parts: &Parts, manager: &Manager, content: &ContentRow) -> Result<String, Failure> {
+    if !is_rendered(content) {
+        return Err(Failure::bad(NOT_RENDERED));
+    }
     let wanted =
         Wanted { guid: content.guid.clone(), shows: true, mails: false, who: manager.caller.name().to_owned() };
     let input = serde_json::to_string(&wanted).unwrap_or_default();
@@ -46,11 +62,7 @@ pub(super) async fn render(State(parts): State<Parts>, manager: Manager, Path(id
     let task = parts.store.enqueue(job, Some(&manager.deed("render", &content.name, &content.guid))).await?;
     parts.job_added.notify_one();
     let task = task.ok_or_else(|| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Try again in a moment"))?;
-    let task = task.to_string();
-    Ok(Json(json!({
-        "id": task, "task_id": task, "user_id": 0, "status": [], "output": [], "result": null, "finished": false,
-        "code": 0, "error": "", "last_status": 0, "last": 0,
-    })))
+    Ok(task.to_string())
 }
 
 pub(super) async fn renderings(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
@@ -84,7 +96,7 @@ pub(super) async fn schedule(State(parts): State<Parts>, manager: Manager, Path(
     Ok(Json(row.map_or(Value::Null, |row| told(&content, &row))))
 }
 
-pub(super) async fn set_schedule(
+pub(in crate::node) async fn set_schedule(
     State(parts): State<Parts>,
     manager: Manager,
     Path(id): Path<String>,
@@ -94,7 +106,7 @@ pub(super) async fn set_schedule(
     set(&parts, &manager, &content, read(body)?.0, None).await
 }
 
-pub(super) async fn remove_schedule(
+pub(in crate::node) async fn remove_schedule(
     State(parts): State<Parts>,
     manager: Manager,
     Path(id): Path<String>,
@@ -106,7 +118,7 @@ pub(super) async fn remove_schedule(
 
 /// A schedule as clients write it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Wish {
+pub(in crate::node) struct Wish {
     app_id: Option<i64>,
     variant_id: Option<i64>,
     r#type: Option<String>,
@@ -203,6 +215,17 @@ fn start(text: &str) -> Result<i64, Failure> {
     parsed.map(Timestamp::as_microsecond).map_err(|_| wrong())
 }
 
+/// A time on the clock on the wall, as browsers write it, as RFC 3339.
+///
+/// # Errors
+/// 400.
+pub(in crate::node) fn local(text: &str, zone: &str) -> Result<String, Failure> {
+    let wrong = || Failure::bad(format!("`{text}` is no time: such as `2026-11-21T09:00`"));
+    let at: jiff::civil::DateTime = text.parse().map_err(|_| wrong())?;
+    let at = at.to_zoned(Plan::zone(zone).map_err(Failure::bad)?).map_err(|_| wrong())?;
+    Ok(at.timestamp().to_string())
+}
+
 /// The schedule of this number, and whose it is.
 async fn of(parts: &Parts, manager: &Manager, id: &str) -> Result<(ContentRow, ScheduleRow), Failure> {
     let missing = || Failure::not_found(format_args!("schedule `{id}`"));
@@ -211,7 +234,7 @@ async fn of(parts: &Parts, manager: &Manager, id: &str) -> Result<(ContentRow, S
     Ok((visible(parts, manager, &row.guid).await?, row))
 }
 
-fn is_rendered(content: &ContentRow) -> bool {
+pub(in crate::node) fn is_rendered(content: &ContentRow) -> bool {
     content.app_mode.as_deref().and_then(Mode::parse).is_some_and(|mode| mode.way() == Way::Rendering)
 }
 
@@ -219,7 +242,7 @@ fn rendered(content: ContentRow) -> Result<ContentRow, Failure> {
     if is_rendered(&content) {
         return Ok(content);
     }
-    Err(Failure::bad("This content is not rendered: only documents are, once they are deployed"))
+    Err(Failure::bad(NOT_RENDERED))
 }
 
 async fn tell(parts: &Parts, content: &ContentRow) -> Result<Value, Failure> {

@@ -13,12 +13,13 @@ use super::guard::TOKEN;
 use super::login::arrival;
 use super::page::{Section, access_words, ago, bytes, csrf, icon, kind};
 use super::{Failed, Sent, Shown, Visit, refused};
+use crate::node::connect::variants::is_rendered;
 use crate::node::connect::{bundles, content, deploy, tasks};
 use crate::node::content::access;
-use crate::node::content::deploy::KIND;
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
-use crate::node::store::{ContentRow, JobLine, JobRow, Jobs};
+use crate::node::report::run::{RENDER, REPORT};
+use crate::node::store::{ContentRow, JobLine, JobRow};
 
 /// Which part of content's pages is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub(super) enum Tab {
     Settings,
     Variables,
     Bundles,
+    Schedule,
     Logs,
 }
 
@@ -38,6 +40,7 @@ const TABS: &[(Tab, &str, &str)] = &[
     (Tab::Settings, "/settings", "Settings"),
     (Tab::Variables, "/variables", "Variables"),
     (Tab::Bundles, "/bundles", "Bundles"),
+    (Tab::Schedule, "/schedule", "Schedule"),
     (Tab::Logs, "/logs", "Logs"),
 ];
 
@@ -68,7 +71,7 @@ pub(super) fn framed(visit: &Visit, content: &ContentRow, tab: Tab, body: &Marku
         @if may_change {
             nav aria-label="This content" {
                 ul.tabs {
-                    @for (of, path, name) in TABS {
+                    @for (of, path, name) in TABS.iter().filter(|(of, ..)| *of != Tab::Schedule || is_rendered(content)) {
                         li { a href=(visit.at(&at(content, path))) aria-current=[(*of == tab).then_some("page")] { (name) } }
                     }
                 }
@@ -234,9 +237,7 @@ pub(super) async fn logs(
     Query(Chosen { task }): Query<Chosen>,
 ) -> Shown {
     let content = content::own(&parts, &visit.manager, &guid).await?;
-    let input = format!("{{\"guid\":\"{}\"", content.guid);
-    let which = Jobs { kind: Some(KIND), input: Some(&input), ..Jobs::default() };
-    let all = parts.store.jobs(which, TASKS_MAX).await?;
+    let all = parts.store.jobs_of(&content.guid, TASKS_MAX).await?;
     let id = task.or_else(|| all.first().map(|job| job.id.to_string()));
     let shown = match &id {
         Some(id) => Some(of(&parts, &visit, &content, id, 0).await?),
@@ -246,7 +247,7 @@ pub(super) async fn logs(
     let body = html! {
         @if let Some((job, lines)) = &shown {
             section.card aria-labelledby="log" {
-                div.row { h2 id="log" { "Deployment" } (state(job)) span.quiet { (ago(job.created_at)) " by " (job.created_by) @if let Some(node) = &job.node { " on " (node) } } }
+                div.row { h2 id="log" { (what(job)) } (state(job)) span.quiet { (ago(job.created_at)) " by " (job.created_by) @if let Some(node) = &job.node { " on " (node) } } }
                 @if let Some(result) = job.result.as_deref().filter(|_| job.state == "failed") { p.notice.bad { (result) } }
                 pre.log tabindex="0" role="log" aria-label="Log" data-log=(visit.at(&at(&content, &format!("/logs/{}", job.id))))
                     data-last=(lines.last().map_or(0, |line| line.number)) data-live=(job.ended_at.is_none()) {
@@ -256,13 +257,14 @@ pub(super) async fn logs(
         } @else { p.notice { "Nothing was deployed yet." } }
         div.grid {
             section.card aria-labelledby="tasks" {
-                h2 id="tasks" { "Deployments" }
+                h2 id="tasks" { "Tasks" }
                 table {
-                    thead { tr { th scope="col" { "When" } th scope="col" { "By" } th scope="col" { "Result" } } }
+                    thead { tr { th scope="col" { "When" } th scope="col" { "What" } th scope="col" { "By" } th scope="col" { "Result" } } }
                     tbody {
                         @for job in &all {
                             tr {
                                 td { a href=(visit.at(&at(&content, &format!("/logs?task={}", job.id)))) { (ago(job.created_at)) } }
+                                td { (what(job)) }
                                 td { (job.created_by) }
                                 td { (state(job)) }
                             }
@@ -286,6 +288,14 @@ pub(super) async fn logs(
         }
     };
     Ok(framed(&visit, &content, Tab::Logs, &body))
+}
+
+fn what(job: &JobRow) -> &'static str {
+    match job.kind.as_str() {
+        RENDER => "Rendering",
+        REPORT => "Scheduled rendering",
+        _ => "Deployment",
+    }
 }
 
 fn state(job: &JobRow) -> Markup {

@@ -15,6 +15,7 @@ mod packages;
 pub mod page;
 mod people;
 mod publish;
+mod schedule;
 mod setting;
 
 use std::collections::HashMap;
@@ -55,6 +56,7 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/connect/content/{guid}/variables", get(setting::variables).post(setting::set_variables))
         .route("/connect/content/{guid}/bundles", get(content::bundles).post(content::change_bundle))
         .route("/connect/content/{guid}/bundles/{bundle}/download", get(content::download))
+        .route("/connect/content/{guid}/schedule", get(schedule::show).post(schedule::change))
         .route("/connect/content/{guid}/logs", get(content::logs))
         .route("/connect/content/{guid}/logs/{task}", get(content::log))
         .route("/connect/content/{guid}/remove", get(content::ask_remove).post(content::remove))
