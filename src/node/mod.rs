@@ -200,6 +200,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         async move { workers.follow(stopping).await }
     });
     tending.spawn(content::ahead::follow(parts.clone(), stopping.clone()));
+    let journal = content::journal::follow(parts.clone(), member.id().to_owned(), stopping.clone());
+    tending.spawn(journal);
     let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::content::own;
 use crate::node::api::{Answer, ApiFailure, Manager, Query, read, time};
-use crate::node::content::deploy;
 use crate::node::content::mode::{Language, Mode, Way};
+use crate::node::content::{deploy, journal};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::report::run::{RENDER, REPORT};
@@ -78,7 +78,9 @@ async fn find(parts: &Parts, manager: &Manager, guid: &str, key: &str) -> Result
     let content = own(parts, manager, guid).await?;
     let missing = || Failure::not_found(format_args!("job `{key}` of this content"));
     let id = key.parse::<i64>().map_err(|_| missing())?;
-    let is_its = |job: &JobRow| job.subject == content.guid && [deploy::KIND, RENDER, REPORT].contains(&&*job.kind);
+    let is_its = |job: &JobRow| {
+        job.subject == content.guid && [deploy::KIND, RENDER, REPORT, journal::KIND].contains(&&*job.kind)
+    };
     let job = parts.store.job(id).await?.filter(is_its).ok_or_else(missing)?;
     Ok((content, job))
 }
@@ -86,6 +88,21 @@ async fn find(parts: &Parts, manager: &Manager, guid: &str, key: &str) -> Result
 /// What Posit Connect's clients call it.
 fn tag(content: &ContentRow, kind: &str) -> &'static str {
     let mode = content.app_mode.as_deref().and_then(Mode::parse);
+    if kind == journal::KIND {
+        return match mode {
+            Some(Mode::Shiny) => "run_app",
+            Some(Mode::RmdShiny | Mode::QuartoShiny) => "render_shiny",
+            Some(Mode::Api) => "run_api",
+            Some(Mode::PythonApi) => "run_python_api",
+            Some(Mode::PythonDash) => "run_dash_app",
+            Some(Mode::PythonStreamlit) => "run_streamlit",
+            Some(Mode::PythonBokeh) => "run_bokeh_app",
+            Some(Mode::PythonFastapi) => "run_fastapi_app",
+            Some(Mode::PythonShiny) => "run_pyshiny_app",
+            Some(Mode::JupyterVoila) => "run_voila_app",
+            _ => "unknown",
+        };
+    }
     match mode {
         Some(Mode::JupyterStatic) => "build_jupyter",
         Some(mode) if mode.way() == Way::Rendering => "build_report",
@@ -97,6 +114,8 @@ fn tag(content: &ContentRow, kind: &str) -> &'static str {
 
 fn tell(content: &ContentRow, job: &JobRow) -> Value {
     let id = job.id.to_string();
+    let input: Value = serde_json::from_str(&job.input).unwrap_or_default();
+    let bundle = input["bundle"].as_i64().or(content.bundle);
     json!({
         "id": id,
         "key": id,
@@ -106,7 +125,7 @@ fn tell(content: &ContentRow, job: &JobRow) -> Value {
         "app_id": content.number.to_string(),
         "app_guid": content.guid,
         "variant_id": content.number.to_string(),
-        "bundle_id": content.bundle.map(|bundle| bundle.to_string()),
+        "bundle_id": bundle.map(|bundle| bundle.to_string()),
         "start_time": time(job.started_at.unwrap_or(job.created_at)),
         "end_time": job.ended_at.map(time),
         "last_heartbeat_time": time(job.ended_at.or(job.started_at).unwrap_or(job.created_at)),

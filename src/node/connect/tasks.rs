@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::node::api::{Answer, Manager, Query, read};
 use crate::node::content::access;
-use crate::node::content::deploy;
+use crate::node::content::{deploy, journal};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::report::run;
@@ -63,7 +63,7 @@ pub(in crate::node) async fn look(
 ) -> Result<(JobRow, Vec<JobLine>), Failure> {
     let missing = || Failure::not_found(format_args!("task `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
-    let is_task = |job: &JobRow| [deploy::KIND, run::RENDER, run::REPORT].contains(&&*job.kind);
+    let is_task = |job: &JobRow| [deploy::KIND, run::RENDER, run::REPORT, journal::KIND].contains(&&*job.kind);
     let job = parts.store.job(number).await?.filter(is_task).ok_or_else(missing)?;
     let content = parts.store.content(&job.subject).await?;
     let may = match &content {

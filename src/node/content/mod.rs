@@ -7,6 +7,7 @@ pub mod copies;
 pub mod deploy;
 pub mod forward;
 pub mod interpreter;
+pub mod journal;
 pub mod launch;
 pub mod manifest;
 pub mod mode;

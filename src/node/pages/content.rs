@@ -16,6 +16,7 @@ use super::{Failed, Sent, Shown, Visit, refused};
 use crate::node::connect::variants::is_rendered;
 use crate::node::connect::{bundles, content, deploy, tasks};
 use crate::node::content::access;
+use crate::node::content::journal::KIND as PROCESS;
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::report::run::{RENDER, REPORT};
@@ -294,6 +295,7 @@ fn what(job: &JobRow) -> &'static str {
     match job.kind.as_str() {
         RENDER => "Rendering",
         REPORT => "Scheduled rendering",
+        PROCESS => "Process",
         _ => "Deployment",
     }
 }

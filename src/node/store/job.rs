@@ -156,10 +156,82 @@ impl Store {
     pub async fn held(&self, node: &str) -> Result<Vec<Claimed>, StoreError> {
         with!(self, pool => Ok(
             sqlx::query_as(
-                "SELECT id, subject, input, attempt, deaths, created_by FROM job WHERE node = $1 AND state = 'running'",
+                "SELECT id, subject, input, attempt, deaths, created_by FROM job WHERE node = $1 AND state = 'running'
+                 AND kind <> 'process'",
             )
             .bind(node).fetch_all(pool).await?
         ))
+    }
+
+    /// Writes down a process of content that a node has begun: a job nobody has to claim.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn begin_process(
+        &self,
+        kind: &str,
+        subject: &str,
+        input: &str,
+        node: &str,
+    ) -> Result<Claimed, StoreError> {
+        let (id, at) = (new_id(), now());
+        with!(self, pool => {
+            sqlx::query(
+                "INSERT INTO job (id, kind, subject, input, state, created_at, created_by, attempt, deaths, node,
+                 started_at, is_cancelled) VALUES ($1, $2, $3, $4, 'running', $5, 'node', 1, 0, $6, $5, $7)",
+            )
+            .bind(id).bind(kind).bind(subject).bind(input).bind(at).bind(node).bind(false).execute(pool).await?;
+            Ok(Claimed {
+                id,
+                subject: subject.to_owned(),
+                input: input.to_owned(),
+                attempt: 1,
+                deaths: 0,
+                created_by: "node".to_owned(),
+            })
+        })
+    }
+
+    /// Processes of a node that somebody wants to end.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn cancelled(&self, node: &str) -> Result<Vec<i64>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_scalar(
+                "SELECT id FROM job WHERE node = $1 AND state = 'running' AND kind = 'process' AND is_cancelled",
+            )
+            .bind(node).fetch_all(pool).await?
+        ))
+    }
+
+    /// Writes down the end of jobs of a kind nobody else begins again, whose node has not been heard of since then
+    /// (microseconds since 1970, by the database's clock).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn end_lost(&self, kind: &str, heard: i64) -> Result<u64, StoreError> {
+        with!(self, pool => {
+            let ended = sqlx::query(
+                "UPDATE job SET state = 'failed', result = 'its node died', ended_at = $3
+                 WHERE kind = $1 AND state = 'running' AND NOT EXISTS
+                 (SELECT 1 FROM node n WHERE n.id = job.node AND n.seen_at >= $2)",
+            )
+            .bind(kind).bind(heard).bind(now()).execute(pool).await?;
+            Ok(ended.rows_affected())
+        })
+    }
+
+    /// Forgets the lines of a job up to this number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_lines(&self, job: i64, up_to: i64) -> Result<(), StoreError> {
+        with!(self, pool => {
+            sqlx::query("DELETE FROM job_line WHERE job_id = $1 AND number <= $2")
+                .bind(job).bind(up_to).execute(pool).await?;
+            Ok(())
+        })
     }
 
     /// Gives a job back: somebody else begins it again.
@@ -291,7 +363,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn jobs(&self, which: Jobs<'_>, limit: i64) -> Result<Vec<JobRow>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM job j WHERE ($1 IS NULL OR j.kind = $1) AND ($2 IS NULL OR j.state = $2)
+            "SELECT {COLUMNS} FROM job j WHERE (j.kind = $1 OR $1 IS NULL AND j.kind <> 'process') AND ($2 IS NULL OR j.state = $2)
              AND j.created_at < $3 AND ($5 IS NULL OR SUBSTR(j.input, 1, LENGTH($5)) = $5) ORDER BY j.created_at DESC, j.id DESC LIMIT $4"
         );
         with!(self, pool => Ok(
@@ -308,7 +380,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn jobs_of(&self, guid: &str, limit: i64) -> Result<Vec<JobRow>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM job j WHERE j.subject = $1 AND j.kind IN ('deploy', 'render', 'report')
+            "SELECT {COLUMNS} FROM job j WHERE j.subject = $1 AND j.kind IN ('deploy', 'render', 'report', 'process')
              ORDER BY j.created_at DESC, j.id DESC LIMIT $2"
         );
         with!(self, pool => Ok(

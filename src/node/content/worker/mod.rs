@@ -1,5 +1,6 @@
 //! Workers: the processes of content on this node. Begun when somebody asks, several where many do, ended when nobody does.
 
+mod journal;
 mod process;
 
 use std::cmp::Ordering;
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::journal::Journals;
+pub use self::journal::{End as ProcessEnd, Kept as KeptJournal};
 pub use self::process::{Client, Process, SOCKET, Start};
 use super::settings::Limits;
 use crate::runtime::clock;
@@ -43,11 +46,14 @@ pub struct Key {
 #[derive(Clone, Debug, Default)]
 pub struct Workers {
     pools: Arc<Mutex<HashMap<Key, Arc<Pool>>>>,
+    journals: Journals,
 }
 
 /// Those of one bundle.
 #[derive(Debug)]
 pub struct Pool {
+    key: Key,
+    journals: Journals,
     state: Mutex<State>,
     /// One begins at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -88,9 +94,15 @@ impl Turn {
     pub async fn begin(self, start: Result<Start, String>) -> Result<Lease, Refused> {
         let patience = self.pool.lock().limits.init_timeout;
         let begun = async {
-            let process = Process::begin(start?)?;
+            let process = Arc::new(Process::begin(start?)?);
+            self.pool.journals.add(KeptJournal {
+                guid: self.pool.key.guid.clone(),
+                bundle: self.pool.key.bundle,
+                process: Arc::downgrade(&process),
+                journal: Arc::clone(process.journal()),
+            });
             process.is_ready(patience).await?;
-            Ok::<_, String>(Arc::new(process))
+            Ok::<_, String>(process)
         };
         let begun = begun.await;
         let mut state = self.pool.lock();
@@ -241,9 +253,20 @@ impl Workers {
             }
         }
         let state = State { all: Vec::new(), limits, is_current, failed: None };
-        let pool = Arc::new(Pool { state: Mutex::new(state), turn: Arc::default(), waiting: AtomicUsize::new(0) });
+        let pool = Arc::new(Pool {
+            key: key.clone(),
+            journals: self.journals.clone(),
+            state: Mutex::new(state),
+            turn: Arc::default(),
+            waiting: AtomicUsize::new(0),
+        });
         pools.insert(key.clone(), Arc::clone(&pool));
         pool
+    }
+
+    /// What processes say that were begun since this was last asked for.
+    pub fn journals(&self) -> Vec<KeptJournal> {
+        self.journals.take()
     }
 
     /// Processes there are.

@@ -1,6 +1,5 @@
 //! One process of content: begun in its sandbox, asked through a unix socket, heard out, ended with whoever holds it.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
@@ -21,6 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use super::journal::{End, Journal};
 use crate::node::blob::Scratch;
 use crate::node::sandbox::{Enclosure, Folder};
 use crate::runtime::{clock, dice};
@@ -29,8 +29,6 @@ use crate::runtime::{clock, dice};
 const RUN: &str = "/run/worker";
 /// Its socket there.
 pub const SOCKET: &str = "/run/worker/http";
-/// Lines that are remembered.
-const LINES_MAX: usize = 200;
 /// Bytes of a line.
 const LINE_MAX: u64 = 4_000;
 /// Between two looks whether it listens.
@@ -73,7 +71,7 @@ pub struct Process {
     load: AtomicUsize,
     last_used: Mutex<Instant>,
     child: Mutex<Child>,
-    said: Arc<Mutex<VecDeque<String>>>,
+    journal: Arc<Journal>,
     _folder: Scratch,
 }
 
@@ -109,9 +107,9 @@ impl Process {
         let mut command: Command = enclosure.command(&program);
         let mut child = command.spawn().map_err(told)?;
         drop(child.stdin.take());
-        let said = Arc::new(Mutex::new(VecDeque::new()));
-        listen(child.stdout.take(), Arc::clone(&said));
-        listen(child.stderr.take(), Arc::clone(&said));
+        let journal = Arc::new(Journal::default());
+        listen(child.stdout.take(), Arc::clone(&journal));
+        listen(child.stderr.take(), Arc::clone(&journal));
         let knock = Knock(Arc::new(opened));
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_MAX)
@@ -124,7 +122,7 @@ impl Process {
             load: AtomicUsize::new(0),
             last_used: Mutex::new(clock::now()),
             child: Mutex::new(child),
-            said,
+            journal,
             _folder: folder,
         })
     }
@@ -169,7 +167,12 @@ impl Process {
 
     /// What it said last.
     pub fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.journal.last()
+    }
+
+    /// All it says.
+    pub(super) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Connections and requests it has now.
@@ -197,7 +200,7 @@ impl Process {
     }
 
     /// Ends it, whoever uses it.
-    pub(super) fn kill(&self) {
+    pub fn kill(&self) {
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).start_kill();
     }
 
@@ -206,8 +209,20 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    /// What it said last comes through its pipes a moment later, and is told with what is written next.
+    fn drop(&mut self) {
+        let end = match self.status() {
+            Some(status) if status.success() => End { is_well: true, how: "it ended".to_owned() },
+            Some(status) => End { is_well: false, how: format!("it ended by itself: {status}") },
+            None => End { is_well: true, how: "it was ended".to_owned() },
+        };
+        self.journal.end(end);
+    }
+}
+
 /// Remembers what is said, line by line; a line that does not end is cut.
-fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, said: Arc<Mutex<VecDeque<String>>>) {
+fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, journal: Arc<Journal>) {
     let Some(from) = from else { return };
     tokio::spawn(async move {
         let mut from = BufReader::new(from);
@@ -217,12 +232,7 @@ fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, said: Arc<Mutex
                 return;
             }
             let text: String = String::from_utf8_lossy(&line).trim_end().chars().filter(|c| !c.is_control()).collect();
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.len() >= LINES_MAX {
-                said.pop_front();
-            }
-            said.push_back(text);
-            drop(said);
+            journal.say(text);
             line.clear();
         }
     });
