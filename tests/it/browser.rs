@@ -19,6 +19,13 @@ pub struct Browser {
 
 impl Browser {
     pub async fn open(folder: &Folder, url: &str) -> Self {
+        let mut browser = Self::start(folder);
+        browser.ask(serde_json::json!({ "do": "open", "url": url })).await;
+        browser
+    }
+
+    /// With no page yet; the folder is its own.
+    pub fn start(folder: &Folder) -> Self {
         let chromium = tool("chromium");
         let mut child = Command::new(tools::node())
             .arg(tools::script("browser.mjs"))
@@ -29,9 +36,7 @@ impl Browser {
             .spawn()
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut browser = Self { child, stdin, stdout: BufReader::new(stdout).lines() };
-        browser.ask(serde_json::json!({ "do": "open", "url": url })).await;
-        browser
+        Self { child, stdin, stdout: BufReader::new(stdout).lines() }
     }
 
     /// Has one thing done and returns what came of it.

@@ -10,6 +10,7 @@ pub mod interpreter;
 pub mod launch;
 pub mod manifest;
 pub mod mode;
+pub mod nodejs;
 pub mod prepare;
 pub mod python;
 pub mod serve;

@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
@@ -242,6 +242,10 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let limits = content.limits;
     let had = forward::worker_of(request.headers());
     let launch = super::launch::style(*mode);
+    let base = parts.base(request.headers(), origin);
+    if launch.is_guarded && forward::is_of_another_site(request.method(), request.headers(), &base) {
+        return Err(Failure::new(StatusCode::FORBIDDEN, "This content is used from pages of its own site only"));
+    }
     let refused = |refused| match refused {
         Refused::Busy => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "All of its processes are busy; try again soon"),
         Refused::Failed(why) => {
@@ -267,7 +271,6 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
             begun.map_err(refused)?
         }
     };
-    let base = parts.base(request.headers(), origin);
     let user = match caller {
         Caller::Anonymous => None,
         caller => Some(caller.user().map_or(caller.name(), |user| user.username.as_str())),
@@ -284,10 +287,14 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         is_shiny: launch.is_shiny,
         read_timeout: limits.read_timeout,
     };
-    forward(lease, request, &about).await.map_err(|why| {
+    let mut response = forward(lease, request, &about).await.map_err(|why| {
         tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
         Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")
-    })
+    })?;
+    if launch.is_guarded {
+        response.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    }
+    Ok(response)
 }
 
 /// Whether it is a browser that will show what comes.
