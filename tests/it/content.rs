@@ -124,7 +124,9 @@ pub async fn two_nodes_with(folder: &str, more: &str) -> (Node, Node) {
     a.command(&["repo", "create", "pypi"]).await;
     let files = wheels(folder);
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    a.command(&[&["add", "pypi"][..], &files].concat()).await;
+    for some in files.chunks(20) {
+        a.command(&[&["add", "pypi"][..], some].concat()).await;
+    }
     (a, b)
 }
 

@@ -73,15 +73,15 @@ impl Stage {
         let path = format!("/__api__/v1/content/{guid}");
         let answer = client.request("PATCH", &path, &fields, settings.as_bytes()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
+        // Nodes ask for what others change twice a second; who comes before gets a process of the setting before.
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     }
 
     /// How long the first request takes that begins a process, with all that it needs there already.
     async fn cold(&self, kind: &str, guid: &str) {
         // What was set up anew is begun anew.
-        self.set_up(guid, "{\"init_timeout\": 59}").await;
+        self.set_up(guid, "{\"read_timeout\": 59}").await;
         let path = format!("/content/{guid}/");
-        // The other setting is seen within half a second.
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
         let begun = std::time::Instant::now();
         let seen = get_as(&self.nodes[1].address, &path, &[]).await;
         assert!([200, 302].contains(&seen.status), "{kind}: {}", seen.text());
@@ -132,7 +132,14 @@ impl Tab {
     /// Closes it. Nothing was asked of the server in vain, and each websocket was one below the prefix.
     async fn is_sound(mut self, sockets: bool) {
         let told = self.browser.ask(json!({ "do": "trouble" })).await;
-        assert_eq!(told["failed"], json!([]), "{}", self.name);
+        // But for scripts for Internet Explorer 8, whose names rmarkdown has wherever it is installed, and not always the files.
+        let failed: Vec<_> = told["failed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|f| !f.as_str().unwrap().contains("/bootstrap-3.3.5/shim/"))
+            .collect();
+        assert!(failed.is_empty(), "{}: {failed:?}", self.name);
         let all: Vec<&str> = told["sockets"].as_array().unwrap().iter().filter_map(|path| path.as_str()).collect();
         assert_eq!(!all.is_empty(), sockets, "{}: {all:?}", self.name);
         assert!(all.iter().all(|path| path.starts_with("/content/")), "{all:?}");
@@ -243,7 +250,12 @@ fn a_nodejs_app_runs_and_what_is_broken_is_told_to_whom_it_concerns() {
         let before = ask().await;
         assert!(before.contains("pressed 0 times"), "{before}");
         assert_eq!(get_as(&node.address, &format!("{path}exit"), &fields).await.status, 502);
-        let after = ask().await;
+        // Its end is known a moment later.
+        let after = eventually_in(PATIENCE, "another process", async || {
+            let after = ask().await;
+            after.contains("pressed").then_some(after)
+        })
+        .await;
         assert!(after.contains("pressed 0 times") && after != before, "{before} {after}");
         tab.is_sound(false).await;
 
@@ -419,8 +431,10 @@ fn an_api_in_r_answers_and_documents_itself_and_tells_what_is_wrong() {
         // Its page of documentation tries it out, where browsers see it.
         let mut tab = stage.browser("plumber", &format!("{}__docs__/", stage.url(&guid))).await;
         tab.see("Doubles").await;
-        let spec = get_as(&stage.nodes[0].address, &format!("{path}openapi.json"), &[]).await.json();
-        assert!(spec["servers"][0]["url"].as_str().unwrap().ends_with(&format!("/content/{guid}")), "{spec}");
+        let from = format!("{}__docs__/", stage.url(&guid));
+        let fields = [("referer", from.as_str())];
+        let spec = get_as(&stage.nodes[0].address, &format!("{path}openapi.json"), &fields).await.json();
+        assert_eq!(spec["servers"][0]["url"], stage.url(&guid), "{spec}");
         tab.is_sound(false).await;
 
         api.write("plumber.R", "stop('no luck today')\n");

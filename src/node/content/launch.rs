@@ -118,7 +118,7 @@ own <- file.path(tempdir(), 'app')
 dir.create(own)
 all <- list.files('.', all.files = TRUE, no.. = TRUE)
 isLinked <- dir.exists(all) & !grepl('_(files|cache)$', all)
-file.symlink(file.path(getwd(), all[isLinked]), file.path(own, all[isLinked])) -> done
+if (any(isLinked)) file.symlink(file.path(getwd(), all[isLinked]), file.path(own, all[isLinked])) -> done
 file.copy(all[!isLinked], own, recursive = TRUE, copy.mode = FALSE) -> done
 setwd(own)
 rmarkdown::run(entry, default_file = basename(entry), auto_reload = FALSE, shiny_args = list(port = socket, launch.browser = FALSE))
@@ -126,7 +126,6 @@ rmarkdown::run(entry, default_file = basename(entry), auto_reload = FALSE, shiny
 
 /// An API; a file `entrypoint.R` makes its own.
 const PLUMBER: &str = "\
-options(plumber.apiPath = prefix)
 api <- if (tolower(basename(entry)) == 'entrypoint.r') plumber::plumb(dir = dirname(entry)) else plumber::plumb(entry)
 docs <- requireNamespace('swagger', quietly = TRUE)
 plumber::pr_run(api, host = '127.0.0.1', port = as.integer(Sys.getenv('PORT')), docs = docs, quiet = TRUE)
@@ -249,10 +248,7 @@ pub fn launch(mode: Mode, manifest: &Manifest, places: &Places<'_>) -> Option<La
             program: r_says(&format!("entry <- {}\nsocket <- {r_socket}\n{RMD}", r_text(entry))),
             ..by_socket(&[])
         },
-        Mode::Api => Launch {
-            program: r_says(&format!("entry <- {}\nprefix <- {}\n{PLUMBER}", r_text(entry), r_text(prefix))),
-            ..by_port(&[])
-        },
+        Mode::Api => Launch { program: r_says(&format!("entry <- {}\n{PLUMBER}", r_text(entry))), ..by_port(&[]) },
         Mode::Nodejs => by_port(&[nodejs, entry]),
         Mode::Static | Mode::RmdStatic | Mode::JupyterStatic | Mode::QuartoStatic | Mode::QuartoShiny => return None,
     })

@@ -18,8 +18,9 @@ struct Package {
     dependencies: BTreeMap<String, IgnoredAny>,
 }
 
-/// What to tell the publisher of an unpacked bundle whose `package.json` requires what is not in its `node_modules`. It may
-/// run for all that: where everything is in one file, the list of what it was made of is left over.
+/// What to tell the publisher of an unpacked bundle whose `package.json` requires what is not in its `node_modules`.
+///
+/// It may run for all that: where everything is in one file, the list of what it was made of is left over.
 pub async fn lacks(app: &Path) -> Option<String> {
     let app = app.to_owned();
     tokio::task::spawn_blocking(move || {
