@@ -105,6 +105,10 @@ impl Stage {
     }
 }
 
+/// What is missing without a loss: Gradio's pages name a file at the top of the server, where only Gradio alone would have one;
+/// rmarkdown's name scripts for Internet Explorer 8, which Debian has as links that its Shiny does not follow.
+const KNOWN: [&str; 2] = ["404 /manifest.json", "/bootstrap-3.3.5/shim/"];
+
 /// A page in a browser of its own.
 struct Tab {
     browser: Browser,
@@ -130,15 +134,11 @@ impl Tab {
     }
 
     /// Closes it. Nothing was asked of the server in vain, and each websocket was one below the prefix.
-    async fn is_sound(mut self, sockets: bool) {
+    async fn closes_sound(mut self, sockets: bool) {
         let told = self.browser.ask(json!({ "do": "trouble" })).await;
-        // But for scripts for Internet Explorer 8, whose names rmarkdown has wherever it is installed, and not always the files.
-        let failed: Vec<_> = told["failed"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|f| !f.as_str().unwrap().contains("/bootstrap-3.3.5/shim/"))
-            .collect();
+        let failed: Vec<&str> = told["failed"].as_array().unwrap().iter().filter_map(|path| path.as_str()).collect();
+        let failed: Vec<_> =
+            failed.into_iter().filter(|path| !KNOWN.iter().any(|known| path.contains(known))).collect();
         assert!(failed.is_empty(), "{}: {failed:?}", self.name);
         let all: Vec<&str> = told["sockets"].as_array().unwrap().iter().filter_map(|path| path.as_str()).collect();
         assert_eq!(!all.is_empty(), sockets, "{}: {all:?}", self.name);
@@ -191,7 +191,7 @@ fn a_streamlit_app_is_used_in_chromium_by_several_at_processes_of_their_own() {
             }
             tab.browser.ask(json!({ "do": "choose", "file": file })).await;
             tab.see("300000 bytes came").await;
-            tab.is_sound(true).await;
+            tab.closes_sound(true).await;
         }
 
         // Pages of other sites get no connection.
@@ -257,7 +257,7 @@ fn a_nodejs_app_runs_and_what_is_broken_is_told_to_whom_it_concerns() {
         })
         .await;
         assert!(after.contains("pressed 0 times") && after != before, "{before} {after}");
-        tab.is_sound(false).await;
+        tab.closes_sound(false).await;
 
         // Whatever is wrong with a new one, its publisher is told, and the old one stays.
         let again = ["--app-id", &guid];
@@ -344,7 +344,7 @@ async fn is_used(stage: &Stage, kind: &str, name: &str, code: &str, requires: &s
         tab.press("Press").await;
         assert_eq!(tab.process(n).await, own, "{kind}");
     }
-    tab.is_sound(sockets).await;
+    tab.closes_sound(sockets).await;
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn an_api_in_r_answers_and_documents_itself_and_tells_what_is_wrong() {
         let fields = [("referer", from.as_str())];
         let spec = get_as(&stage.nodes[0].address, &format!("{path}openapi.json"), &fields).await.json();
         assert_eq!(spec["servers"][0]["url"], stage.url(&guid), "{spec}");
-        tab.is_sound(false).await;
+        tab.closes_sound(false).await;
 
         api.write("plumber.R", "stop('no luck today')\n");
         let told = r_publishes(&stage, &step).await;
@@ -472,7 +472,7 @@ fn documents_with_a_shiny_runtime_are_used_in_chromium() {
                 tab.press("Press").await;
                 assert_eq!(tab.process(n).await, own);
             }
-            tab.is_sound(true).await;
+            tab.closes_sound(true).await;
         }
     });
 }
