@@ -166,7 +166,7 @@ if file:
 ";
 
 #[test]
-fn a_streamlit_app_is_used_in_chromium_by_several_at_processes_of_their_own() {
+fn a_streamlit_app_is_used_by_several_at_processes_of_their_own() {
     within(400, async {
         let stage = Stage::set(Some("wheels-streamlit"), "").await;
         let guid = stage.publish("streamlit", &[("app.py", STREAMLIT), ("requirements.txt", "streamlit\n")]).await;
