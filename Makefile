@@ -25,6 +25,7 @@ test: ## build and run all tests; the last line sums up
 	@.ci/test
 
 test-all: check test ## checks, then all tests, the long ones too: half an hour more
+	@.ci/setup test-all
 	@.ci/test long
 
 check: ## formatting, lints, documentation links; licences and sources where cargo-deny is installed

@@ -250,6 +250,9 @@ pub const CONTENT_DISK_MAX: ByteSize = ByteSize::kib(1024 * 1024);
 /// `content.quarto`.
 pub const CONTENT_QUARTO: &str = "quarto";
 
+/// `content.nodejs`.
+pub const CONTENT_NODEJS: &str = "node";
+
 /// `content.render_timeout`.
 pub const CONTENT_RENDER_TIMEOUT: Duration = Duration::from_secs(3600);
 

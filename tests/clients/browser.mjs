@@ -7,10 +7,16 @@
 //   {"do": "who"}                     answers {pid}: the process behind the websocket
 //   {"do": "wait-for-other", "pid"}   answers {pid, greeting, loads} once another process has drawn everything
 //   {"do": "cookies"}                 answers {cookies}
-//   {"do": "visit", "url"}            the page, whatever it is
+//   {"do": "visit", "url", "wait"}    any page, until `wait`: domcontentloaded, or load
 //   {"do": "until", "code"}           answers {value} once this expression is true there
 //   {"do": "value", "code"}           answers {value} of this expression
 //   {"do": "click", "id"}             a button
+//   {"do": "see", "text"}             waits until a part of the page, also within frames of its own, has this text (a
+//                                     regular expression); answers {text} of that part
+//   {"do": "press", "name"}           a button
+//   {"do": "choose", "file"}          in the first field for files
+//   {"do": "slide", "steps"}          the first slider, by the keyboard
+//   {"do": "trouble"}                 answers {failed, sockets}: what the server did not give, and paths of websockets
 //
 // Arguments: the browser's program, a folder for its profile and downloads. Ends when standard input does.
 import { createInterface } from 'node:readline';
@@ -35,6 +41,19 @@ context.setDefaultTimeout(PATIENCE);
 const page = context.pages()[0] ?? (await context.newPage());
 let loads = 0;
 page.on('load', () => { loads += 1; });
+let failed = [];
+let sockets = [];
+let origin;
+const note = (url, why) => { if (url.startsWith(origin)) failed.push(`${why} ${url.slice(origin.length)}`); };
+page.on('response', (response) => { if (response.status() >= 400) note(response.url(), response.status()); });
+page.on('requestfailed', (request) => {
+  // What a page breaks off itself is no failure.
+  if (request.failure()?.errorText !== 'net::ERR_ABORTED') note(request.url(), request.failure()?.errorText);
+});
+page.on('websocket', (socket) => {
+  sockets.push(new URL(socket.url()).pathname);
+  socket.on('socketerror', (error) => failed.push(`${error} ${socket.url()}`));
+});
 
 const text = (id) => page.locator(`#${id}`).innerText();
 const until = (what, argument) => page.waitForFunction(what, argument, { polling: 25 });
@@ -78,8 +97,9 @@ const deeds = {
     }, pid);
     return { pid: pidOf(await text('served_by')), greeting: (await text('greeting')).trim(), loads };
   },
-  async visit({ url }) {
-    await page.goto(url, { waitUntil: 'load' });
+  async visit({ url, wait }) {
+    origin = new URL(url).origin;
+    await page.goto(url, { waitUntil: wait ?? 'domcontentloaded' });
     return { loads };
   },
   async until({ code }) {
@@ -92,6 +112,35 @@ const deeds = {
   async click({ id }) {
     await page.click(`#${id}`);
     return {};
+  },
+  async see({ text }) {
+    const until = Date.now() + PATIENCE;
+    while (Date.now() < until) {
+      for (const frame of page.frames()) {
+        const found = frame.getByText(new RegExp(text)).filter({ visible: true }).last();
+        const seen = await found.textContent({ timeout: 100 }).catch(() => undefined);
+        if (seen !== undefined) return { text: seen.trim() };
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error(`no part of the page has: ${text}; ${failed.join(', ')}`);
+  },
+  async press({ name }) {
+    await page.getByRole('button', { name }).first().click();
+    return {};
+  },
+  async choose({ file }) {
+    await page.setInputFiles('input[type=file]', file);
+    return {};
+  },
+  async slide({ steps }) {
+    const slider = page.getByRole('slider').first();
+    await slider.focus();
+    for (let step = 0; step < steps; step += 1) await slider.press('ArrowRight');
+    return {};
+  },
+  async trouble() {
+    return { failed, sockets };
   },
   async cookies() {
     return { cookies: await context.cookies() };

@@ -20,15 +20,20 @@ pub struct Browser {
 impl Browser {
     /// On a page of ours, with its session.
     pub async fn open(folder: &Folder, url: &str) -> Self {
-        Self::begin(folder, serde_json::json!({ "do": "open", "url": url })).await
+        let mut browser = Self::start(folder);
+        browser.ask(serde_json::json!({ "do": "open", "url": url })).await;
+        browser
     }
 
     /// On any page.
     pub async fn open_at(folder: &Folder, url: &str) -> Self {
-        Self::begin(folder, serde_json::json!({ "do": "visit", "url": url })).await
+        let mut browser = Self::start(folder);
+        browser.ask(serde_json::json!({ "do": "visit", "url": url, "wait": "load" })).await;
+        browser
     }
 
-    async fn begin(folder: &Folder, first: serde_json::Value) -> Self {
+    /// With no page yet; the folder is its own.
+    pub fn start(folder: &Folder) -> Self {
         let chromium = tool("chromium");
         let mut child = Command::new(tools::node())
             .arg(tools::script("browser.mjs"))
@@ -39,9 +44,7 @@ impl Browser {
             .spawn()
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut browser = Self { child, stdin, stdout: BufReader::new(stdout).lines() };
-        browser.ask(first).await;
-        browser
+        Self { child, stdin, stdout: BufReader::new(stdout).lines() }
     }
 
     /// Has one thing done and returns what came of it.

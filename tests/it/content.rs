@@ -98,28 +98,35 @@ fn pages_are_published_and_seen_by_who_may() {
     });
 }
 
-/// A folder with the wheels that content of the tests requires.
-fn wheels() -> Vec<String> {
-    let folder = crate::harness::tools::top().join(".venv-clients/wheels");
+/// The wheels that content of the tests requires, of one of the folders that `.ci/setup` fills.
+fn wheels(folder: &str) -> Vec<String> {
+    let folder = crate::harness::tools::top().join(".venv-clients").join(folder);
     let found: Vec<String> = std::fs::read_dir(&folder)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned))
         .filter(|name| name.ends_with(".whl"))
         .collect();
-    assert!(!found.is_empty(), "this test needs wheels: run `make test`, which fetches what tests need");
+    assert!(!found.is_empty(), "this test needs {}: `make test` and `make test-all` fetch it", folder.display());
     found
 }
 
 /// Two nodes that run content, with a repository of what it requires.
 pub async fn two_nodes(more: &str) -> (Node, Node) {
+    two_nodes_with("wheels", more).await
+}
+
+/// The same with the wheels of another folder.
+pub async fn two_nodes_with(folder: &str, more: &str) -> (Node, Node) {
     let uv = crate::harness::tool("uv");
     let a = Node::start("a", &format!("{more}[content]\nuv = \"{}\"\n", uv.display())).await;
     let b = a.beside("b").await;
     a.command(&["repo", "create", "pypi"]).await;
-    let files = wheels();
+    let files = wheels(folder);
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    a.command(&[&["add", "pypi"][..], &files].concat()).await;
+    for some in files.chunks(20) {
+        a.command(&[&["add", "pypi"][..], some].concat()).await;
+    }
     (a, b)
 }
 

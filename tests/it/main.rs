@@ -30,6 +30,7 @@ mod killed;
 mod manage;
 mod matrix;
 mod mirror;
+mod modes;
 mod mounts;
 mod operate;
 mod packages;

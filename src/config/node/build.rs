@@ -160,6 +160,9 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
         quarto: written
             .and_then(|content| text(content.quarto.get()))
             .unwrap_or_else(|| default::CONTENT_QUARTO.to_owned()),
+        nodejs: written
+            .and_then(|content| text(content.nodejs.get()))
+            .unwrap_or_else(|| default::CONTENT_NODEJS.to_owned()),
         pypi: written.and_then(|content| text(content.pypi.get())),
         cran: written.and_then(|content| text(content.cran.get())),
         init_timeout: written

@@ -180,6 +180,8 @@ section! {
         uv: PlainText = shown(default::CONTENT_UV),
         /// Quarto, where it is installed.
         quarto: PlainText = shown(default::CONTENT_QUARTO),
+        /// Node.js, where it is installed.
+        nodejs: PlainText = shown(default::CONTENT_NODEJS),
         /// The repository environments are made from. Default: the first for Python.
         pypi: PlainText = Optional("\"pypi\""),
         /// The same for R. Default: what is installed on this machine, and nothing else.

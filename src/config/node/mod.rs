@@ -222,6 +222,8 @@ pub struct Content {
     pub uv: String,
     /// Quarto.
     pub quarto: String,
+    /// Node.js.
+    pub nodejs: String,
     /// Name of the repository they are made from; `None`: the first for Python.
     pub pypi: Option<String>,
     /// Name of the repository R's are made from; `None`: what is installed will do.

@@ -53,8 +53,10 @@ pub(super) async fn quarto(_: Manager) -> Answer {
     Ok(Json(json!({ "installations": [] })))
 }
 
-pub(super) async fn nodejs(_: Manager) -> Answer {
-    Ok(Json(json!({ "installations": [] })))
+pub(super) async fn nodejs(State(parts): State<Parts>, _: Manager) -> Answer {
+    let installations = parts.contents.interpreters.nodejs().await;
+    let told: Vec<Value> = installations.iter().map(|found| installation(&found.version)).collect();
+    Ok(Json(json!({ "installations": told })))
 }
 
 fn installation(version: &str) -> Value {

@@ -9,8 +9,9 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, ORIGIN, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use hyper::body::{Frame, SizeHint};
@@ -83,6 +84,17 @@ pub fn is_upgrade(fields: &HeaderMap) -> bool {
         value.to_str().is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade")))
     };
     fields.contains_key(UPGRADE) && fields.get_all(CONNECTION).iter().any(says)
+}
+
+/// Whether a page of another site wants more than to see: a connection of its own, or something done. Hosts are compared, not
+/// schemes, because who ends TLS before us need not say so.
+pub fn is_of_another_site(method: &http::Method, fields: &HeaderMap, base: &str) -> bool {
+    let Some(origin) = fields.get(ORIGIN).filter(|_| !method.is_safe() || is_upgrade(fields)) else { return false };
+    let host =
+        |url: &str| url.split_once("://").and_then(|(_, rest)| rest.split('/').next()).map(str::to_ascii_lowercase);
+    let asked = fields.get(HOST).and_then(|value| value.to_str().ok()).map(str::to_ascii_lowercase);
+    let origin = origin.to_str().ok().and_then(host);
+    origin.is_none() || origin != host(base) && origin != asked
 }
 
 /// Asks a worker; the lease is held until the answer's last byte, or the connection's.
@@ -464,6 +476,28 @@ mod tests {
             ]
         );
         assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn pages_of_other_sites_may_look_and_not_act() {
+        let of = |method: &http::Method, origin: &'static str, upgrade: bool| {
+            let mut all = HeaderMap::new();
+            all.insert(ORIGIN, HeaderValue::from_static(origin));
+            all.insert(HOST, HeaderValue::from_static("y.example:8443"));
+            if upgrade {
+                all.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+                all.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            }
+            is_of_another_site(method, &all, "https://x.example")
+        };
+        let (get, put) = (http::Method::GET, http::Method::PUT);
+        for origin in ["https://x.example", "https://X.example", "http://y.example:8443"] {
+            assert!(!of(&get, origin, true) && !of(&put, origin, false), "{origin}");
+        }
+        for origin in ["https://evil.example", "https://x.example.evil", "https://y.example", "null", "x.example"] {
+            assert!(of(&get, origin, true) && of(&put, origin, false) && !of(&get, origin, false), "{origin}");
+        }
+        assert!(!is_of_another_site(&put, &HeaderMap::new(), "https://x.example"), "no browser says so");
     }
 
     #[test]

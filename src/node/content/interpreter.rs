@@ -1,4 +1,4 @@
-//! Which versions of Python and R this machine has.
+//! Which versions of Python, R, Quarto and Node.js this machine has.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -37,9 +37,11 @@ pub struct Interpreters {
     python_programs: Vec<String>,
     r_programs: Vec<String>,
     quarto_program: String,
+    nodejs_program: String,
     python: OnceCell<Vec<Interpreter>>,
     r: OnceCell<Vec<Interpreter>>,
     quarto: OnceCell<Option<Interpreter>>,
+    nodejs: OnceCell<Option<Interpreter>>,
 }
 
 impl Interpreters {
@@ -49,9 +51,11 @@ impl Interpreters {
             python_programs: settings.python.clone(),
             r_programs: settings.r.clone(),
             quarto_program: settings.quarto.clone(),
+            nodejs_program: settings.nodejs.clone(),
             python: OnceCell::new(),
             r: OnceCell::new(),
             quarto: OnceCell::new(),
+            nodejs: OnceCell::new(),
         }
     }
 
@@ -78,18 +82,25 @@ impl Interpreters {
 
     /// Quarto, which is one folder with everything in it.
     pub async fn quarto(&self) -> Option<&Interpreter> {
-        let found = self.quarto.get_or_init(async || {
-            let program = find(&self.quarto_program)?;
-            let said = Command::new(&program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
-            let said = tokio::time::timeout(PATIENCE, said).await.ok()?.ok()?;
-            let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-            let root = program.parent()?.parent()?.to_owned();
-            let root = (!root.starts_with("/usr") && root.components().count() > 1).then_some(root);
-            let is_one = said.status.success() && version.starts_with(|c: char| c.is_ascii_digit());
-            is_one.then(|| Interpreter { program: program.display().to_string(), version, root })
-        });
-        found.await.as_ref()
+        self.quarto.get_or_init(|| one(&self.quarto_program)).await.as_ref()
     }
+
+    /// Node.js, which is one folder with everything in it, too.
+    pub async fn nodejs(&self) -> Option<&Interpreter> {
+        self.nodejs.get_or_init(|| one(&self.nodejs_program)).await.as_ref()
+    }
+}
+
+/// A program that says its version, in a folder above its own.
+async fn one(program: &str) -> Option<Interpreter> {
+    let program = find(program)?;
+    let said = Command::new(&program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
+    let said = tokio::time::timeout(PATIENCE, said).await.ok()?.ok()?;
+    let version = String::from_utf8_lossy(&said.stdout).trim().trim_start_matches('v').to_owned();
+    let root = program.parent()?.parent()?.to_owned();
+    let root = (!root.starts_with("/usr") && root.components().count() > 1).then_some(root);
+    let is_one = said.status.success() && version.starts_with(|c: char| c.is_ascii_digit());
+    is_one.then(|| Interpreter { program: program.display().to_string(), version, root })
 }
 
 /// A program on the path, where it really is.

@@ -14,6 +14,8 @@ pub struct Places<'a> {
     pub python: &'a str,
     /// R.
     pub r: &'a str,
+    /// Node.js.
+    pub nodejs: &'a str,
     /// The path browsers see, without a slash at the end: `/content/GUID`.
     pub prefix: &'a str,
 }
@@ -38,6 +40,9 @@ pub struct Style {
     pub names_script: bool,
     /// A browser's all go to one process, which holds its session.
     pub is_bound: bool,
+    /// It would refuse other hosts than those it is told of when it begins, and browsers may call this server by several. So it
+    /// takes all, is reached only through us, and we refuse pages of other sites.
+    pub is_guarded: bool,
     /// Its pages are Shiny's, which come back after a lost connection with the help of a script.
     pub is_shiny: bool,
 }
@@ -48,6 +53,7 @@ pub fn style(mode: Mode) -> Style {
         keeps_prefix: matches!(mode, Mode::PythonApi | Mode::PythonBokeh | Mode::JupyterVoila),
         names_script: mode == Mode::PythonApi,
         is_bound: !matches!(mode, Mode::PythonApi | Mode::PythonFastapi | Mode::Api),
+        is_guarded: matches!(mode, Mode::PythonStreamlit | Mode::PythonBokeh | Mode::PythonPanel),
         is_shiny: matches!(mode, Mode::Shiny | Mode::RmdShiny | Mode::QuartoShiny | Mode::PythonShiny),
     }
 }
@@ -63,7 +69,7 @@ pub fn requirements(mode: Mode) -> &'static [&'static str] {
         Mode::PythonBokeh => &["bokeh"],
         Mode::PythonPanel => &["panel"],
         Mode::PythonGradio => &["gradio"],
-        Mode::JupyterVoila => &["voila"],
+        Mode::JupyterVoila => &["voila", "ipykernel"],
         Mode::JupyterStatic => &["nbconvert", "ipykernel"],
         _ => &[],
     }
@@ -85,7 +91,8 @@ class Server(BaseApplication):
         found = importlib.import_module(module)
         for part in (name or 'app').split('.'):
             found = getattr(found, part)
-        return getattr(found, 'server', found) if not callable(found) or type(found).__module__.startswith('dash') else found
+        is_dash = any(part.__module__.startswith('dash.') for part in type(found).__mro__)
+        return found.server if is_dash or not callable(found) else found
 Server().run()
 ";
 
@@ -93,18 +100,40 @@ Server().run()
 const GRADIO: &str = "\
 import importlib, os, sys
 sys.path.insert(0, '.')
-os.environ['GRADIO_SERVER_PORT'] = os.environ['PORT']
+import gradio
+launch = gradio.Blocks.launch
+own = dict(server_name='127.0.0.1', server_port=int(os.environ['PORT']), root_path=os.environ['GRADIO_ROOT_PATH'],
+           share=False, inbrowser=False, prevent_thread_lock=False)
+gradio.Blocks.launch = lambda self, *_, **told: launch(self, **{**told, **own})
 module, _, name = sys.argv[1].partition(':')
 found = importlib.import_module(module)
-import gradio
 candidates = [getattr(found, name)] if name else [getattr(found, n, None) for n in ('demo', 'app')] + list(vars(found).values())
-demo = next(c for c in candidates if isinstance(c, gradio.Blocks))
-demo.launch(server_name='127.0.0.1', server_port=int(os.environ['PORT']), share=False)
+demo = next((c for c in candidates if isinstance(c, gradio.Blocks)), None)
+demo.launch() if demo else sys.exit(f'{module} makes no gradio.Blocks or gradio.Interface')
+";
+
+/// A document with a Shiny runtime, where what is made of it can be beside it: files are copied, folders are linked.
+const RMD: &str = "\
+own <- file.path(tempdir(), 'app')
+dir.create(own)
+all <- list.files('.', all.files = TRUE, no.. = TRUE)
+isLinked <- dir.exists(all) & !grepl('_(files|cache)$', all)
+if (any(isLinked)) file.symlink(file.path(getwd(), all[isLinked]), file.path(own, all[isLinked])) -> done
+file.copy(all[!isLinked], own, recursive = TRUE, copy.mode = FALSE) -> done
+setwd(own)
+rmarkdown::run(entry, default_file = basename(entry), auto_reload = FALSE, shiny_args = list(port = socket, launch.browser = FALSE))
+";
+
+/// An API; a file `entrypoint.R` makes its own.
+const PLUMBER: &str = "\
+api <- if (tolower(basename(entry)) == 'entrypoint.r') plumber::plumb(dir = dirname(entry)) else plumber::plumb(entry)
+docs <- requireNamespace('swagger', quietly = TRUE)
+plumber::pr_run(api, host = '127.0.0.1', port = as.integer(Sys.getenv('PORT')), docs = docs, quiet = TRUE)
 ";
 
 /// How content is started; `None`: no process answers for it.
 pub fn launch(mode: Mode, manifest: &Manifest, places: &Places<'_>) -> Option<Launch> {
-    let Places { socket, python, r, prefix, .. } = *places;
+    let Places { socket, python, r, nodejs, prefix, .. } = *places;
     let entry = manifest.entrypoint.as_deref().unwrap_or("app");
     let module = entry.strip_suffix(".py").unwrap_or(entry);
     let object = if module.contains(':') { module.to_owned() } else { format!("{module}:app") };
@@ -227,20 +256,11 @@ pub fn launch(mode: Mode, manifest: &Manifest, places: &Places<'_>) -> Option<La
             ..by_socket(&[])
         },
         Mode::RmdShiny => Launch {
-            program: r_says(&format!(
-                "rmarkdown::run({}, shiny_args = list(port = {r_socket}, launch.browser = FALSE))",
-                r_text(entry)
-            )),
+            program: r_says(&format!("entry <- {}\nsocket <- {r_socket}\n{RMD}", r_text(entry))),
             ..by_socket(&[])
         },
-        Mode::Api => Launch {
-            program: r_says(&format!(
-                "plumber::pr_run(plumber::pr({}), host = '127.0.0.1', port = as.integer(Sys.getenv('PORT')), docs = TRUE, quiet = TRUE)",
-                r_text(entry)
-            )),
-            ..by_port(&[])
-        },
-        Mode::Nodejs => by_port(&["node", entry]),
+        Mode::Api => Launch { program: r_says(&format!("entry <- {}\n{PLUMBER}", r_text(entry))), ..by_port(&[]) },
+        Mode::Nodejs => by_port(&[nodejs, entry]),
         Mode::Static | Mode::RmdStatic | Mode::JupyterStatic | Mode::QuartoStatic | Mode::QuartoShiny => return None,
     })
 }
@@ -265,7 +285,8 @@ mod tests {
             has_parameters: false,
             hides: Hides::Nothing,
         };
-        let places = Places { app: "/app", socket: "/run/s", python: "/env/p", r: "R", prefix: "/content/g" };
+        let places =
+            Places { app: "/app", socket: "/run/s", python: "/env/p", r: "R", nodejs: "node", prefix: "/content/g" };
         launch(mode, &manifest, &places).unwrap()
     }
 
@@ -277,7 +298,7 @@ mod tests {
         assert_eq!(of(Mode::PythonStreamlit, "app").program[4], "app.py");
         assert_eq!(of(Mode::PythonStreamlit, "app.py").program[4], "app.py");
         let r = of(Mode::RmdShiny, "it's.Rmd").program;
-        assert!(r[5].starts_with("rmarkdown::run('it\\'s.Rmd',"), "{r:?}");
+        assert!(r[5].starts_with("entry <- 'it\\'s.Rmd'\n"), "{r:?}");
         assert!(of(Mode::Api, "plumber.R").wants_port && !of(Mode::Shiny, "").wants_port);
     }
 }

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod launch;
 pub mod manifest;
 pub mod mode;
+pub mod nodejs;
 pub mod prepare;
 pub mod python;
 pub mod serve;

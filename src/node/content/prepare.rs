@@ -11,7 +11,7 @@ use super::launch::{Places, launch, requirements};
 use super::manifest::Manifest;
 use super::mode::{Language, Mode};
 use super::worker::Start;
-use super::{bundle, python, variable};
+use super::{bundle, nodejs, python, variable};
 use crate::node::parts::Parts;
 use crate::node::sandbox::{Folder, Memory};
 use crate::node::store::{BundleRow, ContentRow, RenderingRow};
@@ -78,6 +78,8 @@ pub struct Ground {
     pub r: String,
     /// Quarto; empty: it needs none.
     pub quarto: String,
+    /// Node.js; empty: it needs none.
+    pub nodejs: String,
 }
 
 /// Makes it. `say`: what is said meanwhile.
@@ -90,7 +92,7 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
     let mode = manifest.mode().ok_or_else(|| format!("this server does not run `{}`", manifest.mode))?;
     let app = unpacked(parts, bundle).await?;
     let mut folders = vec![Folder { from: app.clone(), to: APP.into(), is_writable: false }];
-    let (mut python_at, mut r_at, mut quarto_at) = (String::new(), String::new(), String::new());
+    let (mut python_at, mut r_at, mut quarto_at, mut nodejs_at) = Default::default();
     let language = mode.language();
     let is_quarto = language == Language::Quarto;
     if language == Language::Python || is_quarto && manifest.requirements.is_some() {
@@ -111,15 +113,24 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
         let all = parts.contents.interpreters.r().await;
         let interpreter = nearest(all, manifest.r.as_deref()).ok_or("there is no R on this node")?;
         folders.extend(interpreter.folder());
-        r_at.clone_from(&interpreter.program);
+        r_at = interpreter.program.clone();
     }
     if is_quarto {
         let quarto = parts.contents.interpreters.quarto().await;
         let quarto = quarto.ok_or("there is no Quarto on this node: install it, and name it in `content.quarto`")?;
         folders.extend(quarto.folder());
-        quarto_at.clone_from(&quarto.program);
+        quarto_at = quarto.program.clone();
     }
-    Ok(Ground { manifest, mode, folders, python: python_at, r: r_at, quarto: quarto_at })
+    if language == Language::Nodejs {
+        let program = parts.contents.interpreters.nodejs().await;
+        let program = program.ok_or("there is no Node.js on this node: install it, and name it in `content.nodejs`")?;
+        folders.extend(program.folder());
+        nodejs_at = program.program.clone();
+        if let Some(words) = nodejs::lacks(&app).await {
+            say(&words);
+        }
+    }
+    Ok(Ground { manifest, mode, folders, python: python_at, r: r_at, quarto: quarto_at, nodejs: nodejs_at })
 }
 
 /// What a bundle needs to be started on this node; what takes long is done once. `say`: what is said meanwhile.
@@ -133,9 +144,9 @@ pub async fn prepare(
     prefix: &str,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Start, String> {
-    let Ground { manifest, mode, folders, python, r, .. } = ground(parts, bundle, say).await?;
+    let Ground { manifest, mode, folders, python, r, nodejs, .. } = ground(parts, bundle, say).await?;
     let settings = &parts.settings.content;
-    let places = Places { app: APP, socket: super::worker::SOCKET, python: &python, r: &r, prefix };
+    let places = Places { app: APP, socket: super::worker::SOCKET, python: &python, r: &r, nodejs: &nodejs, prefix };
     let launch = launch(mode, &manifest, &places)
         .ok_or_else(|| format!("content of the kind `{}` is not answered for by a process", manifest.mode))?;
     let environment = environment(parts, content, mode, &launch.environment).await?;

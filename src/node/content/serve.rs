@@ -9,8 +9,8 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, SET_COOKIE,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, HeaderValue,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, SET_COOKIE,
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tower_http::services::ServeDir;
@@ -416,6 +416,9 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let limits = content.limits;
     let had = forward::worker_of(request.headers());
     let launch = super::launch::style(*mode);
+    if launch.is_guarded && forward::is_of_another_site(request.method(), request.headers(), base) {
+        return Err(Failure::new(StatusCode::FORBIDDEN, "This content is used from pages of its own site only"));
+    }
     let mut request = request;
     let wanted = held::wanted(request.headers(), request.uri().query()).filter(|_| launch.is_shiny);
     let cookie = held::cookie_of(request.headers());
@@ -478,10 +481,14 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         owner: &owner,
         has_cookie,
     };
-    forward(lease, request, &about, &parts.contents.sessions).await.map_err(|why| {
+    let mut response = forward(lease, request, &about, &parts.contents.sessions).await.map_err(|why| {
         tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
         Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")
-    })
+    })?;
+    if launch.is_guarded {
+        response.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    }
+    Ok(response)
 }
 
 /// A worker, begun if need be. What was begun goes on when nobody waits for it any more.

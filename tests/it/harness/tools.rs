@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Output, patiently_for};
 
-/// Longest run of a program: interpreters and installers take their time on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest run of a program: interpreters, installers and what makes large environments take their time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The checkout.
 pub fn top() -> &'static Path {
