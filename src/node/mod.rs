@@ -198,6 +198,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         async move { workers.follow(stopping).await }
     });
     tending.spawn(content::ahead::follow(parts.clone(), stopping.clone()));
+    tending.spawn(content::fit::follow(parts.clone(), stopping.clone()));
     let workers = parts.contents.workers.clone();
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();

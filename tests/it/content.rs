@@ -99,7 +99,7 @@ fn pages_are_published_and_seen_by_who_may() {
 }
 
 /// A folder with the wheels that content of the tests requires.
-fn wheels() -> Vec<String> {
+pub fn wheels() -> Vec<String> {
     let folder = crate::harness::tools::top().join(".venv-clients/wheels");
     let found: Vec<String> = std::fs::read_dir(&folder)
         .into_iter()
