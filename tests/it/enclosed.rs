@@ -253,7 +253,9 @@ fn publishers_choose_the_network_only_where_administrators_let_them() {
 #[test]
 fn the_doctor_says_what_a_node_lacks_to_run_content() {
     within(90, async {
-        let a = Node::start("a", "[content]\nnetwork = \"outbound\"\npython = [\"no-such-python\"]\nr = [\"no-such-R\"]\n").await;
+        let a =
+            Node::start("a", "[content]\nnetwork = \"outbound\"\npython = [\"no-such-python\"]\nr = [\"no-such-R\"]\n")
+                .await;
         let told = eventually_in(std::time::Duration::from_secs(60), "the node to have looked", async || {
             let told = bowline(&["doctor", "-c", &a.config(), "--json"]).await.json();
             let all = told["checks"].as_array().unwrap().clone();

@@ -32,10 +32,10 @@ const LINE_MAX: u64 = 4_000;
 const UV: &str = "set -e; export UV_CACHE_DIR=/env/.cache UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1; \
      \"$uv\" venv --quiet --python \"$python\" /env/venv; \
      \"$uv\" pip install --compile-bytecode --python /env/venv/bin/python $index ${file:+-r \"$file\"} $more; \
-     \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache; chmod -R a+rX /env";
+     \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache; chmod -R a+rX /env/venv";
 const PIP: &str = "set -e; \"$python\" -I -m venv /env/venv; \
      /env/venv/bin/python -I -m pip --disable-pip-version-check --no-cache-dir install --progress-bar off $index ${file:+-r \"$file\"} $more; \
-     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze > /env/requirements.lock; chmod -R a+rX /env";
+     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze > /env/requirements.lock; chmod -R a+rX /env/venv";
 
 /// What an environment is made of.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use std::process::Stdio;
 use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 
+use super::Door;
 use super::begun::{Begun, Reach};
 use super::outbound::{self, Outbound};
-use super::Door;
 use crate::runtime::dice;
 
 /// Programs and threads.
@@ -144,8 +144,9 @@ impl Enclosure<'_> {
         let mut command = Command::new(if is_staged { "unshare" } else { "sh" });
         // bubblewrap keeps its own environment, which what it runs can read.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
+        // What this program was left open with is closed, where the shell can: what it opens itself is what is meant.
         let opening = "command -v bwrap >/dev/null || { echo 'bubblewrap is not installed on this node (apt install bubblewrap)' >&2; exit 127; }; \
-                       while [ \"$1\" != -- ]; do eval \"exec $1\\\"\\$2\\\"\" || exit 127; shift 2; done; shift; exec \"$@\"";
+                       exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; while [ \"$1\" != -- ]; do eval \"exec $1\\\"\\$2\\\"\" || exit 127; shift 2; done; shift; exec \"$@\"";
         // Below a folder of root's own nobody else gets anywhere, so root shows them elsewhere, in a namespace nobody sees.
         let staged = "mount -t tmpfs -o mode=0755,size=64k none \"$1\" || exit 127; stage=$1; count=$2; shift 2; n=0; \
                       while [ $n -lt $count ]; do mkdir $stage/$n && mount --bind \"$1\" $stage/$n || exit 127; \
@@ -236,8 +237,13 @@ impl Enclosure<'_> {
         }
         add!("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", self.at);
         let home = if self.work.is_some() { "/work" } else { "/tmp" };
-        let plain =
-            [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", home), ("USER", "builder"), ("LANG", "C.UTF-8"), ("TZ", "UTC")];
+        let plain = [
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("HOME", home),
+            ("USER", "builder"),
+            ("LANG", "C.UTF-8"),
+            ("TZ", "UTC"),
+        ];
         for (name, value) in plain {
             add!("--setenv", name, value);
         }

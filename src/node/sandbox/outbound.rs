@@ -64,7 +64,9 @@ impl Outbound {
         all.dedup();
         // A route to everywhere there is already.
         let halves = |net: Ipv4Net| match net.prefix_len() {
-            0 => vec![Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 1), Ipv4Net::new_assert(Ipv4Addr::new(128, 0, 0, 0), 1)],
+            0 => {
+                vec![Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 1), Ipv4Net::new_assert(Ipv4Addr::new(128, 0, 0, 0), 1)]
+            }
             _ => vec![net],
         };
         Ok(all.into_iter().flat_map(halves).map(|net| format!("route replace prohibit {net}\n")).collect())
@@ -93,7 +95,8 @@ fn own(told: &str) -> Vec<Ipv4Net> {
 /// `/etc/resolv.conf` inside: what is searched as outside, who is asked is the helper.
 pub(super) fn resolver() -> String {
     let outside = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let kept = outside.lines().filter(|line| ["search ", "domain ", "options "].iter().any(|word| line.starts_with(word)));
+    let kept =
+        outside.lines().filter(|line| ["search ", "domain ", "options "].iter().any(|word| line.starts_with(word)));
     kept.chain([format!("nameserver {RESOLVER}").as_str()]).map(|line| format!("{line}\n")).collect()
 }
 
@@ -131,7 +134,13 @@ impl Helper {
 
     /// Connects the network that process is in, lets it go on, and stays until dropped. `stdin`: what it waits at; whoever
     /// wants it then is given it.
-    pub(super) async fn serve(self, pid: u32, reach: Arc<Reach>, mut stdin: ChildStdin, give: oneshot::Sender<ChildStdin>) {
+    pub(super) async fn serve(
+        self,
+        pid: u32,
+        reach: Arc<Reach>,
+        mut stdin: ChildStdin,
+        give: oneshot::Sender<ChildStdin>,
+    ) {
         let connected = tokio::time::timeout(PATIENCE, self.connect(pid, &reach)).await;
         let mut helper = match connected.unwrap_or_else(|_| Err("it took too long".to_owned())) {
             Ok(helper) => helper,
@@ -154,7 +163,7 @@ impl Helper {
         };
         let (_, status) = tokio::join!(drained, helper.wait());
         if let Ok(status) = status {
-            tracing::debug!(%status, "the network of a sandbox has ended");
+            tracing::warn!(%status, "slirp4netns has ended: a sandbox has no network any more");
         }
     }
 
@@ -225,7 +234,8 @@ mod tests {
 
     #[test]
     fn what_is_denied_is_a_route_that_leads_nowhere() {
-        let outbound = Outbound { denied: ["10.1.2.3/24", "fe80::/10", "0.0.0.0/0"].map(|net| net.parse().unwrap()).to_vec() };
+        let outbound =
+            Outbound { denied: ["10.1.2.3/24", "fe80::/10", "0.0.0.0/0"].map(|net| net.parse().unwrap()).to_vec() };
         let routes = outbound.routes().unwrap();
         for net in ["10.1.2.0/24", "169.254.0.0/16", "0.0.0.0/1", "128.0.0.0/1"] {
             assert!(routes.contains(&format!("route replace prohibit {net}\n")), "{net}: {routes}");
