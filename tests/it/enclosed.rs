@@ -267,3 +267,28 @@ fn the_doctor_says_what_a_node_lacks_to_run_content() {
         assert!(content.iter().all(|check| check["verdict"] != "fail"), "the sandbox itself works here: {content:?}");
     });
 }
+
+#[test]
+fn an_environment_that_outgrows_its_bound_is_given_up() {
+    within(120, async {
+        let uv = crate::harness::tool("uv");
+        let more = format!("[content]\nenvironment_bytes_max = \"2MiB\"\nuv = \"{}\"\n", uv.display());
+        let a = Node::start("a", &more).await;
+        a.command(&["repo", "create", "pypi"]).await;
+        let wheels = crate::content::wheels();
+        let files: Vec<&str> = wheels.iter().map(String::as_str).collect();
+        a.command(&[&["add", "pypi"][..], &files].concat()).await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = Folder::new();
+        app.write("app.py", OBEDIENT);
+        app.write("requirements.txt", "fastapi\nshiny\nnbconvert\nipykernel\n");
+        let told = publisher.runs(&["deploy", "fastapi"], &["-N", app.root().to_str().unwrap()]).await;
+        let words = format!("{}{}", told.stdout, told.stderr);
+        assert!(told.code != Some(0) && words.contains("environment_bytes_max"), "{words}");
+        let left = std::fs::read_dir(a.folder.path("data/cache/content/python")).unwrap().count();
+        assert_eq!(left, 0, "what was begun is removed");
+    });
+}
