@@ -202,8 +202,12 @@ pub const SESSION_IDLE: Duration = Duration::from_secs(8 * 3600);
 /// Nobody logs in more than once a week who comes every day.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// `content.uid`: `nobody`.
-pub const CONTENT_UID: u64 = 65_534;
+/// `content.uid`: the first of a range that no system gives to anybody, neither to people nor to containers of theirs.
+pub const CONTENT_UID: u64 = 1_900_000_000;
+/// `content.uid_count`, where `content.uid` is not said.
+pub const CONTENT_UID_COUNT: u64 = 65_536;
+/// `content.network`: what runs is what publishers wrote; what it reaches is for administrators to say.
+pub const CONTENT_NETWORK: super::node::Network = super::node::Network::None;
 
 /// `content.python`.
 pub const CONTENT_PYTHON: &str = "python3";
@@ -243,6 +247,15 @@ pub const CONTENT_MAX_CONNECTIONS: u64 = 20;
 
 /// `content.environment_timeout`.
 pub const CONTENT_ENVIRONMENT_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// `content.environment_bytes_max`: some frameworks have several GiB.
+pub const CONTENT_ENVIRONMENT_BYTES_MAX: ByteSize = ByteSize::kib(16 * 1024 * 1024);
+
+/// `content.cache_bytes_max`: some environments, and some room.
+pub const CONTENT_CACHE_BYTES_MAX: ByteSize = ByteSize::kib(64 * 1024 * 1024);
+
+/// `content.cache_unused`: what is wanted once a month stays.
+pub const CONTENT_CACHE_UNUSED: Duration = Duration::from_secs(40 * 24 * 3600);
 
 /// `content.disk_max`.
 pub const CONTENT_DISK_MAX: ByteSize = ByteSize::kib(1024 * 1024);

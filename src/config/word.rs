@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::types::{ByteSize, HumanDuration};
 
-use super::node::MailTls;
+use super::node::{MailTls, Network};
 use super::preset::Preset;
 use super::proxy::{AdminState, LogFormat, Policy, TlsVersion};
 use super::reader::{Text, Wrong, list};
@@ -42,6 +42,7 @@ macro_rules! words {
 
 words! {
     StorageType, "a kind of storage": { "directory" => Directory, "s3" => S3, }
+    Network, "what content reaches": { "none" => None, "outbound" => Outbound, }
     MailTls, "a way to encrypt mail": { "starttls" => Starttls, "tls" => Tls, "none" => None, }
     Protocol, "a protocol of a listener": { "http" => Http, "https" => Https, }
     ProbeType, "a type of probe": { "http" => Http, "tcp" => Tcp, }

@@ -202,6 +202,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     tending.spawn(content::ahead::follow(parts.clone(), stopping.clone()));
     let journal = content::journal::follow(parts.clone(), member.id().to_owned(), stopping.clone());
     tending.spawn(journal);
+    tending.spawn(content::fit::follow(parts.clone(), stopping.clone()));
     let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();

@@ -99,7 +99,7 @@ fn pages_are_published_and_seen_by_who_may() {
 }
 
 /// The wheels that content of the tests requires, of one of the folders that `.ci/setup` fills.
-fn wheels(folder: &str) -> Vec<String> {
+pub fn wheels(folder: &str) -> Vec<String> {
     let folder = crate::harness::tools::top().join(".venv-clients").join(folder);
     let found: Vec<String> = std::fs::read_dir(&folder)
         .into_iter()

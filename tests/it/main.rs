@@ -19,6 +19,7 @@ mod content;
 mod cran;
 mod demo;
 mod drain;
+mod enclosed;
 mod failing;
 mod faults;
 mod forwarding;

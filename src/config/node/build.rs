@@ -141,7 +141,10 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
     };
     let count = |count: Option<u64>, default: u64| usize::try_from(count.unwrap_or(default)).unwrap_or(usize::MAX);
     let size = |size: Option<u64>, default: ByteSize| size.unwrap_or(default.bytes());
-    let uid = written.and_then(|content| Some(content.uid.get()?.0)).unwrap_or(default::CONTENT_UID);
+    let told = written.and_then(|content| Some(content.uid.get()?.0));
+    let uid = u32::try_from(told.unwrap_or(default::CONTENT_UID)).unwrap_or(u32::MAX);
+    let counted = written.and_then(|content| Some(content.uid_count.get()?.0));
+    let uid_count = counted.unwrap_or(if told.is_some() { 1 } else { default::CONTENT_UID_COUNT });
     Content {
         external_url: written.and_then(|content| content.external_url.get()).map(|url| url.0.clone()),
         bundle_bytes_max: size(
@@ -152,7 +155,16 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
             written.and_then(|content| Some(content.unpacked_bytes_max.get()?.0)),
             default::UNPACKED_BYTES_MAX,
         ),
-        uid: u32::try_from(uid).unwrap_or(u32::MAX),
+        uid,
+        uid_count: u32::try_from(uid_count).unwrap_or(1).min(u32::MAX - uid),
+        network: written.and_then(|c| c.network.get().copied()).unwrap_or(default::CONTENT_NETWORK),
+        network_choice: written.and_then(|c| c.network_choice.get().copied()).unwrap_or(false),
+        network_denied: written
+            .map(|content| content.network_denied.elements())
+            .unwrap_or_default()
+            .iter()
+            .map(|net| *net.get_ref())
+            .collect(),
         readable: paths.iter().map(|path| site.path(&path.get_ref().0, path.span())).collect(),
         python: programs(written.map(|content| content.python.elements()), default::CONTENT_PYTHON),
         r: programs(written.map(|content| content.r.elements()), default::CONTENT_R),
@@ -199,6 +211,17 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
         environment_timeout: written
             .and_then(|content| Some(content.environment_timeout.get()?.0))
             .unwrap_or(default::CONTENT_ENVIRONMENT_TIMEOUT),
+        environment_bytes_max: size(
+            written.and_then(|content| Some(content.environment_bytes_max.get()?.0)),
+            default::CONTENT_ENVIRONMENT_BYTES_MAX,
+        ),
+        cache_bytes_max: size(
+            written.and_then(|content| Some(content.cache_bytes_max.get()?.0)),
+            default::CONTENT_CACHE_BYTES_MAX,
+        ),
+        cache_unused: written
+            .and_then(|content| Some(content.cache_unused.get()?.0))
+            .unwrap_or(default::CONTENT_CACHE_UNUSED),
         render_timeout: written
             .and_then(|content| Some(content.render_timeout.get()?.0))
             .unwrap_or(default::CONTENT_RENDER_TIMEOUT),

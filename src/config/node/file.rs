@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use crate::config::default;
 use crate::config::file::{AccessLog, Log, Shutdown, shown};
-use crate::config::node::MailTls;
+use crate::config::node::{MailTls, Network};
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
 use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Mailbox, Name, PlainText, Size, Wait};
@@ -168,8 +168,18 @@ section! {
         bundle_bytes_max: Size<1024, { 1 << 50 }> = shown(default::BUNDLE_BYTES_MAX),
         /// Bytes it may unpack to.
         unpacked_bytes_max: Size<1024, { 1 << 50 }> = shown(default::UNPACKED_BYTES_MAX),
-        /// Who content runs as, where the node runs as root; else as the node.
+        /// Who content runs as, where the node runs as root; else all of it as the node. The first of `uid_count`: it makes
+        /// environments, and each content has one of those after it, the same on every node.
         uid: Count<1, { u32::MAX as u64 - 1 }> = shown(default::CONTENT_UID),
+        /// With 1, all content runs as `uid`. Default: 65536 where `uid` is not written, else 1.
+        uid_count: Count<1, { 1 << 24 }> = Optional("65536"),
+        /// What content reaches: `none`, or `outbound`, other machines by IPv4. Never this machine, nor 169.254.0.0/16. It needs
+        /// `slirp4netns` and `ip` (iproute2).
+        network: Network = shown(default::CONTENT_NETWORK),
+        /// Publishers may choose `outbound` where that is not so for all.
+        network_choice: bool = shown(false),
+        /// What content never reaches: administrators' own networks, databases.
+        network_denied: Vec<Spanned<IpNet>> = Optional("[\"10.1.0.0/16\", \"192.168.7.1\"]"),
         /// What content sees of this machine, read-only, beside /usr: where interpreters are.
         readable: Vec<Spanned<FilePath>> = Optional("[\"/opt/R\", \"/opt/python\"]"),
         /// Python interpreters; content gets the one nearest to what it was made with.
@@ -206,6 +216,13 @@ section! {
         max_connections: Count<1, 100_000> = shown(default::CONTENT_MAX_CONNECTIONS),
         /// For making an environment.
         environment_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_ENVIRONMENT_TIMEOUT),
+        /// Bytes of one environment.
+        environment_bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_ENVIRONMENT_BYTES_MAX),
+        /// Bytes of unpacked bundles, renderings and environments below the cache's folder: beyond them what was used longest
+        /// ago goes, but not what is in use. It is made again when it is wanted.
+        cache_bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_CACHE_BYTES_MAX),
+        /// What nobody has used for so long goes.
+        cache_unused: Wait<{ DAY }, { 365 * DAY }> = shown(default::CONTENT_CACHE_UNUSED),
         /// For rendering a report.
         render_timeout: Wait<1000, { 7 * DAY }> = shown(default::CONTENT_RENDER_TIMEOUT),
         /// Renderings of one content that are kept.

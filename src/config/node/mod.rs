@@ -210,8 +210,16 @@ pub struct Content {
     pub bundle_bytes_max: u64,
     /// Bytes it may unpack to.
     pub unpacked_bytes_max: u64,
-    /// Who they run as where this program is root.
+    /// What makes their environments runs as this where this program is root; they as those after it.
     pub uid: u32,
+    /// So many there are with it; one: all run as that.
+    pub uid_count: u32,
+    /// What they reach where they say nothing.
+    pub network: Network,
+    /// They may say so.
+    pub network_choice: bool,
+    /// What they never reach.
+    pub network_denied: Vec<IpNet>,
     /// What they see of this machine beside `/usr`.
     pub readable: Vec<PathBuf>,
     /// Python interpreters.
@@ -248,6 +256,12 @@ pub struct Content {
     pub max_connections: usize,
     /// For making an environment.
     pub environment_timeout: Duration,
+    /// Bytes of one environment.
+    pub environment_bytes_max: u64,
+    /// Bytes of all that is unpacked and made on this node, unless somebody uses it.
+    pub cache_bytes_max: u64,
+    /// What nobody has used for so long goes.
+    pub cache_unused: Duration,
     /// For rendering a report.
     pub render_timeout: Duration,
     /// Renderings of one content that are kept.
@@ -256,6 +270,26 @@ pub struct Content {
     pub memory_max: Option<u64>,
     /// Bytes of files in memory of one process.
     pub disk_max: u64,
+}
+
+impl Content {
+    /// Who the content of this number runs as where this program is root: the same on every node.
+    pub fn uid_of(&self, number: i64) -> u32 {
+        match i64::from(self.uid_count) {
+            ..2 => self.uid,
+            count => self.uid + 1 + u32::try_from(number.rem_euclid(count - 1)).unwrap_or(0),
+        }
+    }
+}
+
+/// What content reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing.
+    None,
+    /// Other machines, by connections it makes.
+    Outbound,
 }
 
 /// How mail is sent.

@@ -49,3 +49,18 @@ fn a_proxys_file_is_told_from_a_nodes() {
     let report = loaded(&GOOD.replace("\"node\"", "\"proxy\"")).expect_err("another role");
     assert!(report.problems[0].message.contains("configures a proxy"), "{report}");
 }
+
+#[test]
+fn each_content_has_a_user_of_its_own_and_the_same_one_on_every_node() {
+    let content = |more: &str| loaded(&format!("{GOOD}[content]\n{more}")).unwrap_or_else(|r| panic!("{r}")).content;
+    let own = content("");
+    assert_eq!([1, 2, 65_535, -1].map(|number| own.uid_of(number)), [2, 3, 1, 65_535].map(|n| 1_900_000_000 + n));
+    assert!((-70_000..70_000).all(|number| own.uid_of(number) > own.uid), "what makes environments is somebody else");
+    let one = content("uid = 65534\n");
+    assert_eq!((one.uid_of(1), one.uid_of(2)), (65_534, 65_534));
+    let last = content("uid = 4294967294\nuid_count = 9\n");
+    assert!((0..20).all(|number| last.uid_of(number) < u32::MAX), "no number that means nobody at all");
+    let few = content("uid = 1000\nuid_count = 3\nnetwork = \"outbound\"\nnetwork_denied = [\"10.0.0.0/8\"]\n");
+    assert_eq!([1, 2, 3].map(|number| few.uid_of(number)), [1002, 1001, 1002]);
+    assert_eq!((few.network, few.network_denied.len()), (Network::Outbound, 1));
+}

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::config::node::Network;
 use crate::node::api::{Answer, ApiFailure, Body, Manager, Query, read, time};
 use crate::node::content::access;
 use crate::node::content::manifest::Manifest;
@@ -117,6 +118,8 @@ struct Told {
     max_conns_per_process: Option<Option<u64>>,
     #[serde(deserialize_with = "said")]
     load_factor: Option<Option<f64>>,
+    #[serde(deserialize_with = "said")]
+    network_access: Option<Option<Network>>,
 }
 
 fn said<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
@@ -134,6 +137,7 @@ impl Told {
             max_processes: self.max_processes.unwrap_or(old.max_processes),
             max_conns_per_process: self.max_conns_per_process.unwrap_or(old.max_conns_per_process),
             load_factor: self.load_factor.unwrap_or(old.load_factor),
+            network_access: self.network_access.unwrap_or(old.network_access),
         }
     }
 }
@@ -324,6 +328,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "min_processes": settings.min_processes,
         "max_conns_per_process": settings.max_conns_per_process,
         "load_factor": settings.load_factor,
+        "network_access": settings.network_access,
     });
     let how = json!({
         "memory_request": null,

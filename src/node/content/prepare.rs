@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use super::copies::{Copies, Copy};
+use super::copies::{Copies, Copy, Held};
 use super::interpreter::nearest;
 use super::launch::{Places, launch, requirements};
 use super::manifest::Manifest;
 use super::mode::{Language, Mode};
+use super::settings::Settings;
 use super::worker::Start;
 use super::{bundle, nodejs, python, variable};
 use crate::node::parts::Parts;
@@ -72,6 +73,8 @@ pub struct Ground {
     pub mode: Mode,
     /// What it sees of this machine: itself at [`APP`], its interpreter and environment.
     pub folders: Vec<Folder>,
+    /// Those of them that are copies, which stay.
+    pub held: Vec<Held>,
     /// The Python that has what it requires; empty: it needs none.
     pub python: String,
     /// R; empty: it needs none.
@@ -91,6 +94,7 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
         serde_json::from_str(&bundle.manifest).map_err(|e| format!("the bundle's manifest cannot be read: {e}"))?;
     let mode = manifest.mode().ok_or_else(|| format!("this server does not run `{}`", manifest.mode))?;
     let app = unpacked(parts, bundle).await?;
+    let mut held = vec![parts.contents.bundles.hold(&app)];
     let mut folders = vec![Folder { from: app.clone(), to: APP.into(), is_writable: false }];
     let (mut python_at, mut r_at, mut quarto_at, mut nodejs_at) = Default::default();
     let language = mode.language();
@@ -103,6 +107,7 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
             python::Wanted { interpreter, app: &app, file: manifest.requirements.as_deref(), more: requirements(mode) };
         python_at = match python::environment(parts, &wanted, say).await? {
             Some(environment) => {
+                held.push(parts.contents.environments.hold(&environment));
                 folders.push(Folder { from: environment, to: python::AT.into(), is_writable: false });
                 format!("{}/venv/bin/python", python::AT)
             }
@@ -130,7 +135,7 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
             say(&words);
         }
     }
-    Ok(Ground { manifest, mode, folders, python: python_at, r: r_at, quarto: quarto_at, nodejs: nodejs_at })
+    Ok(Ground { manifest, mode, folders, held, python: python_at, r: r_at, quarto: quarto_at, nodejs: nodejs_at })
 }
 
 /// What a bundle needs to be started on this node; what takes long is done once. `say`: what is said meanwhile.
@@ -144,7 +149,7 @@ pub async fn prepare(
     prefix: &str,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Start, String> {
-    let Ground { manifest, mode, folders, python, r, nodejs, .. } = ground(parts, bundle, say).await?;
+    let Ground { manifest, mode, folders, held, python, r, nodejs, .. } = ground(parts, bundle, say).await?;
     let settings = &parts.settings.content;
     let places = Places { app: APP, socket: super::worker::SOCKET, python: &python, r: &r, nodejs: &nodejs, prefix };
     let launch = launch(mode, &manifest, &places)
@@ -154,12 +159,13 @@ pub async fn prepare(
         program: launch.program.clone(),
         environment,
         folders,
+        held,
         readable: settings.readable.clone(),
-        uid: settings.uid,
+        uid: settings.uid_of(content.number),
         memory: settings.memory_max.map_or(Memory::Unbounded, Memory::Writable),
         tmp: settings.disk_max,
         wants_port: launch.wants_port,
-        folder: parts.spool.scratch().map_err(|e| format!("it has no place for its socket: {e}"))?,
+        outbound: Settings::read(&content.settings).outbound(settings),
     };
     Ok(start)
 }

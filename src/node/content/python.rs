@@ -2,13 +2,14 @@
 //! sandbox that reaches one repository and nothing else.
 
 use std::ffi::OsString;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::Digest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::copies::Copy;
+use super::copies::{self, Copy};
 use super::interpreter::{Interpreter, find};
 use crate::node::parts::Parts;
 use crate::node::router;
@@ -21,6 +22,8 @@ pub const AT: &str = "/env";
 const TMP_BYTES: u64 = 1 << 30;
 /// What is required, beside what is made of it.
 const LISTED: &str = "requirements.txt";
+/// Between two looks how much there is.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of a line of what is said.
 const LINE_MAX: u64 = 4_000;
 
@@ -29,10 +32,10 @@ const LINE_MAX: u64 = 4_000;
 const UV: &str = "set -e; export UV_CACHE_DIR=/env/.cache UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1; \
      \"$uv\" venv --quiet --python \"$python\" /env/venv; \
      \"$uv\" pip install --compile-bytecode --python /env/venv/bin/python $index ${file:+-r \"$file\"} $more; \
-     \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache";
+     \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache; chmod -R a+rX /env/venv";
 const PIP: &str = "set -e; \"$python\" -I -m venv /env/venv; \
      /env/venv/bin/python -I -m pip --disable-pip-version-check --no-cache-dir install --progress-bar off $index ${file:+-r \"$file\"} $more; \
-     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze > /env/requirements.lock";
+     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze > /env/requirements.lock; chmod -R a+rX /env/venv";
 
 /// What an environment is made of.
 #[derive(Clone, Debug)]
@@ -103,6 +106,8 @@ async fn make(
 ) -> Result<(), String> {
     let content = &parts.settings.content;
     let told = |e: std::io::Error| format!("the environment cannot be made: {e}");
+    // It is read by who is not who made it.
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).map_err(told)?;
     if rustix::process::geteuid().is_root() {
         chown(folder, Some(content.uid), Some(content.uid)).map_err(told)?;
     }
@@ -143,16 +148,27 @@ async fn make(
         uid: content.uid,
         door: door.as_ref(),
         port_at: None,
+        run: None,
+        outbound: None,
         memory: Memory::Unbounded,
     };
     let script = if uv.is_some() { UV } else { PIP };
-    let mut child =
-        enclosure.command(&["sh", "-c", &format!("exec 2>&1; {script}")].map(OsString::from)).spawn().map_err(told)?;
-    drop(child.stdin.take());
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut begun =
+        enclosure.begin(&["sh", "-c", &format!("umask 022; exec 2>&1; {script}")].map(OsString::from)).map_err(told)?;
+    drop(begun.child.stdin.take());
+    let (out, err) = (begun.child.stdout.take(), begun.child.stderr.take());
     let work = async {
         tokio::join!(listen(out, say), listen(err, say));
-        child.wait().await
+        begun.child.wait().await
+    };
+    let work = async {
+        tokio::select! {
+            status = work => status,
+            () = outgrows(folder, content.environment_bytes_max) => {
+                let bound = content.environment_bytes_max;
+                Err(std::io::Error::other(format!("it has more than {bound} bytes (`content.environment_bytes_max`)")))
+            }
+        }
     };
     let done = tokio::time::timeout(content.environment_timeout, work).await;
     let status = done.map_err(|_| "the environment took too long to make".to_owned())?.map_err(told)?;
@@ -160,6 +176,17 @@ async fn make(
         return Err("the Python environment cannot be made; the lines above say why".to_owned());
     }
     Ok(())
+}
+
+/// Returns when a folder that is being filled has more than it may.
+async fn outgrows(folder: &Path, bytes_max: u64) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let folder = folder.to_owned();
+        if tokio::task::spawn_blocking(move || copies::size(&folder)).await.is_ok_and(|bytes| bytes > bytes_max) {
+            return;
+        }
+    }
 }
 
 /// Whether a line of requirements is one (PEP 508) and nothing else: no option, no path, no URL.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::node::Content;
+use crate::config::node::{Content, Network};
+use crate::node::sandbox::Outbound;
 
 /// By the names of Posit Connect's API; seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Settings {
     /// Another process begins when so much of all connections is taken, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_factor: Option<f64>,
+    /// What its processes reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_access: Option<Network>,
 }
 
 /// How content runs here.
@@ -98,7 +102,17 @@ impl Settings {
         if self.load_factor.is_some_and(|factor| !(0.0..=1.0).contains(&factor)) {
             return Err("`load_factor` is 0 to 1".into());
         }
+        if self.network_access == Some(Network::Outbound) && !may_reach(node) {
+            return Err("`network_access` is none on this server: its administrators say what content reaches".into());
+        }
         Ok(())
+    }
+
+    /// The network it reaches on this node: less than what the node gives may always be chosen, more only where it says so.
+    pub fn outbound(&self, node: &Content) -> Option<Outbound> {
+        let wanted = self.network_access.unwrap_or(node.network);
+        let reaches = wanted == Network::Outbound && may_reach(node);
+        reaches.then(|| Outbound { denied: node.network_denied.clone() })
     }
 
     /// With what the node says where this says nothing.
@@ -117,4 +131,8 @@ impl Settings {
             load_factor: self.load_factor.unwrap_or(LOAD_FACTOR),
         }
     }
+}
+
+fn may_reach(node: &Content) -> bool {
+    node.network == Network::Outbound || node.network_choice
 }

@@ -88,6 +88,7 @@ pub async fn build(parts: &Parts, log: &Log, input: &str) -> Ended {
         folders: Vec::new(),
         uid: builder.uid,
         door: door.as_ref(),
+        outbound: None,
         bounds: Bounds { time: builder.timeout, memory: Memory::Addresses(builder.memory_max), disk: builder.disk_max },
     };
     let input = File::open(&tar).map_err(told)?;

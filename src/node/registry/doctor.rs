@@ -82,6 +82,49 @@ pub fn judge(nodes: &[Seen], here: &Here) -> Vec<Check> {
         Verdict::Fail,
         "give the account that runs bowline the same uid and gid on every machine",
     ));
+    list.extend(content(nodes));
+    list
+}
+
+/// Whether content runs on each node, and as the same everywhere.
+fn content(nodes: &[Seen]) -> Vec<Check> {
+    let looked = || nodes.iter().filter_map(|node| Some((node, node.report.content.as_ref()?)));
+    let mut list = Vec::new();
+    for (node, fitness) in looked() {
+        let name = name(node);
+        let versions = |language: &str, all: &[String]| match all {
+            [] => format!("no {language}"),
+            all => format!("{language} {}", all.join(", ")),
+        };
+        let uv = if fitness.has_uv { "uv" } else { "no uv, so pip" };
+        let has = format!("{}, {}, {uv}", versions("Python", &fitness.python), versions("R", &fitness.r));
+        list.push(match (&fitness.sandbox, &fitness.outbound) {
+            (Some(why), _) => check(
+                "content",
+                Verdict::Warn,
+                format!("{name} runs no content: {why}"),
+                "install bubblewrap, and let its account make user namespaces (sysctl user.max_user_namespaces, \
+                 kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns); as root, uids of \
+                 `content.uid` must exist in its own user namespace",
+            ),
+            (None, Some(why)) => check(
+                "content",
+                Verdict::Warn,
+                format!("{name} runs no content that reaches the network: {why}"),
+                "install slirp4netns and iproute2, and let there be /dev/net/tun; or write `network = \"none\"` in `[content]`",
+            ),
+            (None, None) => check("content", Verdict::Ok, format!("{name} runs content: {has}"), ""),
+        });
+    }
+    if looked().next().is_some() {
+        list.push(same(
+            "same_content_uids",
+            "range of uids",
+            looked().map(|(node, fitness)| (name(node), fitness.uids.clone())),
+            Verdict::Fail,
+            "run the node as root on every machine or on none, with the same `uid` and `uid_count` in `[content]`",
+        ));
+    }
     list
 }
 
@@ -254,6 +297,7 @@ fn name(node: &Seen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::content::fit::Fitness;
     use crate::node::registry::Report;
     use crate::node::store::NodeRow;
 
@@ -332,6 +376,22 @@ mod tests {
         assert_eq!(storage(&|s| s.options = vec!["soft".into(), "acdirmax=3".into()]), [("nfs", Verdict::Fail)]);
         assert_eq!(storage(&|s| s.options = vec!["vers=2".into()]), [("nfs", Verdict::Fail)]);
         assert_eq!(storage(&|s| s.options = vec!["actimeo=3".into()]), []);
+    }
+
+    #[test]
+    fn what_keeps_content_from_running_is_told() {
+        let with = |change: &dyn Fn(&mut Fitness)| {
+            let mut nodes = [node("a"), node("b")];
+            for node in &mut nodes {
+                node.report.content = Some(Fitness { uids: "5+9".into(), ..Fitness::default() });
+            }
+            change(nodes[1].report.content.as_mut().unwrap());
+            verdicts(&nodes, &here())
+        };
+        assert_eq!(with(&|_| {}), []);
+        assert_eq!(with(&|f| f.sandbox = Some("no bwrap".into())), [("content", Verdict::Warn)]);
+        assert_eq!(with(&|f| f.outbound = Some("no tun".into())), [("content", Verdict::Warn)]);
+        assert_eq!(with(&|f| f.uids = "node".into()), [("same_content_uids", Verdict::Fail)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::blob::{BlobError, Blobs};
+use super::content::fit::{self, Fitness};
 use super::parts::Parts;
 use super::store::{Beat, NodeRow, Store, StoreError};
 use crate::config::node::{Place, Settings, Where};
@@ -47,6 +48,8 @@ pub struct Report {
     pub listeners: BTreeMap<String, String>,
     /// By class.
     pub storage: BTreeMap<String, StorageReport>,
+    /// How it runs content; `None`: it has not looked yet.
+    pub content: Option<Fitness>,
 }
 
 /// How a node sees a storage.
@@ -88,6 +91,8 @@ pub struct Member {
     started_at: i64,
     store: Store,
     storage: Vec<Watched>,
+    /// Looks what it has for content.
+    fitness: Option<JoinHandle<Fitness>>,
     report: Report,
     beating: Beating,
 }
@@ -155,6 +160,7 @@ impl Member {
             started_at: i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX),
             store,
             storage,
+            fitness: None,
             report,
             beating: parts.beating.clone(),
         };
@@ -163,6 +169,8 @@ impl Member {
         // The row before the marks: a mark without a row is swept away by others.
         member.write(offset).await?;
         member.beat().await?;
+        let parts = parts.clone();
+        member.fitness = Some(tokio::spawn(async move { fit::look(&parts).await }));
         Ok(member)
     }
 
@@ -218,6 +226,9 @@ impl Member {
         for storage in &mut self.storage {
             storage.look(&self.id).await;
             self.report.storage.insert(storage.class.to_owned(), storage.said.clone());
+        }
+        if let Some(looked) = self.fitness.take_if(|looking| looking.is_finished()) {
+            self.report.content = looked.await.ok();
         }
         let offset = self.store.clock_offset().await?;
         self.report.clock_offset = offset;

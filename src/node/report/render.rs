@@ -8,6 +8,7 @@ use crate::node::content::bundle;
 use crate::node::content::manifest::{Hides, Manifest};
 use crate::node::content::mode::Mode;
 use crate::node::content::prepare::{Ground, environment, ground};
+use crate::node::content::settings::Settings;
 use crate::node::parts::{Parts, keep_and_name};
 use crate::node::sandbox::{Bounds, Memory, Run};
 use crate::node::store::{BundleRow, ContentRow, NewRendering};
@@ -110,13 +111,15 @@ pub async fn render(
         return Err(format!("content of the kind `{}` is not rendered", ground.manifest.mode));
     };
     let settings = &parts.settings.content;
+    let outbound = Settings::read(&content.settings).outbound(settings);
     let run = Run {
         script: &script,
         environment: environment(parts, content, ground.mode, &own).await?,
         readable: &settings.readable,
         folders: ground.folders,
-        uid: settings.uid,
+        uid: settings.uid_of(content.number),
         door: None,
+        outbound: outbound.as_ref(),
         bounds: Bounds {
             time: settings.render_timeout,
             memory: settings.memory_max.map_or(Memory::Unbounded, Memory::Writable),

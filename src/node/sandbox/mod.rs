@@ -1,13 +1,15 @@
 //! Where programs run that are not ours.
 //!
-//! That is bubblewrap, with namespaces of their own, nothing of the machine but its programs, no network but one index, an
-//! unprivileged user, and bounds on time, memory and disk.
+//! That is bubblewrap, with namespaces of their own, nothing of the machine but its programs, no network but one index or
+//! connections outward, an unprivileged user, and bounds on time, memory and disk.
 //!
 //! Files go in and come out as a tar stream, so that nothing has to be shared. Both ends are ours; what is in between is not
 //! believed.
 
+mod begun;
 mod door;
 mod enclosure;
+mod outbound;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,10 +17,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
-use tokio::process::Command;
 
+pub use self::begun::{Begun, Reach};
 pub use self::door::Door;
 pub use self::enclosure::{Enclosure, Folder, Memory};
+pub use self::outbound::Outbound;
 use crate::node::blob::{Spool, Spooled};
 
 /// Where the one index is, as seen from inside.
@@ -57,6 +60,8 @@ pub struct Run<'a> {
     pub uid: u32,
     /// The index it may reach.
     pub door: Option<&'a Door>,
+    /// See [`Enclosure`].
+    pub outbound: Option<&'a Outbound>,
     /// Bounds.
     pub bounds: Bounds,
 }
@@ -67,14 +72,19 @@ impl Run<'_> {
     /// # Errors
     /// Why there is no result, in a sentence.
     pub async fn run(&self, input: File, spool: &Spool, say: impl Fn(&str)) -> Result<Spooled, String> {
-        let mut child = self.command().spawn().map_err(|e| format!("sh cannot be run: {e}"))?;
-        let (Some(into), Some(out), Some(said)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        let mut begun = self.begin().map_err(|e| format!("it cannot be begun: {e}"))?;
+        let (Some(out), Some(said)) = (begun.child.stdout.take(), begun.child.stderr.take()) else {
             return Err("its output cannot be read".to_owned());
         };
         let work = async {
-            let (out, (), ()) = tokio::join!(self.take(out, spool), listen(said, say), give(input, into));
+            let given = async {
+                if let Some(into) = begun.input().await {
+                    give(input, into).await;
+                }
+            };
+            let (out, (), ()) = tokio::join!(self.take(out, spool), listen(said, say), given);
             let out = out?;
-            let status = child.wait().await.map_err(|e| e.to_string())?;
+            let status = begun.child.wait().await.map_err(|e| e.to_string())?;
             match status.code() {
                 Some(0) => Ok(out),
                 Some(code) => Err(format!("it ended with exit code {code}; its last lines say why")),
@@ -85,7 +95,7 @@ impl Run<'_> {
         done.unwrap_or_else(|_| Err(format!("it took longer than {}", humantime::format_duration(self.bounds.time))))
     }
 
-    fn command(&self) -> Command {
+    fn begin(&self) -> std::io::Result<Begun> {
         let enclosure = Enclosure {
             environment: self.environment.clone(),
             readable: self.readable,
@@ -96,9 +106,11 @@ impl Run<'_> {
             uid: self.uid,
             door: self.door,
             port_at: None,
+            run: None,
+            outbound: self.outbound,
             memory: self.bounds.memory,
         };
-        enclosure.command(&["sh", "-c", self.script].map(OsString::from))
+        enclosure.begin(&["sh", "-c", self.script].map(OsString::from))
     }
 
     /// What comes out, no more than there is disk for.

@@ -15,6 +15,7 @@ async fn ran(script: &str, bounds: Bounds) -> (Result<Vec<u8>, String>, String) 
         folders: Vec::new(),
         uid: 65_534,
         door: None,
+        outbound: None,
         bounds,
     };
     let said = Mutex::new(String::new());
@@ -85,4 +86,68 @@ async fn time_memory_and_disk_are_bounded_and_nothing_is_left() {
     assert!(out.unwrap_err().contains("more than"), "what comes out is bounded");
     let (out, _) = ran("head -c 2000000000 /dev/zero | tail -n 1 | wc -c; exit 0", BOUNDS).await;
     assert_ne!(String::from_utf8(out.unwrap()).unwrap().trim(), "2000000000", "memory is bounded");
+}
+
+/// What is on the command lines of this machine.
+fn command_lines() -> String {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = processes.filter_map(|of| std::fs::read(of.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ") + "\n").collect()
+}
+
+#[tokio::test]
+async fn variables_are_on_no_command_line_and_nothing_is_left_open_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in"), "").unwrap();
+    let secret = format!("hunter-{:032x}", crate::runtime::dice::unique());
+    let run = Run {
+        script: "echo now >&2; sleep 0.3; echo \"$secret\"; ls /proc/self/fd | grep -c '^[4-9]$'; cat /etc/hosts | head -n 1; getent hosts localhost >/dev/null && echo found",
+        environment: vec![("secret".into(), secret.clone())],
+        readable: &[],
+        folders: vec![Folder { from: dir.path().to_owned(), to: "/seen".into(), is_writable: false }],
+        uid: 65_534,
+        door: None,
+        outbound: None,
+        bounds: BOUNDS,
+    };
+    let (input, spool) = (File::open(dir.path().join("in")).unwrap(), Spool::open(dir.path()).unwrap());
+    let seen = Mutex::new(String::new());
+    let done = run.run(input, &spool, |_| *seen.lock().unwrap() += &command_lines()).await.unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.contains("bwrap --args 8") && !seen.contains(&secret), "{seen}");
+    let out = std::fs::read_to_string(done.path()).unwrap();
+    // 3 is the folder `ls` reads.
+    assert_eq!(out, format!("{secret}\n0\n127.0.0.1 localhost\nfound\n"));
+}
+
+#[tokio::test]
+async fn a_network_outward_is_there_where_it_is_wanted_and_is_not_its_own_to_change() {
+    use std::os::unix::fs::PermissionsExt;
+    let is_root = rustix::process::geteuid().is_root();
+    let mode = std::fs::metadata("/dev/net/tun").map_or(0, |of| of.permissions().mode());
+    if !is_root && mode & 0o006 != 0o006 {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in"), "what goes in").unwrap();
+    let outbound = Outbound::default();
+    let run = Run {
+        script: "cat; echo; grep -c tap0 /proc/net/dev; grep nameserver /etc/resolv.conf; ls /proc/self/fd | grep -c '^[4-9]$'; \
+                 grep CapPrm /proc/self/status | tr -d '\\t'; ip route del prohibit 169.254.0.0/16 2>/dev/null || echo no; \
+                 unshare -Urn true 2>/dev/null || echo no; id -u",
+        environment: Vec::new(),
+        readable: &[],
+        folders: Vec::new(),
+        uid: 65_534,
+        door: None,
+        outbound: Some(&outbound),
+        bounds: BOUNDS,
+    };
+    let (input, spool) = (File::open(dir.path().join("in")).unwrap(), Spool::open(dir.path()).unwrap());
+    let said = Mutex::new(String::new());
+    let done = run.run(input, &spool, |line| *said.lock().unwrap() += line).await;
+    let out = done.map(|out| std::fs::read_to_string(out.path()).unwrap());
+    let uid = if is_root { 65_534 } else { rustix::process::geteuid().as_raw() };
+    let expected = format!("what goes in\n1\nnameserver 198.18.0.3\n0\nCapPrm:0000000000000000\nno\nno\n{uid}\n");
+    assert_eq!(out.as_deref(), Ok(expected.as_str()), "{}", said.into_inner().unwrap());
 }

@@ -1,9 +1,7 @@
 //! One process of content: begun in its sandbox, asked through a unix socket, heard out, ended with whoever holds it.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::fs::{FileType, Mode, OFlags};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 
 use super::journal::{End, Journal};
-use crate::node::blob::Scratch;
-use crate::node::sandbox::{Enclosure, Folder};
+use crate::node::content::copies::Held;
+use crate::node::sandbox::{Begun, Enclosure, Folder, Outbound, Reach};
 use crate::runtime::{clock, dice};
 
 /// Where a process finds the folder for its socket.
@@ -45,6 +42,8 @@ pub struct Start {
     pub environment: Vec<(String, String)>,
     /// What it sees of this machine.
     pub folders: Vec<Folder>,
+    /// Those of them that are to stay.
+    pub held: Vec<Held>,
     /// See [`Enclosure`].
     pub readable: Vec<PathBuf>,
     /// See [`Enclosure`].
@@ -55,8 +54,8 @@ pub struct Start {
     pub tmp: u64,
     /// It listens on a port.
     pub wants_port: bool,
-    /// Empty, for its socket.
-    pub folder: Scratch,
+    /// See [`Enclosure`].
+    pub outbound: Option<Outbound>,
 }
 
 /// Asks a process.
@@ -70,9 +69,9 @@ pub struct Process {
     knock: Knock,
     load: AtomicUsize,
     last_used: Mutex<Instant>,
-    child: Mutex<Child>,
+    begun: Mutex<Begun>,
     journal: Arc<Journal>,
-    _folder: Scratch,
+    _held: Vec<Held>,
 }
 
 impl Process {
@@ -83,34 +82,27 @@ impl Process {
     pub fn begin(start: Start) -> Result<Self, String> {
         let told = |e: std::io::Error| format!("it cannot be started: {e}");
         let id = format!("{:032x}", u128::from_le_bytes(dice::secret()));
-        let folder = start.folder;
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).map_err(told)?;
-        if rustix::process::geteuid().is_root() {
-            chown(folder.path(), Some(start.uid), Some(start.uid)).map_err(told)?;
-        }
-        let mut folders = start.folders;
-        folders.push(Folder { from: folder.path().to_owned(), to: RUN.into(), is_writable: true });
-        let opened = File::open(folder.path()).map_err(told)?;
         let enclosure = Enclosure {
             environment: start.environment,
             readable: &start.readable,
-            folders,
+            folders: start.folders,
             work: None,
             tmp: start.tmp,
             at: "/app",
             uid: start.uid,
             door: None,
             port_at: start.wants_port.then_some(SOCKET),
+            run: Some(RUN),
+            outbound: start.outbound.as_ref(),
             memory: start.memory,
         };
         let program: Vec<OsString> = start.program.into_iter().map(OsString::from).collect();
-        let mut command: Command = enclosure.command(&program);
-        let mut child = command.spawn().map_err(told)?;
-        drop(child.stdin.take());
+        let mut begun = enclosure.begin(&program).map_err(told)?;
+        drop(begun.child.stdin.take());
         let journal = Arc::new(Journal::default());
-        listen(child.stdout.take(), Arc::clone(&journal));
-        listen(child.stderr.take(), Arc::clone(&journal));
-        let knock = Knock(Arc::new(opened));
+        listen(begun.child.stdout.take(), Arc::clone(&journal));
+        listen(begun.child.stderr.take(), Arc::clone(&journal));
+        let knock = Knock(begun.reach());
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(Duration::from_secs(30))
@@ -121,9 +113,9 @@ impl Process {
             knock,
             load: AtomicUsize::new(0),
             last_used: Mutex::new(clock::now()),
-            child: Mutex::new(child),
+            begun: Mutex::new(begun),
             journal,
-            _folder: folder,
+            _held: start.held,
         })
     }
 
@@ -196,12 +188,12 @@ impl Process {
     }
 
     fn status(&self) -> Option<std::process::ExitStatus> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).child.try_wait().ok().flatten()
     }
 
     /// Ends it, whoever uses it.
     pub fn kill(&self) {
-        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).start_kill();
+        let _ = self.begun.lock().unwrap_or_else(PoisonError::into_inner).child.start_kill();
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -240,13 +232,13 @@ fn listen(from: Option<impl AsyncRead + Unpin + Send + 'static>, journal: Arc<Jo
 
 /// Connects to the socket in a folder, whatever is asked for.
 #[derive(Clone, Debug)]
-pub struct Knock(Arc<File>);
+pub struct Knock(Arc<Reach>);
 
 impl Knock {
     /// The folder is the program's own: what it calls its socket is followed nowhere else, and nothing but a socket is taken.
     async fn connect(&self) -> std::io::Result<UnixStream> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::openat(&*self.0, "http", flags, Mode::empty())?;
+        let found = rustix::fs::openat(self.0.folder()?, "http", flags, Mode::empty())?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
         if kind != FileType::Socket {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "what is there is no socket"));
