@@ -38,7 +38,7 @@ async fn shows(demo: &Demo) {
     let content = demo.told["content"].as_array().unwrap();
     let names: Vec<_> = content.iter().map(|content| content["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["shiny-python", "shiny-r", "fastapi", "static", "notebook"], "{}", demo.told);
-    for (content, words) in content.iter().zip(["shiny", "shiny", "interest", "as it was published", "<svg"]) {
+    for (content, words) in content.iter().zip(["shiny", "shiny", "interest", "as it was published", "steps, from"]) {
         let path = format!("/content/{}/", content["guid"].as_str().unwrap());
         assert_eq!(content["url"], format!("https://{}{path}", demo.address()));
         let mut client = Client::tls(demo.address(), &trust(demo, "localhost")).await;

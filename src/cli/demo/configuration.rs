@@ -35,6 +35,7 @@ pub(super) fn text(front: &Front<'_>) -> String {
         text += &LISTENER.replace("NAME", name).replace("ADDRESS", address).replace("PORT", &port);
     }
     text += &NODES.replace("BACKENDS", &backends(front.nodes));
+    text += &CONTENT.replace("BACKENDS", &backends(front.nodes));
     for (app, members) in front.pools {
         let host = match app {
             App::Python => "",
@@ -95,6 +96,24 @@ path = "/__api__/"
 pool = "packages"
 "#;
 
+/// The same nodes: whoever looks at content stays where its session is.
+const CONTENT: &str = r#"
+[[pool]]
+name = "content"
+preset = "bowline"
+affinity.cookie = { key_file = "keys/affinity.key" }
+backend = [
+BACKENDS]
+
+[[route]]
+path = "/content/"
+pool = "content"
+
+[[route]]
+path = "/connect/"
+pool = "content"
+"#;
+
 const POOL: &str = r#"
 [[pool]]
 name = "NAME"
@@ -135,14 +154,14 @@ mod tests {
         assert_eq!(value["pool"][0]["backend"][0]["key"].as_str(), Some("node-a"));
         let routes: Vec<_> =
             value["route"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
-        assert_eq!(routes, ["/packages/", "/__api__/", "/", "/"]);
-        let second = &value["pool"][2];
+        assert_eq!(routes, ["/packages/", "/__api__/", "/content/", "/connect/", "/", "/"]);
+        let second = &value["pool"][3];
         assert_eq!(second["name"].as_str(), Some("shiny-r"));
         assert_eq!(second["backend"][1]["key"].as_str(), Some("r-b"));
         assert_eq!(second["backend"][1]["address"].as_str(), Some("127.0.0.1:4004"));
-        assert!(value["route"][2].get("host").is_none());
-        assert_eq!(value["route"][3]["host"].as_str(), Some("r.localhost"));
-        assert_eq!(value["route"][3]["pool"].as_str(), Some("shiny-r"));
+        assert!(value["route"][4].get("host").is_none());
+        assert_eq!(value["route"][5]["host"].as_str(), Some("r.localhost"));
+        assert_eq!(value["route"][5]["pool"].as_str(), Some("shiny-r"));
     }
 
     #[test]
@@ -169,8 +188,9 @@ mod tests {
         let front = Front { https_port: 8443, has_ipv6: true, admin_port: 9443, nodes: &nodes(), pools: &pools() };
         let (folder, settings) = read(&text(&front));
         assert_eq!(settings.startup.admin.socket, Some(folder.path().join("admin.sock")));
-        let [nodes, python, r] = &settings.live.pools[..] else { panic!("three pools") };
+        let [nodes, content, python, r] = &settings.live.pools[..] else { panic!("four pools") };
         assert!(nodes.affinity.is_none() && !nodes.reconnect_shim);
+        assert!(content.affinity.is_some() && !content.reconnect_shim);
         assert!(python.reconnect_shim && r.reconnect_shim);
         assert_eq!(python.affinity.as_ref().unwrap().key_file, folder.path().join("keys/affinity.key"));
         assert_eq!(settings.live.listeners[0].tls.as_ref().unwrap().certificates, folder.path().join("certs"));
