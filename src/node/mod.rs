@@ -206,7 +206,9 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());
     let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
     let name = member.name().to_owned();
-    tending.spawn(member.follow(stopping, unfit));
+    // It is heard of until nobody is connected any more.
+    let (gone, going) = watch::channel(false);
+    tending.spawn(member.follow(going, unfit));
     for (listener, address) in &told {
         tracing::info!(listener, address, node = name, "listening");
     }
@@ -256,6 +258,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         _ = signals.next() => tracing::warn!("left at a second signal"),
     }
     workers.end();
+    let _ = gone.send(true);
     // Jobs that cannot be given back in time are claimed again when this node is not heard of any more.
     let _ = tokio::time::timeout(Duration::from_secs(5), working).await;
     let tended = async { while tending.join_next().await.is_some() {} };

@@ -155,7 +155,7 @@ impl Parts {
         let contents = Contents::new(&settings.content, &settings.cache, Arc::clone(&metrics));
         let (unfit, fitness) = watch::channel(None);
         let builds = builds();
-        let sessions = Sessions::new(store.clone(), &key, settings.auth);
+        let sessions = Sessions::new(store.clone(), &key, settings.auth.clone());
         let shared = Shared {
             sessions,
             settings: Arc::new(settings),

@@ -88,6 +88,8 @@ impl Bound {
                 drop(place);
             });
         }
+        // Who comes now is refused, and so goes elsewhere, instead of waiting for nobody.
+        drop(self);
         let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
         let _ = room.acquire_many(all).await;
     }

@@ -23,6 +23,8 @@ use std::collections::VecDeque;
 
 /// The websocket subprotocol (RFC 6455 §1.9).
 pub const PROTOCOL: &str = "bowline.resume.1";
+/// The code of a Close frame on a connection that the script gives up, to go on by another one (RFC 6455 §7.4.2: private).
+pub const GIVEN_UP: u16 = 4999;
 /// The query's name for a session to go on with.
 pub const QUERY: &str = "bowline_resume";
 /// So many messages are acknowledged at once; the script's number too.

@@ -147,7 +147,8 @@
       var s = ws;
       if (!s) return;
       ws = null;
-      s.close();
+      // Not an end: the line is given up, and another one takes its place.
+      s.close(4999);
       down({ wasClean: false, code: 1006, reason: "" });
     }
     function down(e) {

@@ -176,7 +176,7 @@ fn the_full_example_of_a_node_is_right_but_for_its_key() {
         let report = bowline(&["check", file.to_str().unwrap()]).await;
         assert!(report.code == Some(78) && report.stdout.contains("bowline keygen"), "{report:?}");
         std::fs::create_dir_all(folder.path("keys")).unwrap();
-        for secret in ["keys/node.key", "keys/mail.password"] {
+        for secret in ["keys/node.key", "keys/mail.password", "keys/bootstrap.key"] {
             bowline(&["keygen", folder.path(secret).to_str().unwrap()]).await.ok();
         }
         let report = bowline(&["check", file.to_str().unwrap()]).await;

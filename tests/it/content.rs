@@ -160,7 +160,7 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
             .await
             .json();
             assert_eq!(seen["colour"], "blue", "{seen}");
-            assert_eq!(seen["user"], "{\"groups\":[],\"user\":\"ann\"}");
+            assert_eq!(seen["user"], Value::Null, "a program's key is nobody's name");
             assert_eq!((&seen["key"], &seen["path"]), (&Value::Null, &format!("/content/{guid}").into()));
             assert_ne!(seen["uid"], 0);
         }
@@ -531,5 +531,42 @@ fn a_socket_that_content_puts_in_the_place_of_its_own_is_followed_nowhere() {
         assert!(statuses.contains(&502), "{statuses:?}");
         let reached = listener.accept().map(drop).map_err(|e| e.kind());
         assert_eq!(reached, Err(std::io::ErrorKind::WouldBlock), "nobody was asked there");
+    });
+}
+
+#[test]
+fn the_first_administrator_is_made_by_who_has_the_bootstrap_key() {
+    within(60, async {
+        let folder = Folder::new();
+        let text = run(&crate::harness::tool("openssl"), &["rand", "-base64", "32"], "").await.ok().stdout;
+        let key = folder.write("bootstrap.key", &text);
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let other = run(&crate::harness::tool("openssl"), &["rand", "-base64", "32"], "").await.ok().stdout;
+        let other = folder.write("other.key", other);
+        let a = Node::start("a", &format!("[auth]\nbootstrap_key_file = \"{}\"\n", key.display())).await;
+        let program = client("rsconnect", "rsconnect");
+        let url = format!("http://{}", a.address);
+        let home = format!("HOME={}", folder.root().display());
+        let bootstraps = async |key: &std::path::Path| {
+            let told = [
+                &home,
+                program.to_str().unwrap(),
+                "bootstrap",
+                "--server",
+                &url,
+                "--jwt-keyfile",
+                key.to_str().unwrap(),
+            ];
+            run("/usr/bin/env".as_ref(), &told, "").await
+        };
+        let refused = bootstraps(&other).await;
+        assert!(refused.stdout.contains("401"), "{refused:?}");
+        let made: Value = serde_json::from_str(&bootstraps(&key).await.ok().stdout).unwrap();
+        assert_eq!(made["status"], 200, "{made}");
+        let authorization = format!("Key {}", made["api_key"].as_str().unwrap());
+        let user = get_as(&a.address, "/__api__/v1/user", &[("authorization", &authorization)]).await.json();
+        assert_eq!((&user["username"], &user["user_role"]), (&"admin".into(), &"administrator".into()));
+        let again = bootstraps(&key).await;
+        assert!(again.stdout.contains("403"), "once: {again:?}");
     });
 }

@@ -270,6 +270,18 @@ fn forms_are_taken_of_our_own_pages_only_and_pages_shown_to_people_only() {
             let refused = jar.get(&a, "/connect/account", fields).await;
             assert!(refused.status == 403 && !refused.text().contains(&token), "{fields:?}");
         }
+        // A script gets what is there for ours, and only with the session's own token.
+        let script = [("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("sec-fetch-site", "same-origin")];
+        for (path, says) in [
+            ("/connect/account", "x"),
+            ("/connect/account", &*token),
+            ("/connect/claim/T0123456789abcdef0123456789abcdef", &token),
+            ("/connect/content/x/logs/1", "x"),
+            ("/connect/content/x/logs/1", &others),
+        ] {
+            let refused = jar.get(&a, path, &[&script[..], &[("x-bowline-token", says)]].concat()).await;
+            assert!(refused.status == 403 && !refused.text().contains(&token), "{path} {}", refused.status);
+        }
         // A login form of somebody else's session is not ours.
         let page = Jar::default().get(&a, "/connect/login", &[]).await;
         let forged = format!("token={}&username=bob&password=secret+of+bob", value(&page, "token"));
@@ -495,6 +507,13 @@ fn content_with_an_origin_of_its_own_is_opened_by_a_ticket_that_holds_once() {
         let mut program = program;
         let told = program.request("GET", &path, &[pages, ("cookie", &jar.0)], b"").await;
         assert_eq!(told.status, 401, "no session counts at the pages' origin");
+        let browser = [pages, ("sec-fetch-mode", "navigate"), ("sec-fetch-site", "cross-site")];
+        let remembered = [&browser[..], &[("authorization", "Basic YW5uOng=")]].concat();
+        for (method, status, fields) in [("POST", 307, &browser[..]), ("GET", 303, &remembered)] {
+            let moved = program.request(method, &path, fields, b"").await;
+            assert_eq!(moved.status, status, "nothing a browser shows is shown at the pages' origin");
+            assert_eq!(moved.fields.get("location"), Some(&*format!("http://apps.test{path}")));
+        }
         assert_eq!(jar.get(&a, &path, &[apps]).await.status, 303, "nor does the pages' session at content's");
         let back = Jar::default().get(&a, &path, &[apps]).await.fields.get("location").unwrap().to_owned();
         assert!(back.starts_with("http://pages.test/connect/open?next=%2Fcontent%2F"), "{back}");

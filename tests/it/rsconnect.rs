@@ -131,7 +131,8 @@ fn r_publishes_a_shiny_app_that_runs_on_every_node() {
         let ca = Authority::new();
         let proxy = proxy(&[&a, &b], &ca).await;
         a.command(&["repo", "create", "cran", "--type", "cran"]).await;
-        let secret = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        a.command(&["user", "create", "ann", "--role", "administrator"]).await;
+        let secret = a.command(&["key", "create", "--user", "ann", "--scope", "admin"]).await;
         let app = Folder::new();
         app.write(
             "app.R",

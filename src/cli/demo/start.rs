@@ -190,15 +190,19 @@ async fn publish_content(
         Some(python) => wheels::all(python, wish.wheels.as_deref(), &folder.join("wheels")).await,
         None => Err("there is no Python".to_owned()),
     };
-    match &wheels {
+    let has_wheels = match &wheels {
         Ok(all) => {
             eprintln!("Publishing {} packages that content requires, and content …", all.len());
-            publish::wheels(url, ca, key, all).await?;
+            let published = publish::wheels(url, ca, key, all).await;
+            published.inspect_err(|why| eprintln!("Without Python content: {why}")).is_ok()
         }
-        Err(why) => eprintln!("Without Python content: what it requires cannot be fetched: {why}"),
-    }
+        Err(why) => {
+            eprintln!("Without Python content: what it requires cannot be fetched: {why}");
+            false
+        }
+    };
     let has_r = wish.interpreters.iter().any(|(app, _)| *app == App::R);
-    Ok(content::all(url, ca, key, wheels.is_ok(), has_r, |why| eprintln!("{why}")).await?)
+    Ok(content::all(url, ca, key, has_wheels, has_r, |why| eprintln!("{why}")).await?)
 }
 
 fn node_name(letter: char) -> String {

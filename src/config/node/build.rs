@@ -38,6 +38,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
     let builder = builder(file.builder.get(), &mut site);
     let content = content(file.content.get(), &mut site);
     let mail = mail(file.mail.get(), &mut site);
+    let auth = auth(file.auth.get(), &mut site);
     let external_url = file.external_url.get().map(|url| url.0.clone());
     if let Some(url) = file.content.get().and_then(|content| content.external_url.spanned())
         && external_url.as_ref().is_none_or(|other| authority(other) == authority(&url.get_ref().0))
@@ -54,7 +55,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         threads: file.threads.get().and_then(|threads| usize::try_from(threads.0).ok()),
         external_url,
         landing_dir,
-        auth: auth(file.auth.get()),
+        auth,
         key_file: key_file?,
         listeners,
         database,
@@ -90,8 +91,13 @@ fn authority(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, authority)| authority)
 }
 
-fn auth(written: Option<&file::Auth>) -> Auth {
+fn auth(written: Option<&file::Auth>, site: &mut Site<'_, '_>) -> Auth {
+    let key = written.and_then(|auth| auth.bootstrap_key_file.spanned());
     Auth {
+        bootstrap_key_file: key.map(|path| {
+            let how = "make one: `openssl rand -base64 32`";
+            site.secret_file(&path.get_ref().0, path.span(), Some(how))
+        }),
         session_idle: written.and_then(|auth| Some(auth.session_idle.get()?.0)).unwrap_or(default::SESSION_IDLE),
         session_lifetime: written
             .and_then(|auth| Some(auth.session_lifetime.get()?.0))

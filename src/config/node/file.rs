@@ -116,6 +116,9 @@ section! {
         session_idle: Wait<{ MINUTE }, { 365 * DAY }> = shown(default::SESSION_IDLE),
         /// Any session ends after this.
         session_lifetime: Wait<{ MINUTE }, { 365 * DAY }> = shown(default::SESSION_LIFETIME),
+        /// `rsconnect bootstrap` with what is in this file (base64, mode 0600) makes the first administrator, while there is
+        /// no user. Default: that is done by `bowline user create`.
+        bootstrap_key_file: FilePath = Optional("\"keys/bootstrap.key\""),
     }
 
     /// Work in the background, by kind: how much of it this node does at once. 0: other nodes do it.

@@ -153,12 +153,14 @@ pub struct Packages {
 }
 
 /// People who log in with a browser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// A session that is not used for so long ends.
     pub session_idle: Duration,
     /// Any session ends after this.
     pub session_lifetime: Duration,
+    /// Who has what is in it makes the first administrator; `None`: nobody does.
+    pub bootstrap_key_file: Option<PathBuf>,
 }
 
 /// How many jobs of each kind this node does at once.

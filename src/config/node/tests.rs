@@ -38,7 +38,10 @@ fn every_mistake_is_told_at_once_and_no_password_with_it() {
 #[test]
 fn the_example_shows_every_key_and_loads() {
     use crate::config::schema::{Role, example, json_schema};
-    let text = example(Role::Node).replace("keys/node.key", "node.key").replace("keys/mail.password", "node.key");
+    let text = example(Role::Node)
+        .replace("keys/node.key", "node.key")
+        .replace("keys/mail.password", "node.key")
+        .replace("keys/bootstrap.key", "node.key");
     let settings = loaded(&text).unwrap_or_else(|report| panic!("{report}\n{text}"));
     assert_eq!(settings.external_url.as_deref(), Some("https://packages.example.org"));
     assert_eq!(json_schema(Role::Node)["properties"]["role"]["enum"][0], "node");

@@ -228,6 +228,9 @@ pub(in crate::node) async fn remove(
     Path(guid): Path<String>,
 ) -> Result<impl IntoResponse, ApiFailure> {
     let content = own(&parts, &manager, &guid).await?;
+    if content.is_locked {
+        return Err(Failure::new(StatusCode::CONFLICT, "This content is locked; unlock it to remove it").into());
+    }
     parts.store.remove_content(content.id, &manager.deed("remove_content", &content.name, &guid)).await?;
     parts.contents.forget(&guid);
     Ok(StatusCode::NO_CONTENT)

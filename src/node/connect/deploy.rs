@@ -13,7 +13,7 @@ use crate::node::content::deploy::{self, Wanted};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::store::{BundleRow, ContentRow, NewJob};
-use crate::runtime::{clock, dice};
+use crate::runtime::dice;
 
 /// Which bundle.
 #[derive(Debug, Default, Deserialize)]
@@ -71,10 +71,6 @@ pub(super) async fn bundle(parts: &Parts, content: &ContentRow, id: Option<&Valu
     }
 }
 
-fn unix_micros() -> i64 {
-    i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX)
-}
-
 /// Puts it into the queue; the task's id.
 ///
 /// # Errors
@@ -94,7 +90,8 @@ pub(in crate::node) async fn begin(
         bundle: bundle.number,
         activates,
         who: manager.caller.name().to_owned(),
-        at: unix_micros(),
+        // By one clock, whichever node was asked.
+        at: parts.store.clock().await?,
     };
     let input = serde_json::to_string(&wanted).unwrap_or_default();
     // Each is a task of its own, also of the same bundle.

@@ -4,6 +4,7 @@
 //! Everything a client may ask about is in the database, so that any node answers any request.
 
 mod applications;
+mod bootstrap;
 pub(super) mod bundles;
 pub(super) mod claim;
 pub(super) mod content;
@@ -94,6 +95,7 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/tasks/{id}", get(applications::task))
         .route_layer(signed())
         // Whoever asks has nothing to sign with yet.
+        .route("/v1/experimental/bootstrap", post(bootstrap::bootstrap))
         .route("/tokens", post(tokens::create).layer(DefaultBodyLimit::max(tokens::BYTES_MAX)));
     more.merge(uploads)
 }

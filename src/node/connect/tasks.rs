@@ -41,11 +41,16 @@ pub(super) async fn show(
     let axum::extract::Query(Known { first, wait }) = read(query)?;
     let until = clock::now() + Duration::from_secs(wait.unwrap_or(0).min(WAIT_MAX));
     loop {
-        let (job, lines) = look(&parts, &manager, &id, first.unwrap_or(0)).await?;
+        // Who does not say what they have gets the end of it.
+        let after = match first {
+            Some(first) => first,
+            None => (last(&parts, &id).await? - LINES).max(0),
+        };
+        let (job, lines) = look(&parts, &manager, &id, after).await?;
         // Who does not say what they know wants to know how it ends.
         let has_news = first.is_some() && !lines.is_empty();
         if job.ended_at.is_some() || has_news || clock::now() >= until {
-            return Ok(Json(tell(&job, first.unwrap_or(0), &lines)));
+            return Ok(Json(tell(&job, after, &lines, first.is_none())));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -77,10 +82,18 @@ pub(in crate::node) async fn look(
     Ok((job, lines))
 }
 
-fn tell(job: &JobRow, after: i64, lines: &[JobLine]) -> Value {
+/// Number of a task's last line.
+async fn last(parts: &Parts, id: &str) -> Result<i64, Failure> {
+    match id.parse() {
+        Ok(id) => Ok(parts.store.last_line(id).await?),
+        Err(_) => Ok(0),
+    }
+}
+
+fn tell(job: &JobRow, after: i64, lines: &[JobLine], is_all: bool) -> Value {
     let last = lines.last().map_or(after, |line| line.number);
     // All of it first, so that nobody stops asking before they have read why.
-    let is_finished = job.ended_at.is_some() && (lines.len() as i64) < LINES;
+    let is_finished = job.ended_at.is_some() && (is_all || (lines.len() as i64) < LINES);
     let is_bad = is_finished && job.state != "done";
     json!({
         "id": job.id.to_string(),

@@ -173,7 +173,16 @@ pub(super) async fn zones() -> Json<Value> {
 }
 
 /// Sets the schedule; what is not said stays as it was.
-async fn set(parts: &Parts, manager: &Manager, content: &ContentRow, wish: Wish, old: Option<ScheduleRow>) -> Answer {
+pub(in crate::node) async fn set(
+    parts: &Parts,
+    manager: &Manager,
+    content: &ContentRow,
+    wish: Wish,
+    old: Option<ScheduleRow>,
+) -> Answer {
+    if !is_rendered(content) {
+        return Err(Failure::bad(NOT_RENDERED).into());
+    }
     let now = i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX);
     let was = old.as_ref();
     let kind = wish.r#type.or_else(|| was.map(|old| old.kind.clone()));

@@ -96,6 +96,7 @@ async fn look(
     for content in parts.store.contents_changed(since).await? {
         let Some(bundle) = content.bundle else { continue };
         let (guid, generation) = (content.guid.clone(), content.generation);
+        parts.contents.workers.outdate(&guid, generation);
         if wishes.get(&guid).is_some_and(|wish| (wish.bundle, wish.generation) == (bundle, generation)) {
             continue;
         }

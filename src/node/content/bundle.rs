@@ -73,12 +73,19 @@ pub fn rendered(file: File, unpacked_max: u64) -> Result<String, String> {
     let (mut main, mut names) = (None, HashSet::new());
     read(file, unpacked_max, |entry, bytes| {
         match entry {
+            Visited::File("main") if main.is_some() => {
+                return Err("the renderer says twice which file is the first".into());
+            }
             Visited::File("main") => {
                 let mut text = String::new();
                 bytes.take(PATH_MAX as u64).read_to_string(&mut text).map_err(|e| e.to_string())?;
                 main = Some(text.trim_start_matches("./").trim_end_matches('\n').to_owned());
             }
-            Visited::File(name) => drop(names.insert(name.to_owned())),
+            Visited::File(name) => {
+                if !names.insert(name.to_owned()) {
+                    return Err(format!("two files named `{name}` were rendered"));
+                }
+            }
             Visited::Folder(_) => {}
         }
         Ok(())

@@ -111,9 +111,18 @@ pub fn tidy(all: &[&Copies], unused: Duration, bytes_max: u64, now: SystemTime) 
         if age <= RECENT || age <= unused && bytes <= bytes_max {
             continue;
         }
+        // Measuring took a while: somebody may have wanted it meanwhile. Nobody holds it before they found it there.
+        let holders: Vec<_> =
+            all.iter().map(|copies| copies.held.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        let is_wanted = fs::metadata(&path).and_then(|of| of.modified()).is_ok_and(|at| at != wanted);
+        if is_wanted || holders.iter().any(|held| held.contains_key(&path)) {
+            continue;
+        }
         // First out of sight, so that nobody finds half of it.
         let old = path.with_extension(format!("{:032x}.old", dice::unique()));
-        if fs::rename(&path, &old).is_ok() {
+        let is_gone = fs::rename(&path, &old).is_ok();
+        drop(holders);
+        if is_gone {
             let _ = fs::remove_dir_all(&old);
             bytes = bytes.saturating_sub(size);
             gone += 1;

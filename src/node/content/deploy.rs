@@ -66,9 +66,14 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
                 Some(number) if number == bundle.number => None,
                 _ => parts.store.renderings(content.id, Some(bundle.number), 1).await.map_err(read)?.pop(),
             };
-            let drafted = drafted.filter(|drafted| wanted.activates && drafted.created_at > wanted.at - DRAFTED);
+            // But not if anything was set since.
+            let is_new = |at: i64| at > wanted.at - DRAFTED && at >= content.updated_at;
+            let drafted = drafted.filter(|drafted| wanted.activates && is_new(drafted.created_at));
             rendering = match drafted {
-                Some(drafted) => Some(drafted.number),
+                Some(drafted) => {
+                    log.say(&format!("Rendering {}, which was made of it before, is shown", drafted.number));
+                    Some(drafted.number)
+                }
                 None => {
                     let rendered = render(parts, &content, &bundle, &say).await?;
                     Some(rendered.keep(parts, &content, &bundle, false, &wanted.who).await?)

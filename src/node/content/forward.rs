@@ -60,6 +60,8 @@ pub struct About<'a> {
     pub client: Option<std::net::IpAddr>,
     /// Their name; `None`: nobody said so.
     pub user: Option<&'a str>,
+    /// Guids and names of the groups they are in.
+    pub groups: &'a [(String, String)],
     /// `SCRIPT_NAME` is wanted.
     pub names_script: bool,
     /// The browser is to come back to the same process.
@@ -138,6 +140,7 @@ pub async fn forward(
     };
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
         let there = hyper::upgrade::on(&mut response);
+        confine(response.headers_mut(), about);
         if about.wanted.is_some() {
             let fields = response.headers_mut();
             if fields.contains_key(SEC_WEBSOCKET_EXTENSIONS) || fields.contains_key(SEC_WEBSOCKET_PROTOCOL) {
@@ -255,7 +258,8 @@ fn fields(all: &mut HeaderMap, about: &About<'_>, is_upgrade: bool) {
         put("x-forwarded-for", &client.to_string());
     }
     if let Some(user) = about.user {
-        let credentials = serde_json::json!({ "user": user, "groups": [] }).to_string();
+        let groups: Vec<&str> = about.groups.iter().map(|(_, name)| name.as_str()).collect();
+        let credentials = serde_json::json!({ "user": user, "groups": groups }).to_string();
         put("rstudio-connect-credentials", &credentials);
         put("shiny-server-credentials", &credentials);
     }
@@ -305,9 +309,21 @@ fn relocate(all: &mut HeaderMap, about: &About<'_>) {
     }
 }
 
+/// Fields that are about more than the answer they come with.
+const ORIGIN_WIDE: [&str; 8] = [
+    "service-worker-allowed",
+    "clear-site-data",
+    "strict-transport-security",
+    "alt-svc",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "origin-agent-cluster",
+];
+
 /// What content says of the whole origin is not its to say: its cookies are for its own pages.
 fn confine(all: &mut HeaderMap, about: &About<'_>) {
-    for name in ["service-worker-allowed", "clear-site-data", "strict-transport-security", "alt-svc"] {
+    for name in ORIGIN_WIDE {
         all.remove(name);
     }
     let told: Vec<HeaderValue> = all.get_all(SET_COOKIE).iter().cloned().collect();
@@ -411,6 +427,7 @@ mod tests {
         base: "https://x.example",
         client: None,
         user: Some("ann"),
+        groups: &[],
         names_script: false,
         is_bound: false,
         is_shiny: false,

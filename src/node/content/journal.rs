@@ -71,7 +71,8 @@ pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>)
             return;
         }
         count = count.wrapping_add(1);
-        if count.is_multiple_of(LOOK)
+        if !is_over
+            && count.is_multiple_of(LOOK)
             && let Err(error) = look(&parts, &node, &all).await
         {
             tracing::debug!(error = %Causes(&error), "which processes are to end cannot be looked up");
@@ -91,9 +92,18 @@ async fn write(parts: &Parts, node: &str, one: &mut Written) -> Result<bool, Sto
     let (lines, end) = one.kept.journal.take();
     if !lines.is_empty() {
         let told: Vec<String> = lines.iter().map(|line| plain(line).chars().take(LINE_MAX).collect()).collect();
-        if let Err(error) = parts.store.write_lines(row, one.last + 1, &told).await {
-            one.kept.journal.back(lines);
-            return Err(error);
+        match parts.store.write_lines(row, one.last + 1, &told).await {
+            Ok(true) => {}
+            Ok(false) => {
+                // While this node was not heard of others took it for dead: the log goes on in another row.
+                one.kept.journal.back(lines);
+                (one.row, one.last, one.gone) = (None, 0, 0);
+                return Ok(false);
+            }
+            Err(error) => {
+                one.kept.journal.back(lines);
+                return Err(error);
+            }
         }
         one.last += i64::try_from(told.len()).unwrap_or(0);
         let before = one.last - LINES_KEPT;

@@ -55,10 +55,17 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
     let is_page = is_page(request.headers());
     let way = Way::of(&parts, origin, &request);
     let visit = match way.visit(&parts, request.method(), request.uri(), request.headers(), is_page).await {
-        Ok(Visit::Elsewhere(location)) => return sent(&location),
+        Ok(Visit::Elsewhere(location)) => {
+            let mut response = sent(&location);
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            }
+            return response;
+        }
         Ok(Visit::Here(session)) => session,
         Err(failure) => return page(&failure, is_page),
     };
+    let is_browser = request.headers().contains_key("sec-fetch-mode");
     let renewed = visit.as_ref().filter(|_| is_page).and_then(|session| parts.sessions.renewed(session, way.realm));
     let wants_login = is_page
         && matches!(*request.method(), Method::GET | Method::HEAD)
@@ -70,6 +77,10 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
         (Err(failure), Some(login)) if failure.status() == StatusCode::UNAUTHORIZED => sent(&login),
         (Err(failure), _) => page(&failure, is_page),
     };
+    if is_browser && response.status() == StatusCode::UNAUTHORIZED {
+        // It would ask for a password of its own, and remember that for the whole origin.
+        response.headers_mut().remove(http::header::WWW_AUTHENTICATE);
+    }
     if let Some(value) = renewed {
         let cookie = Sessions::set_cookie(Some(&value), &way.cookie_path(), way.base.starts_with("https://"));
         response.headers_mut().append(SET_COOKIE, cookie);
@@ -118,8 +129,11 @@ impl Way {
         is_page: bool,
     ) -> Result<Visit, Failure> {
         if let (Some(url), Realm::Pages) = (&parts.settings.content.external_url, self.realm) {
+            // Nothing a browser would show is shown here, however it asks and whatever it remembers of a password.
+            let is_browser = fields.contains_key("sec-fetch-site");
+            let navigates = fields.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
             let is_read = matches!(*method, Method::GET | Method::HEAD);
-            let moves = is_page && is_read && !fields.contains_key(AUTHORIZATION);
+            let moves = navigates || is_page && (is_browser || is_read && !fields.contains_key(AUTHORIZATION));
             return Ok(match moves {
                 true => Visit::Elsewhere(format!("{url}{uri}")),
                 false => Visit::Here(None),
@@ -204,25 +218,24 @@ async fn answer(
     }
     // What was rendered earlier is for all who may see what is now.
     if let Some((first, rest)) = rest.split_once('/')
-        && let Some(number) = first.strip_prefix("_rev")
+        && let Some(number) = numbered(first, "_rev")
     {
-        let number = number.parse::<i64>().map_err(|_| missing())?;
         let rendering = parts.contents.rendering(&parts.store, number).await?;
         let rendering = rendering.filter(|rendering| rendering.content_id == content.id).ok_or_else(missing)?;
         let prefix = format!("{at}/{first}");
         return report(parts, &rendering, &prefix, &format!("/{rest}{query}"), request).await;
     }
     // A bundle that does not run yet is for those who publish.
-    let (number, prefix, told, rest) = match rest.split_once('/') {
-        Some((first, rest)) if first.starts_with("_bundle") => {
-            let number = first.trim_start_matches("_bundle").parse::<i64>().map_err(|_| missing())?;
+    let draft = rest.split_once('/').and_then(|(first, rest)| Some((first, numbered(first, "_bundle")?, rest)));
+    let (number, prefix, told, rest) = match draft {
+        Some((first, number, rest)) => {
             if !access::may_change(viewer, &content) {
                 return Err(caller.refused("see what is not published yet"));
             }
             let prefix = format!("{at}/{first}");
             (number, prefix.clone(), prefix, rest)
         }
-        _ => {
+        None => {
             let none = || Failure::not_found("page here yet: nothing was published");
             (content.bundle.ok_or_else(none)?, at, content.prefix(), rest)
         }
@@ -262,6 +275,12 @@ async fn answer(
             report(parts, &*shown.ok_or_else(none)?, &prefix, &target, request).await
         }
     }
+}
+
+/// The number behind this, if it is one: all else is content's own.
+fn numbered(part: &str, name: &str) -> Option<i64> {
+    let digits = part.strip_prefix(name)?;
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 /// Who asks: by a credential of ours, else by the session. To what everybody may see they may bring a credential of its own.
@@ -461,10 +480,9 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
             }
         }
     };
-    let user = match caller {
-        Caller::Anonymous => None,
-        caller => Some(caller.user().map_or(caller.name(), |user| user.username.as_str())),
-    };
+    // A program's key is nobody's name.
+    let user = caller.user().map(|user| user.username.as_str());
+    let groups = parts.auth.groups(caller).await.unwrap_or_default();
     let whole = format!("{told}{target}");
     let about = About {
         target: if launch.keeps_prefix { &whole } else { target },
@@ -472,6 +490,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         base,
         client: origin.address,
         user,
+        groups: &groups,
         names_script: launch.names_script,
         is_bound: launch.is_bound,
         is_shiny: launch.is_shiny,

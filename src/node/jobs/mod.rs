@@ -187,8 +187,16 @@ async fn run(parts: Parts, kind: Kind, job: Claimed, mut stop: watch::Receiver<b
             ended = working.join_next() => break match ended {
                 Some(Ok(Ok(done))) => ("done", done),
                 Some(Ok(Err(why))) => ("failed", why),
-                Some(Err(error)) => ("failed", format!("the node failed over it: {error}")),
-                None => ("failed", format!("{DEATHS_MAX} nodes died over it")),
+                other => {
+                    let why = match other {
+                        Some(Err(error)) => format!("the node failed over it: {error}"),
+                        _ => format!("{DEATHS_MAX} nodes died over it"),
+                    };
+                    if kind == Kind::Report {
+                        report::run::tell_failure(&parts, &job.input, &why).await;
+                    }
+                    ("failed", why)
+                }
             },
             () = told(&mut stop) => {
                 working.shutdown().await;

@@ -18,6 +18,7 @@ use super::{Failed, page};
 use crate::node::content::serve::is_at;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
+use crate::node::session::Realm;
 
 /// Scripts of the pages say this token of the session's forms with what they ask for.
 pub const TOKEN: &str = "x-bowline-token";
@@ -28,7 +29,15 @@ pub async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> 
     let fields = request.headers();
     let prefix = parts.prefix(fields, origin, request.uri().path());
     let base = parts.base(fields, origin);
-    let mut response = match admit(request.method(), fields, &prefix, &base) {
+    let admitted = match request.headers().get(TOKEN) {
+        // Scripts of ours, which know it; those of content may be of this origin, and do not.
+        Some(token) => {
+            let (method, path) = (request.method(), request.uri().path());
+            shown(&parts, method, path, request.headers(), token).await
+        }
+        None => admit(request.method(), fields, &prefix, &base),
+    };
+    let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(failure) => Failed(failure).into_response(),
     };
@@ -67,18 +76,36 @@ const FIELDS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Whether a request is a person's who opens a page, or sends a form of one. Clients that are no browsers do not say.
+/// Whether a script of ours asks for what is there for one, and shows the token of the session's forms.
+async fn shown(
+    parts: &Parts,
+    method: &Method,
+    path: &str,
+    fields: &HeaderMap,
+    token: &HeaderValue,
+) -> Result<(), Failure> {
+    let refused = || Err(Failure::forbidden("This is for a script of the server's own pages"));
+    let site = fields.get("sec-fetch-site");
+    if *method != Method::GET || !is_for_scripts(path) || site.is_some_and(|site| site != "same-origin") {
+        return refused();
+    }
+    let session = parts.sessions.find(fields, Realm::Pages).await?;
+    let token = token.to_str().unwrap_or_default();
+    if session.is_some_and(|session| parts.sessions.is_token(&session, token)) { Ok(()) } else { refused() }
+}
+
+/// `/connect/content/GUID/logs/TASK`.
+fn is_for_scripts(path: &str) -> bool {
+    let mut parts = path.strip_prefix("/connect/content/").unwrap_or_default().split('/');
+    matches!((parts.next(), parts.next(), parts.next(), parts.next()), (Some(_), Some("logs"), Some(_), None))
+}
+
+/// Whether a request is a person's who opens a page, or sends a form of one. Clients that are no browsers do not say. What it
+/// says of the page it came from is no barrier within an origin, where scripts can say another; tokens are.
 fn admit(method: &Method, fields: &HeaderMap, prefix: &str, base: &str) -> Result<(), Failure> {
     let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
     let refused =
         || Err(Failure::forbidden("Open this page by itself: what asked for it is a script, a frame or another page"));
-    // Scripts of ours, who have the token to show.
-    if *method == Method::GET && fields.contains_key(TOKEN) {
-        return match text("sec-fetch-site") {
-            None | Some("same-origin") => Ok(()),
-            Some(_) => refused(),
-        };
-    }
     if text("sec-fetch-mode").is_some_and(|mode| mode != "navigate")
         || text("sec-fetch-dest").is_some_and(|to| to != "document")
     {
@@ -112,7 +139,8 @@ fn admit(method: &Method, fields: &HeaderMap, prefix: &str, base: &str) -> Resul
 pub async fn apart(State(parts): State<Parts>, request: Request, next: Next) -> Response {
     let is_there = parts.settings.content.external_url.as_deref().is_some_and(|url| is_at(request.headers(), url));
     let path = request.uri().path();
-    let is_ours = ["/connect", "/packages", "/__", "/metrics"].iter().any(|own| path.starts_with(own));
+    let first = path[1.min(path.len())..].split('/').next().unwrap_or_default();
+    let is_ours = ["connect", "packages", "metrics"].contains(&first) || first.starts_with("__");
     if is_there && (is_ours && path != "/__login__" || path == "/") {
         return Failure::not_found("page at this address: content is here, and nothing else").into_response();
     }
@@ -152,7 +180,11 @@ mod tests {
         ));
         let script = [("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("sec-fetch-site", "same-origin")];
         assert!(!is_admitted(&Method::GET, &script));
-        assert!(is_admitted(&Method::GET, &[&script[..], &[(TOKEN, "t")]].concat()), "and then the token is looked at");
+        assert!(is_for_scripts("/connect/content/g/logs/1"));
+        for other in ["/connect/account", "/connect/content/g/logs", "/connect/content/g/logs/1/2", "/connect/claim/T"]
+        {
+            assert!(!is_for_scripts(other), "{other}");
+        }
     }
 
     #[test]
@@ -168,10 +200,8 @@ mod tests {
             ("origin", "null"),
             ("sec-fetch-site", "same-site"),
             ("sec-fetch-mode", "cors"),
-            (TOKEN, "t"),
         ] {
-            let is_script = wrong.0 == TOKEN;
-            assert_eq!(is_admitted(&Method::POST, &with(&[wrong])), is_script, "{wrong:?}");
+            assert!(!is_admitted(&Method::POST, &with(&[wrong])), "{wrong:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 use super::content::{Tab, at, framed};
 use super::page::{ago, bytes, csrf};
 use super::{Sent, Shown, Visit, body, done, refused};
+use crate::node::api::read;
 use crate::node::connect::content;
 use crate::node::connect::variants;
 use crate::node::error::Failure;
@@ -73,8 +74,11 @@ fn when(visit: &Visit, content: &ContentRow, row: Option<&ScheduleRow>) -> Marku
             form method="post" action=(visit.at(&at(content, "/schedule"))) {
                 (csrf(&visit.token))
                 label { "Recurs" select name="type" {
+                    @if let (Some(row), Some(plan)) = (row, &told) {
+                        @if !is_shown(row) { option value="" selected { "as it is: " (plan.every.told()) } }
+                    }
                     @for (kind, words) in KINDS {
-                        option value=(kind) selected[row.is_some_and(|row| row.kind == *kind)] { (words) }
+                        option value=(kind) selected[row.is_some_and(|row| is_shown(row) && row.kind == *kind)] { (words) }
                     }
                 } }
                 label { "So many" input name="n" type="number" min="1" value=(number("N").unwrap_or(1)); }
@@ -89,6 +93,11 @@ fn when(visit: &Visit, content: &ContentRow, row: Option<&ScheduleRow>) -> Marku
             }
         }
     }
+}
+
+/// Whether the form can say what recurs.
+fn is_shown(row: &ScheduleRow) -> bool {
+    KINDS.iter().any(|(kind, _)| *kind == row.kind) && !row.plan.contains("\"First\":false")
 }
 
 fn history(visit: &Visit, content: &ContentRow, all: &[RenderingRow]) -> Markup {
@@ -134,12 +143,17 @@ pub(super) async fn change(State(parts): State<Parts>, Path(guid): Path<String>,
                 "dayofmonth" => json!({ "N": number("n"), "Day": number("day") }),
                 _ => json!({ "N": number("n") }),
             };
-            let mut wish = json!({ "type": kind, "schedule": plan.to_string(), "timezone": form.text("zone"),
-                "email": form.has("mails") });
+            let mut wish = json!({ "timezone": form.text("zone"), "email": form.has("mails") });
+            if !kind.is_empty() {
+                wish["type"] = json!(kind);
+                wish["schedule"] = json!(plan.to_string());
+            }
             if !form.text("start").is_empty() {
                 wish["start_time"] = json!(variants::local(form.text("start"), form.text("zone"))?);
             }
-            done(variants::set_schedule(State(parts), visit.manager.clone(), path, body(wish)?).await)?;
+            let wish = read(body(wish)?)?.0;
+            let old = parts.store.schedule_of(content.id).await?;
+            done(variants::set(&parts, &visit.manager, &content, wish, old).await)?;
         }
     }
     Ok(visit.to(&at(&content, "/schedule")))

@@ -11,7 +11,6 @@ use super::plan::{Every, Plan};
 use super::run::{REPORT, Wanted};
 use crate::node::parts::Parts;
 use crate::node::store::{NewJob, ScheduleRow, StoreError};
-use crate::runtime::clock;
 use crate::telemetry::Causes;
 
 /// Between two looks.
@@ -34,7 +33,8 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
 }
 
 async fn look(parts: &Parts) -> Result<(), StoreError> {
-    let now = i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX);
+    // By one clock, whichever node looks.
+    let now = parts.store.clock().await?;
     for due in parts.store.schedules_due(now, FEW).await? {
         let next = match plan(&due) {
             Ok(plan) => Timestamp::from_microsecond(now).ok().and_then(|now| plan.next(now)),

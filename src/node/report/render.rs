@@ -24,13 +24,16 @@ cd "$root"; mkdir -p /work/out; printf '%s' "$main" > /work/out/main
 find . \( -name '.*' ! -name . -o -name '*_cache' -o -name renv -o -name packrat -o -name __pycache__ \) -prune -o -type f \( -newer /work/begun \
   -o -iname '*.png' -o -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.gif' -o -iname '*.svg' -o -iname '*.webp' -o -iname '*.ico' \
   -o -iname '*.css' -o -iname '*.js' -o -iname '*.woff' -o -iname '*.woff2' -o -iname '*.ttf' -o -iname '*.mp4' -o -iname '*.pdf' \) -print0 > /work/list
-exec 1>&3; tar --format=gnu --sort=name --owner=0 --group=0 --transform 's,^\./,files/,' -cf - -C /work/out main -C "$PWD" --null --no-recursion -T /work/list | gzip -1"#;
+exec 1>&3
+{ tar --format=gnu --sort=name --owner=0 --group=0 --hard-dereference --transform 's,^\./,files/,' -cf - -C /work/out main -C "$PWD" --null \
+  --no-recursion -T /work/list || : > /work/broken; } | gzip -1
+[ ! -e /work/broken ]"#;
 
 /// A notebook is run, and shown as one page.
 const JUPYTER: &str = r#"
 stem=$(basename "$entry" .ipynb); folder=$(dirname "$entry")
 "$python" -m nbconvert --execute --to html --HTMLExporter.embed_images=True --ExecutePreprocessor.kernel_name=python3 \
-  --ExecutePreprocessor.timeout=-1 $more --output-dir "$folder" --output "$stem" "$entry"
+  --ExecutePreprocessor.timeout=-1 $more --output-dir "$folder" --output "$stem" "$entry" 3>&-
 main="$folder/$stem.html""#;
 
 /// A document of R Markdown, or the site it is the front page of.
@@ -46,19 +49,26 @@ if (is.null(site)) {
   rmarkdown::render_site(".", envir = new.env(), quiet = TRUE)
   writeLines(below(site$output_dir), "../root")
   writeLines("index.html", "../main")
-}'"#;
+}' 3>&-"#;
 
 /// A document of Quarto, or the project around it.
 const QUARTO: &str = r#"
 export QUARTO_PYTHON="$python" QUARTO_R="$r" DENO_DIR=/tmp/deno XDG_CACHE_HOME=/tmp/cache XDG_DATA_HOME=/tmp/data
-if [ -f _quarto.yml ] || [ -f _quarto.yaml ]; then
-  "$quarto" render . --no-clean
-  for root in $(sed -n 's/^ *output-dir: *//p' _quarto.yml 2>/dev/null | head -n 1) _site _book .; do [ -d "$root" ] && break; done
+rm -rf _site _book; project=
+for file in _quarto.yml _quarto.yaml; do [ ! -f "$file" ] || project=$file; done
+if [ -n "$project" ]; then
+  "$quarto" render . --no-clean 3>&-
+  for root in $(sed -n 's/^ *output-dir: *//p' "$project" | head -n 1) _site _book .; do [ ! -d "$root" ] || break; done
   main=index.html
+else
+  "$quarto" render "$entry" 3>&-
 fi
-if [ ! -f "$root/index.html" ]; then
-  [ "$root" != . ] || "$quarto" render "$entry"
-  main=$(cd "$root" && find . -maxdepth 2 -newer /work/begun \( -name "$(basename "${entry%.*}").html" -o -name "$(basename "${entry%.*}").pdf" -o -name '*.html' \) | head -n 1)
+if [ -z "$main" ] || [ -z "$(find "$root/$main" -newer /work/begun 2>/dev/null)" ]; then
+  main=
+  for ending in html pdf docx; do
+    [ -n "$main" ] || [ ! -f "$root/${entry%.*}.$ending" ] || main=${entry%.*}.$ending
+  done
+  [ -n "$main" ] || main=$(cd "$root" && find . -maxdepth 2 -name '*.html' -newer /work/begun | sort | head -n 1)
 fi"#;
 
 /// What is run for a kind, and what it is given.

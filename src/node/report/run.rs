@@ -69,6 +69,15 @@ pub async fn run(parts: &Parts, log: &Log, input: &str) -> Ended {
     done.map(|number| format!("rendering {number}"))
 }
 
+/// Mails whose scheduled report failed, where the job could not do so itself.
+pub async fn tell_failure(parts: &Parts, input: &str, why: &str) {
+    let Ok(wanted) = serde_json::from_str::<Wanted>(input) else { return };
+    let Ok(Some(content)) = parts.store.content(&wanted.guid).await else { return };
+    if let Err(error) = mail::send(parts, &content, Letter::failed(parts, &content, why, "")).await {
+        tracing::warn!(content = content.guid, why = error, "a mail cannot be sent");
+    }
+}
+
 async fn rendered(
     parts: &Parts,
     content: &ContentRow,

@@ -364,7 +364,8 @@ impl Store {
             let done = sqlx::query(
                 "UPDATE content SET bundle = $2, app_mode = $3, generation = generation + 1, deployed_at = $4,
                  updated_at = $4, wanted_at = $5, rendering = $6
-                 WHERE id = $1 AND NOT is_locked AND (wanted_at IS NULL OR wanted_at <= $5) AND EXISTS (SELECT 1 FROM bundle WHERE number = $2 AND content_id = $1)",
+                 WHERE id = $1 AND NOT is_locked AND (wanted_at IS NULL OR wanted_at <= $5) AND EXISTS (SELECT 1 FROM bundle WHERE number = $2 AND content_id = $1)
+                 AND (CAST($6 AS BIGINT) IS NULL OR EXISTS (SELECT 1 FROM rendering WHERE number = $6))",
             )
             .bind(content).bind(bundle).bind(app_mode).bind(now()).bind(wanted_at).bind(rendering).execute(&mut *tx).await?.rows_affected() == 1;
             if done {

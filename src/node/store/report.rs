@@ -255,7 +255,10 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn schedules_due(&self, at: i64, limit: i64) -> Result<Vec<ScheduleRow>, StoreError> {
-        let sql = format!("{SCHEDULE} WHERE s.next_at <= $1 ORDER BY s.next_at LIMIT $2");
+        let sql = format!(
+            "{SCHEDULE} WHERE s.next_at <= $1 AND c.app_mode IN ('rmd-static', 'jupyter-static', 'quarto-static')
+             ORDER BY s.next_at LIMIT $2"
+        );
         with!(self, pool => Ok(
             sqlx::query_as(sqlx::AssertSqlSafe(&*sql)).bind(at).bind(limit).fetch_all(pool).await?
         ))

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use super::{Came, PING_AFTER, Shared, Socket, UNANSWERED};
 use crate::node::content::worker::Lease;
 use crate::node::metrics::HoldEnd;
-use crate::shiny::resume::{Inbox, Outbox, Said, Word};
+use crate::shiny::resume::{GIVEN_UP, Inbox, Outbox, Said, Word};
 
 /// For last words, and for a browser to take the answer to them.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -72,9 +72,9 @@ pub(super) async fn run(
                     run.attach(came.socket, resumed);
                 }
                 Err(why) => {
+                    // One that was late, or is another's: who is there stays.
                     tracing::debug!(%why, "a browser comes back to another session than it had");
-                    run.detach();
-                    return tokio::join!(refuse(came.socket), run.end_worker(None)).0;
+                    tokio::spawn(refuse(came.socket));
                 }
             },
             Event::Leaving => {
@@ -379,7 +379,11 @@ impl<'a> Run<'a> {
                 return Poll::Ready(Some(if self.ending.is_some() {
                     Event::Said
                 } else {
-                    Event::BrowserClosed(frame)
+                    match frame {
+                        // It comes back by another connection.
+                        Some(frame) if u16::from(frame.code) == GIVEN_UP => Event::BrowserLost,
+                        frame => Event::BrowserClosed(frame),
+                    }
                 }));
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Poll::Ready(None),

@@ -22,6 +22,10 @@ use crate::runtime::clock;
 const LOOK: Duration = Duration::from_millis(500);
 /// A content whose process did not start is left alone for so long, and twice as long each time it does not again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A process that ends by itself sooner did not start well.
+const SETTLED: Duration = Duration::from_secs(30);
+/// What does not run any more ends its sessions' last work within this.
+const LINGERING: Duration = Duration::from_secs(5);
 /// At most so long.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Processes of all content on this node.
@@ -108,15 +112,15 @@ impl Turn {
         let mut state = self.pool.lock();
         match begun {
             Ok(process) => {
-                state.failed = None;
                 process.leased();
                 state.all.push(Arc::clone(&process));
                 Ok(Lease(process))
             }
             Err(why) => {
-                let times = state.failed.as_ref().map_or(0, |(_, times, _)| *times) + 1;
-                state.failed = Some((why.clone(), times, clock::now()));
-                Err(Refused::Failed(why))
+                state.fail(why.clone(), clock::now());
+                drop(state);
+                // What there is may take one more.
+                self.pool.room().ok_or(Refused::Failed(why))
             }
         }
     }
@@ -130,6 +134,21 @@ struct State {
     is_current: bool,
     /// Why the last one did not start, how often in a row, and when.
     failed: Option<(String, u32, Instant)>,
+}
+
+impl State {
+    /// Why the last one failed, so lately that none is begun yet.
+    fn failed_lately(&self) -> Option<&String> {
+        let (why, times, at) = self.failed.as_ref()?;
+        let pause = PAUSE.saturating_mul(1 << (*times - 1).min(6)).min(PAUSE_MAX);
+        (at.elapsed() < pause).then_some(why)
+    }
+
+    /// One failed.
+    fn fail(&mut self, why: String, now: Instant) {
+        let times = self.failed.as_ref().map_or(0, |(_, times, _)| *times) + 1;
+        self.failed = Some((why, times, now));
+    }
 }
 
 /// Why there is no worker.
@@ -186,11 +205,9 @@ impl Workers {
         if let Some(lease) = pool.take(had) {
             return Ok(Got::Worker(lease));
         }
-        if let Some(refused) = pool.refusal() {
-            return Err(refused);
-        }
-        if self.count() >= PROCESSES_MAX {
-            return Err(Refused::Busy);
+        let refused = pool.refusal().or_else(|| (self.count() >= PROCESSES_MAX).then_some(Refused::Busy));
+        if let Some(refused) = refused {
+            return pool.room().map(Got::Worker).ok_or(refused);
         }
         Ok(Got::Turn(Turn { pool, _turn: turn }))
     }
@@ -310,9 +327,17 @@ impl Workers {
         }
     }
 
-    /// Ends all.
+    /// Ends all, whoever uses them.
     pub fn end(&self) {
-        self.lock().clear();
+        let pools = std::mem::take(&mut *self.lock());
+        pools.values().for_each(|pool| pool.lock().all.iter().for_each(|worker| worker.kill()));
+    }
+
+    /// What content had before this generation gets nobody new, and ends when nobody uses it.
+    pub fn outdate(&self, guid: &str, generation: i64) {
+        let pools = self.lock();
+        let old = pools.iter().filter(|(key, _)| key.guid == guid && key.generation < generation);
+        old.for_each(|(_, pool)| pool.lock().is_current = false);
     }
 
     fn tidy(&self, now: Instant) {
@@ -320,12 +345,21 @@ impl Workers {
             let mut state = pool.lock();
             let (limits, is_current) = (state.limits, state.is_current);
             let mut kept = 0;
+            let ended = state.all.iter().filter(|worker| worker.has_ended());
+            let ages: Vec<Duration> = ended.map(|worker| worker.age(now)).collect();
+            for age in ages.into_iter().filter(|age| *age < SETTLED) {
+                state.fail(format!("it ended by itself {} s after it began; its log says more", age.as_secs()), now);
+            }
+            if state.all.iter().any(|worker| !worker.has_ended() && worker.age(now) >= SETTLED) {
+                state.failed = None;
+            }
+            let patience = if is_current { limits.idle_timeout } else { limits.idle_timeout.min(LINGERING) };
             state.all.retain(|worker| {
                 if worker.has_ended() {
                     return false;
                 }
                 let idle = worker.idle(now);
-                let may_go = idle.is_some_and(|idle| !is_current || idle > limits.idle_timeout);
+                let may_go = idle.is_some_and(|idle| idle > patience);
                 if may_go && (!is_current || kept >= limits.min_processes) {
                     return false;
                 }
@@ -392,9 +426,20 @@ impl Pool {
         // With so much of what they may take taken, there should be one more.
         let most = (limits.connections * count) as f64 * limits.load_factor;
         let wants_more = count < limits.max_processes && load as f64 >= most.max(1.0);
-        if wants_more || least.load() >= limits.connections {
+        // Whoever is first begins it; others go on with what there is meanwhile, and if it fails.
+        let begins = wants_more && state.failed_lately().is_none() && self.turn.try_lock().is_ok();
+        if begins || least.load() >= limits.connections {
             return None;
         }
+        least.leased();
+        Some(Lease(Arc::clone(least)))
+    }
+
+    /// One that has room, however busy the others are.
+    fn room(&self) -> Option<Lease> {
+        let state = self.lock();
+        let alive = state.all.iter().filter(|worker| !worker.has_ended());
+        let least = alive.min_by_key(|worker| worker.load()).filter(|least| least.load() < state.limits.connections)?;
         least.leased();
         Some(Lease(Arc::clone(least)))
     }
@@ -402,11 +447,8 @@ impl Pool {
     /// Why none may begin now.
     fn refusal(&self) -> Option<Refused> {
         let state = self.lock();
-        if let Some((why, times, at)) = &state.failed {
-            let pause = PAUSE.saturating_mul(1 << (*times - 1).min(6)).min(PAUSE_MAX);
-            if at.elapsed() < pause {
-                return Some(Refused::Failed(why.clone()));
-            }
+        if let Some(why) = state.failed_lately() {
+            return Some(Refused::Failed(why.clone()));
         }
         let count = state.all.iter().filter(|worker| !worker.has_ended()).count();
         (count >= state.limits.max_processes).then_some(Refused::Busy)

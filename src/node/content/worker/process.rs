@@ -68,6 +68,7 @@ pub struct Process {
     client: Client,
     knock: Knock,
     load: AtomicUsize,
+    begun_at: Instant,
     last_used: Mutex<Instant>,
     begun: Mutex<Begun>,
     journal: Arc<Journal>,
@@ -112,6 +113,7 @@ impl Process {
             client,
             knock,
             load: AtomicUsize::new(0),
+            begun_at: clock::now(),
             last_used: Mutex::new(clock::now()),
             begun: Mutex::new(begun),
             journal,
@@ -189,6 +191,11 @@ impl Process {
 
     fn status(&self) -> Option<std::process::ExitStatus> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).child.try_wait().ok().flatten()
+    }
+
+    /// Since it was begun.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun_at)
     }
 
     /// Ends it, whoever uses it.
