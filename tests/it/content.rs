@@ -554,7 +554,7 @@ fn the_first_administrator_is_made_by_who_has_the_bootstrap_key() {
                 "bootstrap",
                 "--server",
                 &url,
-                "--jwt-keyfile",
+                "--jwt-keypath",
                 key.to_str().unwrap(),
             ];
             run("/usr/bin/env".as_ref(), &told, "").await
