@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::copies;
 use super::interpreter::find;
 use crate::config::node::Network;
+use crate::node::blob::Spool;
 use crate::node::parts::Parts;
 use crate::node::sandbox::{Bounds, Folder, Memory, Outbound, Run};
 
@@ -63,7 +64,9 @@ pub async fn look(parts: &Parts) -> Fitness {
 /// Runs something that does nothing as content would be run.
 async fn tried(parts: &Parts, outbound: Option<&Outbound>) -> Result<(), String> {
     let content = &parts.settings.content;
-    let scratch = parts.spool.scratch().map_err(|e| e.to_string())?;
+    // Of its own, beside what is on its way.
+    let spool = Spool::open(&parts.settings.cache.join("trial")).map_err(|e| e.to_string())?;
+    let scratch = spool.scratch().map_err(|e| e.to_string())?;
     let run = Run {
         script: "exit 0",
         environment: Vec::new(),
@@ -81,7 +84,7 @@ async fn tried(parts: &Parts, outbound: Option<&Outbound>) -> Result<(), String>
             *said = line.to_owned();
         }
     };
-    let done = run.run(nothing, &parts.spool, hear).await;
+    let done = run.run(nothing, &spool, hear).await;
     let said = said.into_inner().unwrap_or_default();
     done.map(drop).map_err(|why| if said.is_empty() { why } else { said })
 }
