@@ -164,6 +164,27 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
             assert_eq!((&seen["key"], &seen["path"]), (&Value::Null, &format!("/content/{guid}").into()));
             assert_ne!(seen["uid"], 0);
         }
+        // What a process of the one node says the other one tells too, and ends it.
+        let jobs = format!("/__api__/v1/content/{guid}/jobs");
+        let fields = [("authorization", key.as_str())];
+        let job = eventually("the log of a's process", async || {
+            let all = get_as(&b.address, &jobs, &fields).await.json();
+            let running =
+                |job: &&Value| job["tag"] == "run_fastapi_app" && job["hostname"] == "a" && job["status"] == 0;
+            let path = format!("{jobs}/{}", all.as_array()?.iter().find(running)?["key"].as_str()?);
+            let log = get_as(&b.address, &format!("{path}/log"), &fields).await.text();
+            log.contains("Uvicorn running").then_some(path)
+        })
+        .await;
+        let mut client = crate::harness::Client::tcp(&b.address).await;
+        assert_eq!(client.request("DELETE", &job, &fields, b"").await.status, 202);
+        let ended = eventually("its end", async || {
+            let job = get_as(&b.address, &job, &fields).await.json();
+            (job["status"] == 2).then_some(job)
+        })
+        .await;
+        assert!(ended["end_time"].is_string(), "{ended}");
+
         // A bundle that does not start takes nobody's place, and says why.
         app.write("app.py", "raise RuntimeError('no luck today')\n");
         let broken = publisher.runs(&["deploy", "fastapi"], &["--app-id", &guid, root]).await;

@@ -75,7 +75,7 @@ pub struct About<'a> {
     /// What the page's script wants of a websocket.
     pub wanted: Option<&'a Wanted>,
     /// Whose a session would be.
-    pub owner: &'a Owner,
+    pub owner: Option<&'a Owner>,
     /// The browser has the owner's cookie.
     pub has_cookie: bool,
 }
@@ -141,7 +141,7 @@ pub async fn forward(
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
         let there = hyper::upgrade::on(&mut response);
         confine(response.headers_mut(), about);
-        if about.wanted.is_some() {
+        if let (Some(_), Some(owner)) = (about.wanted, about.owner) {
             let fields = response.headers_mut();
             if fields.contains_key(SEC_WEBSOCKET_EXTENSIONS) || fields.contains_key(SEC_WEBSOCKET_PROTOCOL) {
                 return Err("it agrees to what its websocket was not asked for".to_owned());
@@ -149,7 +149,7 @@ pub async fn forward(
             fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
             bind(fields, about);
             pin(fields, &lease, had, about);
-            sessions.begin(upgrade, there, about.owner.clone(), about.connection_timeout, lease);
+            sessions.begin(upgrade, there, owner.clone(), about.connection_timeout, lease);
             let (head, _) = response.into_parts();
             return Ok(Response::from_parts(head, Body::empty()));
         }
@@ -190,8 +190,8 @@ fn pin(fields: &mut HeaderMap, lease: &Lease, had: bool, about: &About<'_>) {
 
 /// The browser gets the cookie that its sessions are bound to.
 fn bind(fields: &mut HeaderMap, about: &About<'_>) {
-    if !about.has_cookie {
-        set_cookie(fields, session::COOKIE_NAME, &about.owner.cookie, about);
+    if let Some(owner) = about.owner.filter(|_| !about.has_cookie) {
+        set_cookie(fields, session::COOKIE_NAME, &owner.cookie, about);
     }
 }
 
@@ -434,10 +434,9 @@ mod tests {
         read_timeout: Duration::from_secs(1),
         connection_timeout: Duration::from_secs(1),
         wanted: None,
-        owner: &NOBODY,
+        owner: None,
         has_cookie: false,
     });
-    static NOBODY: Owner = Owner { prefix: String::new(), cookie: String::new(), caller: String::new() };
 
     fn seen(told: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut all = HeaderMap::new();

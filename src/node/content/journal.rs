@@ -10,7 +10,6 @@ use crate::node::jobs::plain;
 use crate::node::parts::Parts;
 use crate::node::registry;
 use crate::node::store::{Claimed, StoreError};
-use crate::runtime::clock;
 use crate::telemetry::Causes;
 
 /// As rows have it: a process is a job that its node began by itself.
@@ -23,8 +22,10 @@ const LINES_KEPT: i64 = 5_000;
 const LINES_MORE: i64 = 500;
 /// Characters of a line.
 const LINE_MAX: usize = 2_000;
-/// Writings between two looks which processes are to end, and whose node has died.
+/// Writings between two looks which processes are to end.
 const LOOK: u32 = 2;
+/// Writings between two looks whose node has died.
+const LOOK_FOR_LOST: u32 = 20;
 
 /// A process whose log is being written.
 struct Written {
@@ -71,10 +72,19 @@ pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>)
             return;
         }
         count = count.wrapping_add(1);
-        if !is_over
-            && count.is_multiple_of(LOOK)
-            && let Err(error) = look(&parts, &node, &all).await
-        {
+        if is_over {
+            continue;
+        }
+        let looked = async {
+            if !all.is_empty() && count.is_multiple_of(LOOK) {
+                end(&parts, &node, &all).await?;
+            }
+            if count.is_multiple_of(LOOK_FOR_LOST) {
+                end_lost(&parts).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = looked.await {
             tracing::debug!(error = %Causes(&error), "which processes are to end cannot be looked up");
         }
     }
@@ -117,19 +127,23 @@ async fn write(parts: &Parts, node: &str, one: &mut Written) -> Result<bool, Sto
     Ok(true)
 }
 
-/// Ends processes that somebody wants to end, and writes down the end of those whose node has died.
-async fn look(parts: &Parts, node: &str, all: &[Written]) -> Result<(), StoreError> {
+/// Ends processes that somebody wants to end.
+async fn end(parts: &Parts, node: &str, all: &[Written]) -> Result<(), StoreError> {
     for id in parts.store.cancelled(node).await? {
         let found = all.iter().find(|one| one.row.as_ref().is_some_and(|row| row.id == id));
         if let Some(process) = found.and_then(|one| one.kept.process.upgrade()) {
             process.kill();
         }
     }
+    Ok(())
+}
+
+/// Writes down the end of processes whose node has died.
+async fn end_lost(parts: &Parts) -> Result<(), StoreError> {
     // After the database was away nobody has been heard of, until everybody had the time to be.
     if parts.beating.since().is_some_and(|since| since.elapsed() > registry::ALIVE) {
-        let now = i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX);
         let alive = i64::try_from(registry::ALIVE.as_micros()).unwrap_or(i64::MAX);
-        let heard = now - parts.store.clock_offset().await? - alive;
+        let heard = parts.store.clock().await? - alive;
         parts.store.end_lost(KIND, heard).await?;
     }
     Ok(())

@@ -440,17 +440,18 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     }
     let mut request = request;
     let wanted = held::wanted(request.headers(), request.uri().query()).filter(|_| launch.is_shiny);
-    let cookie = held::cookie_of(request.headers());
+    let cookie = launch.is_shiny.then(|| held::cookie_of(request.headers())).flatten();
     let has_cookie = cookie.is_some();
-    let owner = Owner {
+    // Other kinds have no sessions that are held.
+    let owner = launch.is_shiny.then(|| Owner {
         prefix: (*prefix).to_owned(),
         cookie: cookie.unwrap_or_else(held::secret),
         caller: format!("{} {}", caller.user().map_or("", |user| &*user.guid), caller.name()),
-    };
-    if let Some(Wanted::Resumed(id, has)) = &wanted {
+    });
+    if let (Some(Wanted::Resumed(id, has)), Some(owner)) = (&wanted, &owner) {
         let none = || Failure::new(StatusCode::BAD_REQUEST, "This is no request for a websocket");
         let switched = held::switched(request.headers()).ok_or_else(none)?;
-        parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, &owner);
+        parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, owner);
         let mut response = held::SWITCHED.into_response();
         *response.headers_mut() = switched;
         return Ok(response);
@@ -482,7 +483,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     };
     // A program's key is nobody's name.
     let user = caller.user().map(|user| user.username.as_str());
-    let groups = parts.auth.groups(caller).await.unwrap_or_default();
+    let groups = parts.auth.groups(caller).await?;
     let whole = format!("{told}{target}");
     let about = About {
         target: if launch.keeps_prefix { &whole } else { target },
@@ -497,7 +498,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         read_timeout: limits.read_timeout,
         connection_timeout: limits.connection_timeout,
         wanted: wanted.as_ref(),
-        owner: &owner,
+        owner: owner.as_ref(),
         has_cookie,
     };
     let mut response = forward(lease, request, &about, &parts.contents.sessions).await.map_err(|why| {
