@@ -20,6 +20,10 @@ const LEFT: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Bytes that a file, empty or not, takes beside what is in it.
 const FILE_BYTES: u64 = 512;
 
+/// How often the removal of what was not made whole is tried, and the pause between.
+const REMOVALS: u32 = 100;
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
+
 /// A folder of such folders, by name.
 #[derive(Clone, Debug)]
 pub struct Copies {
@@ -228,9 +232,26 @@ impl Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.new);
+        if self.new.exists() {
+            let new = self.new.clone();
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || remove(&new))),
+                Err(_) => remove(&new),
+            }
+        }
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
+}
+
+/// Removes a folder that a program which was just killed may still fill for a moment. Blocks.
+fn remove(folder: &Path) {
+    for _ in 0..REMOVALS {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(REMOVE_AGAIN),
+            _ => return,
+        }
+    }
+    tracing::warn!(folder = %folder.display(), "what was begun there cannot be removed; it goes in two days");
 }
 
 /// Whose turn it is, by name.
@@ -282,6 +303,31 @@ mod tests {
         assert_eq!(tidy(&[&copies], 30 * DAY, u64::MAX, later), 0, "it was in use a moment ago");
         aged(&copies.at.join("held"), 40 * DAY);
         assert_eq!(tidy(&[&copies], 30 * DAY, u64::MAX, later), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_made_whole_goes_though_somebody_still_writes_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let copies = Copies::new(folder.path().join("a"));
+        let Ok(Copy::Missing(making)) = copies.get("x").await else { panic!() };
+        let at = making.folder().to_owned();
+        let (ends, ended) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            let mut made = 0;
+            while ended.try_recv().is_err() {
+                made += u64::from(fs::create_dir_all(at.join(format!("{made}/below"))).is_ok());
+            }
+        });
+        drop(making);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ends.send(()).unwrap();
+        writer.join().unwrap();
+        let gone = async {
+            while !names(&copies).is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), gone).await.expect("it goes");
     }
 
     #[tokio::test]
