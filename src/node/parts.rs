@@ -21,7 +21,7 @@ use super::pypi::Pages;
 use super::registry::{Beating, Unfit};
 use super::remote::Remotes;
 use super::secret::ClusterKey;
-use super::session::Sessions;
+use super::session::{Jar, Sessions};
 use super::stats::Stats;
 use super::store::{KnownFile, Migrate, Repository, Scope, Store};
 use super::{NodeError, system};
@@ -206,6 +206,11 @@ impl Parts {
         let is_part = |b: u8| b.is_ascii_alphanumeric() || b"/._-~".contains(&b);
         let is_plain = prefix.starts_with('/') && !prefix.starts_with("//") && prefix.bytes().all(is_part);
         if is_plain { prefix.to_owned() } else { String::new() }
+    }
+
+    /// Where a browser that asks so keeps its session. `path`: as we were asked for.
+    pub fn jar(&self, fields: &HeaderMap, origin: Origin, path: &str) -> Jar {
+        Jar::new(&self.base(fields, origin), &self.prefix(fields, origin, path))
     }
 
     /// The repository of this name, if the caller may install from it.

@@ -24,8 +24,6 @@ use crate::config::node::Auth;
 use crate::runtime::{clock, dice};
 use crate::types::Sha256;
 
-/// The cookie, also at the origin of content, where what it holds opens no pages.
-pub const COOKIE_NAME: &str = "bowline_session";
 /// A cookie is written anew when the last time was so long ago, or an eighth of what a session may be idle.
 const RENEWED: Duration = Duration::from_secs(600);
 /// Longer ones are none of ours.
@@ -34,6 +32,40 @@ const COOKIE_MAX: usize = 2048;
 const FRESH: Duration = Duration::from_secs(4);
 /// Who was known is believed for so long while the database is away.
 const STALE: Duration = Duration::from_secs(3600);
+
+/// Where a browser keeps a session: a cookie, also at the origin of content, where what it holds opens no pages.
+///
+/// Over TLS its name says so (RFC 6265bis §4.1.3): no other host of the domain, and nobody on the line, can put one there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jar {
+    is_secure: bool,
+    /// Below which it is sent, with a slash at the end.
+    path: String,
+}
+
+impl Jar {
+    /// `base`: how browsers call the server. `prefix`: what a proxy takes away of paths.
+    pub fn new(base: &str, prefix: &str) -> Self {
+        Self { is_secure: base.starts_with("https://"), path: format!("{prefix}/") }
+    }
+
+    /// The cookie's name.
+    pub fn name(&self) -> &'static str {
+        match (self.is_secure, self.path == "/") {
+            (true, true) => "__Host-bowline_session",
+            (true, false) => "__Secure-bowline_session",
+            (false, _) => "bowline_session",
+        }
+    }
+
+    /// `Set-Cookie` of a session; `None`: it goes.
+    pub fn set(&self, value: Option<&str>) -> HeaderValue {
+        let secure = if self.is_secure { "; Secure" } else { "" };
+        let (value, age) = value.map_or(("", "; Max-Age=0"), |value| (value, ""));
+        let text = format!("{}={value}; Path={}{age}; HttpOnly; SameSite=Lax{secure}", self.name(), self.path);
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bowline_session=; Max-Age=0"))
+    }
+}
 
 /// How somebody showed who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,10 +157,25 @@ impl Sessions {
     ///
     /// # Errors
     /// 503.
-    pub async fn find(&self, fields: &HeaderMap, realm: Realm) -> Result<Option<Session>, Failure> {
-        let Some(told) = cookie(fields, COOKIE_NAME).and_then(|value| self.read(realm, value)) else { return Ok(None) };
+    pub async fn find(&self, fields: &HeaderMap, realm: Realm, jar: &Jar) -> Result<Option<Session>, Failure> {
+        let Some(told) = cookie(fields, jar.name()).and_then(|value| self.read(realm, value)) else { return Ok(None) };
+        let user = self.user(&told).await?;
+        Ok(user.map(|user| Session { told, user }))
+    }
+
+    /// Whether a session that somebody is in still holds, however long they opened no page: as it is now.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn still(&self, session: &Session) -> Result<Option<Session>, Failure> {
+        let is_young = now() - session.told.began < micros(self.settings.session_lifetime);
+        let user = if is_young { self.user(&session.told).await? } else { None };
+        Ok(user.map(|user| Session { told: session.told.clone(), user }))
+    }
+
+    async fn user(&self, told: &Told) -> Result<Option<Arc<User>>, Failure> {
         let hash = hash(&told.id);
-        let user = match self.known.get(&hash) {
+        Ok(match self.known.get(&hash) {
             Some(user) => user,
             None => match self.store.session(&hash, &told.user, told.began).await {
                 Ok(user) => {
@@ -142,8 +189,7 @@ impl Sessions {
                 }
                 Err(error) => return Err(error.into()),
             },
-        };
-        Ok(user.map(|user| Session { told, user }))
+        })
     }
 
     /// The cookie's next value, when it is time for one.
@@ -190,31 +236,25 @@ impl Sessions {
         hmac::verify(&self.tokens, text.as_bytes(), &token).is_ok()
     }
 
-    /// What takes a session to content's own origin, within a minute and once. `next`: where to.
-    pub fn ticket(&self, session: &Session, next: &str) -> String {
+    /// What takes a session to content's own origin, within a minute and once. `next`: where to. `browser`: see
+    /// [`Arriving::trace`].
+    pub fn ticket(&self, session: &Session, next: &str, browser: &str) -> String {
         let told = Told { renewed: now(), ..session.told.clone() };
         let plain = serde_json::to_vec(&told).unwrap_or_default();
-        URL_SAFE_NO_PAD.encode(self.tickets.seal(next.as_bytes(), &plain).unwrap_or_default())
+        URL_SAFE_NO_PAD.encode(self.tickets.seal(&bound(next, browser), &plain).unwrap_or_default())
     }
 
     /// The cookie's value at content's own origin; `None`: the ticket holds no more, or was taken.
     ///
     /// # Errors
     /// 503.
-    pub async fn redeem(&self, ticket: &str, next: &str) -> Result<Option<String>, Failure> {
-        let opened = URL_SAFE_NO_PAD.decode(ticket).ok().and_then(|sealed| self.tickets.open(next.as_bytes(), &sealed));
+    pub async fn redeem(&self, ticket: &str, next: &str, browser: &str) -> Result<Option<String>, Failure> {
+        let sealed = URL_SAFE_NO_PAD.decode(ticket).ok();
+        let opened = sealed.and_then(|sealed| self.tickets.open(&bound(next, browser), &sealed));
         let told: Option<Told> = opened.and_then(|plain| serde_json::from_slice(&plain).ok());
         let Some(told) = told.filter(|told| (now() - told.renewed).abs() < micros(TICKET)) else { return Ok(None) };
         let is_new = self.store.take_signed(&hash(ticket)).await?;
         Ok(is_new.then(|| self.write(Realm::Content, &told)))
-    }
-
-    /// `Set-Cookie` of a session. `path`: below which it is sent; `None`: it goes.
-    pub fn set_cookie(value: Option<&str>, path: &str, is_secure: bool) -> HeaderValue {
-        let secure = if is_secure { "; Secure" } else { "" };
-        let (value, age) = value.map_or(("", "; Max-Age=0"), |value| (value, ""));
-        let text = format!("{COOKIE_NAME}={value}; Path={path}{age}; HttpOnly; SameSite=Lax{secure}");
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bowline_session=; Max-Age=0"))
     }
 
     fn sealer(&self, realm: Realm) -> &Sealer {
@@ -244,6 +284,52 @@ impl Sessions {
     pub fn forget(&self) {
         self.known.invalidate_all();
         self.remembered.invalidate_all();
+    }
+}
+
+/// What a ticket is good for.
+fn bound(next: &str, browser: &str) -> Vec<u8> {
+    format!("{browser} {next}").into_bytes()
+}
+
+/// What a browser remembers at content's origin while it is at the pages to bring a ticket from there: a ticket is for the
+/// browser that wanted it, so that nobody logs in another by sending them a link.
+#[derive(Debug)]
+pub struct Arriving {
+    secret: String,
+    is_secure: bool,
+}
+
+impl Arriving {
+    /// `base`: content's origin.
+    pub fn new(base: &str) -> Self {
+        let secret = format!("{:032x}", u128::from_be_bytes(dice::secret()));
+        Self { secret, is_secure: base.starts_with("https://") }
+    }
+
+    /// What a browser remembers.
+    pub fn of(fields: &HeaderMap, base: &str) -> Option<Self> {
+        let is_secure = base.starts_with("https://");
+        let secret = cookie(fields, Self::name(is_secure))?;
+        let is_one = secret.len() == 32 && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_one.then(|| Self { secret: secret.to_owned(), is_secure })
+    }
+
+    /// What others may know of it.
+    pub fn trace(&self) -> String {
+        hash(&format!("browser {}", self.secret))
+    }
+
+    /// `Set-Cookie`.
+    pub fn cookie(&self) -> HeaderValue {
+        let secure = if self.is_secure { "; Secure" } else { "" };
+        let name = Self::name(self.is_secure);
+        let text = format!("{name}={}; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax{secure}", self.secret);
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bowline_arriving="))
+    }
+
+    fn name(is_secure: bool) -> &'static str {
+        if is_secure { "__Host-bowline_arriving" } else { "bowline_arriving" }
     }
 }
 

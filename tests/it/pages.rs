@@ -174,9 +174,16 @@ fn who_logs_in_on_one_node_is_known_on_the_other_until_their_session_ends() {
             ("x-rsc-request", "https://x.example/rsc/connect/login"),
         ];
         let (done, _) = Jar::log_in(&a, "bob", "secret of bob", "/connect/", &tls).await;
-        let told = done.fields.all("set-cookie").find(|line| line.starts_with("bowline_session=")).unwrap();
+        let told = done.fields.all("set-cookie").find(|line| line.starts_with("__Secure-bowline_session=")).unwrap();
         assert!(told.ends_with("; Path=/rsc/; HttpOnly; SameSite=Lax; Secure"), "{told}");
         assert_eq!(done.fields.get("location"), Some("/rsc/connect/"), "below the path we are at");
+        // At the top no other host of the domain can put one there, and what has another name is none.
+        let (done, _) = Jar::log_in(&a, "bob", "secret of bob", "/connect/", &tls[..2]).await;
+        let told = cookie(&done, "__Host-bowline_session").unwrap();
+        assert_eq!(Jar(told.clone()).get(&a, "/connect/", &tls[..2]).await.status, 200);
+        for tossed in [told.replace("__Host-", ""), told.replace("__Host-", "__Secure-")] {
+            assert_eq!(Jar(tossed).get(&a, "/connect/", &tls[..2]).await.status, 303);
+        }
 
         for node in [&a, &b] {
             let page = jar.get(node, "/connect/", &[]).await;
@@ -515,7 +522,9 @@ fn content_with_an_origin_of_its_own_is_opened_by_a_ticket_that_holds_once() {
             assert_eq!(moved.fields.get("location"), Some(&*format!("http://apps.test{path}")));
         }
         assert_eq!(jar.get(&a, &path, &[apps]).await.status, 303, "nor does the pages' session at content's");
-        let back = Jar::default().get(&a, &path, &[apps]).await.fields.get("location").unwrap().to_owned();
+        let sent = Jar::default().get(&a, &path, &[apps]).await;
+        let (back, visitor) = (sent.fields.get("location").unwrap().to_owned(), cookie(&sent, "bowline_arriving"));
+        let visitor = Jar(visitor.expect("the browser is known when it comes back"));
         assert!(back.starts_with("http://pages.test/connect/open?next=%2Fcontent%2F"), "{back}");
         for own in ["/", "/connect/", "/connect/login", "/__api__/v1/user", "/packages/x/simple/", "/__ping__"] {
             assert_eq!(jar.get(&a, own, &[apps]).await.status, 404, "{own}");
@@ -525,17 +534,36 @@ fn content_with_an_origin_of_its_own_is_opened_by_a_ticket_that_holds_once() {
         let sent = jar.get(&a, open, &[pages]).await;
         let ticket = sent.fields.get("location").unwrap().strip_prefix("http://apps.test").unwrap().to_owned();
         let elsewhere = ticket.replace("next=%2Fcontent", "next=%2Fconnect");
-        assert_eq!(Jar::default().get(&a, &elsewhere, &[apps]).await.status, 403, "it is for one place");
-        assert_eq!(Jar::default().get(&a, &ticket, &[pages]).await.status, 404);
-        let arrived = Jar::default().get(&a, &ticket, &[apps]).await;
+        assert_eq!(visitor.get(&a, &elsewhere, &[apps]).await.status, 403, "it is for one place");
+        assert_eq!(visitor.get(&a, &ticket, &[pages]).await.status, 404);
+        let other = Jar::default().get(&a, &path, &[apps]).await;
+        for other in [Jar::default(), Jar(cookie(&other, "bowline_arriving").unwrap())] {
+            assert_eq!(other.get(&a, &ticket, &[apps]).await.status, 403, "and for one browser");
+        }
+        let arrived = visitor.get(&a, &ticket, &[apps]).await;
         assert_eq!((arrived.status, arrived.fields.get("location")), (303, Some(&*path)));
         let own = Jar(cookie(&arrived, "bowline_session").unwrap());
         assert_eq!(own.get(&a, &path, &[apps]).await.text(), "<h1>Hello</h1>");
-        assert_eq!(Jar::default().get(&a, &ticket, &[apps]).await.status, 403, "once");
+        assert_eq!(visitor.get(&a, &ticket, &[apps]).await.status, 403, "once");
+        let unbound = open.split("&browser=").next().unwrap();
+        let sent = jar.get(&a, unbound, &[pages]).await;
+        assert_eq!(sent.fields.get("location"), Some(&*format!("http://apps.test{path}")), "content asks for a ticket");
         assert_eq!(own.get(&a, "/connect/", &[pages]).await.status, 303, "content's session opens no pages");
 
         let page = jar.get(&a, &format!("/connect/content/{guid}"), &[pages]).await;
         assert!(page.text().contains("src=\"http://apps.test/__login__?ticket="), "{}", page.text());
+        let text = page.text();
+        let framed =
+            text.split("src=\"http://apps.test").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+        let told = |dest, site| [apps, ("sec-fetch-dest", dest), ("sec-fetch-site", site)];
+        for (dest, site) in [("document", "cross-site"), ("document", "none"), ("iframe", "cross-site")] {
+            assert_eq!(
+                visitor.get(&a, &framed, &told(dest, site)).await.status,
+                403,
+                "it is for a frame of ours: {site}"
+            );
+        }
+        assert_eq!(visitor.get(&a, &framed, &told("iframe", "same-site")).await.status, 303);
         assert!(page.fields.get("content-security-policy").unwrap().contains("frame-src 'self' http://apps.test"));
         // The sessions at both end together.
         jar.post(&a, "/connect/logout", &[pages], &format!("token={}", value(&page, "token"))).await;

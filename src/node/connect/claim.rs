@@ -34,7 +34,7 @@ pub(in crate::node) async fn ask(
     fields: HeaderMap,
 ) -> Result<Response, Failed> {
     let prefix = parts.prefix(&fields, origin, uri.path());
-    let Some(caller) = caller(&parts, origin, &fields).await? else {
+    let Some(caller) = caller(&parts, origin, &fields, uri.path()).await? else {
         if serve::is_page(&fields) {
             let next: String = form_urlencoded::byte_serialize(uri.path().as_bytes()).collect();
             return Ok(to(&format!("{prefix}/connect/login?next={next}")));
@@ -72,7 +72,7 @@ pub(in crate::node) async fn claim(
     fields: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failed> {
-    let caller = caller(&parts, origin, &fields).await?.unwrap_or(Caller::Anonymous);
+    let caller = caller(&parts, origin, &fields, uri.path()).await?.unwrap_or(Caller::Anonymous);
     let (user, by) = claimant(&caller)?;
     let seal = form_urlencoded::parse(&body).find(|(name, _)| name == "seal").map(|(_, value)| value.into_owned());
     let seal = seal.and_then(|seal| URL_SAFE_NO_PAD.decode(seal).ok()).unwrap_or_default();
@@ -101,11 +101,11 @@ pub(in crate::node) async fn claim(
 }
 
 /// Who has logged in, or says who they are with the request itself; `None`: nobody.
-async fn caller(parts: &Parts, origin: Origin, fields: &HeaderMap) -> Result<Option<Caller>, Failure> {
+async fn caller(parts: &Parts, origin: Origin, fields: &HeaderMap, path: &str) -> Result<Option<Caller>, Failure> {
     if fields.contains_key(AUTHORIZATION) {
         return parts.auth.caller(fields, origin).await.map(Some);
     }
-    let session = parts.sessions.find(fields, Realm::Pages).await?;
+    let session = parts.sessions.find(fields, Realm::Pages, &parts.jar(fields, origin, path)).await?;
     Ok(session.map(|session| session.caller()))
 }
 

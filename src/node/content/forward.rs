@@ -25,7 +25,7 @@ use crate::shiny::shim::{self, Injector};
 /// The cookie by which a browser comes back to the process it had.
 pub const COOKIE_NAME: &str = "bowline_worker";
 /// What names of cookies of ours begin with: no content sees them.
-const OUR_COOKIES: &str = "bowline_";
+const OUR_COOKIES: [&str; 3] = ["bowline_", "__Host-bowline_", "__Secure-bowline_"];
 
 /// What only we say to content, so that nobody else does (lower-case).
 const OURS: &[&str] = &[
@@ -282,7 +282,7 @@ fn cookies(all: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .map(str::trim)
-        .filter(|pair| !pair.is_empty() && !pair.starts_with(OUR_COOKIES))
+        .filter(|pair| !pair.is_empty() && !is_our_cookie(pair))
         .map(str::to_owned)
         .collect();
     all.remove(COOKIE);
@@ -291,6 +291,10 @@ fn cookies(all: &mut HeaderMap) {
     {
         all.insert(COOKIE, value);
     }
+}
+
+fn is_our_cookie(pair: &str) -> bool {
+    OUR_COOKIES.iter().any(|name| pair.starts_with(name))
 }
 
 /// A path that a program believes to be at the top is below its prefix for browsers.
@@ -332,7 +336,7 @@ fn confine(all: &mut HeaderMap, about: &About<'_>) {
         let Ok(text) = cookie.to_str() else { continue };
         let mut parts = text.split(';').map(str::trim);
         let pair = parts.next().unwrap_or_default();
-        if pair.starts_with(OUR_COOKIES) {
+        if is_our_cookie(pair) {
             continue;
         }
         let mut kept = pair.to_owned();

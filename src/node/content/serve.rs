@@ -29,7 +29,7 @@ use crate::node::auth::Caller;
 use crate::node::download;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::session::{self, Realm, Session, Sessions};
+use crate::node::session::{self, Arriving, Jar, Realm, Session};
 use crate::node::store::{ContentRow, RenderingRow};
 use crate::shiny::shim;
 
@@ -71,10 +71,14 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
         && matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.headers().contains_key(AUTHORIZATION)
         && request.headers().get("sec-fetch-dest").is_none_or(|to| to == "document");
-    let login = wants_login.then(|| way.login(&parts, request.uri()));
+    let login = wants_login.then(|| way.login(&parts, request.uri(), request.headers()));
     let mut response = match (answer(&parts, origin, &way, visit, request).await, login) {
         (Ok(response), _) => response,
-        (Err(failure), Some(login)) if failure.status() == StatusCode::UNAUTHORIZED => sent(&login),
+        (Err(failure), Some((login, arriving))) if failure.status() == StatusCode::UNAUTHORIZED => {
+            let mut response = sent(&login);
+            arriving.map(|arriving| response.headers_mut().append(SET_COOKIE, arriving.cookie()));
+            response
+        }
         (Err(failure), _) => page(&failure, is_page),
     };
     if is_browser && response.status() == StatusCode::UNAUTHORIZED {
@@ -82,8 +86,7 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
         response.headers_mut().remove(http::header::WWW_AUTHENTICATE);
     }
     if let Some(value) = renewed {
-        let cookie = Sessions::set_cookie(Some(&value), &way.cookie_path(), way.base.starts_with("https://"));
-        response.headers_mut().append(SET_COOKIE, cookie);
+        response.headers_mut().append(SET_COOKIE, way.jar().set(Some(&value)));
     }
     response
 }
@@ -143,20 +146,23 @@ impl Way {
         if !session::is_own(fields, authority) {
             return Ok(Visit::Here(None));
         }
-        parts.sessions.find(fields, self.realm).await.map(Visit::Here)
+        parts.sessions.find(fields, self.realm, &self.jar()).await.map(Visit::Here)
     }
 
-    /// Where a browser logs in to come back here.
-    fn login(&self, parts: &Parts, uri: &Uri) -> String {
+    /// Where a browser logs in to come back here, and by what it is known then.
+    fn login(&self, parts: &Parts, uri: &Uri, fields: &HeaderMap) -> (String, Option<Arriving>) {
         let next: String = form_urlencoded::byte_serialize(uri.to_string().as_bytes()).collect();
         match (self.realm, &parts.settings.external_url) {
-            (Realm::Content, Some(url)) => format!("{url}/connect/open?next={next}"),
-            _ => format!("{}/connect/login?next={next}", self.prefix),
+            (Realm::Content, Some(url)) => {
+                let arriving = Arriving::of(fields, &self.base).unwrap_or_else(|| Arriving::new(&self.base));
+                (format!("{url}/connect/open?next={next}&browser={}", arriving.trace()), Some(arriving))
+            }
+            _ => (format!("{}/connect/login?next={next}", self.prefix), None),
         }
     }
 
-    fn cookie_path(&self) -> String {
-        format!("{}/", self.prefix)
+    fn jar(&self) -> Jar {
+        Jar::new(&self.base, &self.prefix)
     }
 }
 

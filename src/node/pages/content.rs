@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::contents::title;
 use super::guard::TOKEN;
-use super::login::arrival;
+use super::login;
 use super::page::{Section, access_words, ago, bytes, csrf, icon, kind};
 use super::{Failed, Sent, Shown, Visit, refused};
 use crate::node::connect::variants::is_rendered;
@@ -124,7 +124,7 @@ fn stage(parts: &Parts, visit: &Visit, content: &ContentRow, path: &str) -> Mark
     let allowed = "allow-scripts allow-forms allow-popups allow-downloads allow-modals";
     let sandbox = if is_apart { format!("{allowed} allow-same-origin") } else { allowed.to_owned() };
     html! {
-        iframe.stage src=(arrival(parts, visit, path)) title=(title(content)) sandbox=(sandbox) allow="fullscreen" {}
+        iframe.stage src=(login::framed(parts, visit, path)) title=(title(content)) sandbox=(sandbox) allow="fullscreen" {}
         @if !is_apart {
             p.quiet { "A preview that is shut off from this page: what needs cookies or storage works in a tab of its own, see Open." }
         }

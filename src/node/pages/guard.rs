@@ -18,7 +18,7 @@ use super::{Failed, page};
 use crate::node::content::serve::is_at;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::session::Realm;
+use crate::node::session::{Jar, Realm};
 
 /// Scripts of the pages say this token of the session's forms with what they ask for.
 pub const TOKEN: &str = "x-bowline-token";
@@ -33,7 +33,7 @@ pub async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> 
         // Scripts of ours, which know it; those of content may be of this origin, and do not.
         Some(token) => {
             let (method, path) = (request.method(), request.uri().path());
-            shown(&parts, method, path, request.headers(), token).await
+            shown(&parts, method, path, request.headers(), token, &Jar::new(&base, &prefix)).await
         }
         None => admit(request.method(), fields, &prefix, &base),
     };
@@ -83,13 +83,14 @@ async fn shown(
     path: &str,
     fields: &HeaderMap,
     token: &HeaderValue,
+    jar: &Jar,
 ) -> Result<(), Failure> {
     let refused = || Err(Failure::forbidden("This is for a script of the server's own pages"));
     let site = fields.get("sec-fetch-site");
     if *method != Method::GET || !is_for_scripts(path) || site.is_some_and(|site| site != "same-origin") {
         return refused();
     }
-    let session = parts.sessions.find(fields, Realm::Pages).await?;
+    let session = parts.sessions.find(fields, Realm::Pages, jar).await?;
     let token = token.to_str().unwrap_or_default();
     if session.is_some_and(|session| parts.sessions.is_token(&session, token)) { Ok(()) } else { refused() }
 }

@@ -15,7 +15,7 @@ use crate::node::auth::Caller;
 use crate::node::content::serve::is_at;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::session::{Began, Realm, Sessions, cookie};
+use crate::node::session::{Arriving, Began, Jar, Realm, cookie};
 use crate::node::store::Deed;
 use crate::runtime::dice;
 
@@ -49,7 +49,7 @@ pub(super) async fn ask(
 ) -> Shown {
     let prefix = parts.prefix(&fields, origin, "/connect/login");
     let next = checked(next.as_deref());
-    if parts.sessions.find(&fields, Realm::Pages).await?.is_some() {
+    if parts.sessions.find(&fields, Realm::Pages, &parts.jar(&fields, origin, "/connect/login")).await?.is_some() {
         return Ok(to(&format!("{prefix}{next}")));
     }
     Ok(form(&parts, &fields, origin, next, "", None))
@@ -122,11 +122,9 @@ pub(super) async fn log_in(
     };
     parts.store.note(&deed).await.map_err(|error| Failed::from(error).into_response())?;
     let prefix = parts.prefix(&fields, origin, "/connect/login");
-    let is_secure = parts.base(&fields, origin).starts_with("https://");
     let value = parts.sessions.begin(&user, Began::Password);
     let mut response = to(&format!("{prefix}{next}"));
-    let cookie = Sessions::set_cookie(Some(&value), &format!("{prefix}/"), is_secure);
-    response.headers_mut().append(SET_COOKIE, cookie);
+    response.headers_mut().append(SET_COOKIE, Jar::new(&parts.base(&fields, origin), &prefix).set(Some(&value)));
     Ok(response)
 }
 
@@ -134,28 +132,48 @@ pub(super) async fn log_out(State(parts): State<Parts>, Sent { visit, .. }: Sent
     let deed = visit.manager.deed("log_out", &visit.user().username, "");
     parts.sessions.end(&visit.session, &deed).await?;
     let mut response = to(&visit.at("/connect/login"));
-    let is_secure = visit.base.starts_with("https://");
-    response.headers_mut().append(SET_COOKIE, Sessions::set_cookie(None, &visit.at("/"), is_secure));
+    response.headers_mut().append(SET_COOKIE, visit.jar().set(None));
     Ok(response)
 }
 
-/// From the pages to content's own origin.
-pub(super) async fn depart(State(parts): State<Parts>, visit: Visit, Query(Asked { next }): Query<Asked>) -> Response {
-    let next = checked(next.as_deref());
-    to(&arrival(&parts, &visit, next))
+/// Where to, and for which browser.
+#[derive(Deserialize)]
+pub struct Departs {
+    next: Option<String>,
+    browser: Option<String>,
 }
 
-/// Where content is opened by who has logged in. Good for a minute, once.
-pub(super) fn arrival(parts: &Parts, visit: &Visit, next: &str) -> String {
+/// From the pages to content's own origin: with a ticket for the browser that was sent here for one.
+pub(super) async fn depart(
+    State(parts): State<Parts>,
+    visit: Visit,
+    Query(Departs { next, browser }): Query<Departs>,
+) -> Response {
+    let next = checked(next.as_deref());
+    let is_trace = |trace: &String| trace.len() == 64 && trace.bytes().all(|byte| byte.is_ascii_hexdigit());
+    to(&match (browser.filter(is_trace), &parts.settings.content.external_url) {
+        (Some(browser), Some(url)) => arrival(&parts, url, &visit, next, &browser),
+        (None, Some(url)) => format!("{url}{next}"),
+        (_, None) => visit.at(next),
+    })
+}
+
+/// Where content is opened in a frame of a page. Good for a minute, once.
+pub(super) fn framed(parts: &Parts, visit: &Visit, next: &str) -> String {
     match &parts.settings.content.external_url {
-        Some(url) => {
-            let ticket = parts.sessions.ticket(&visit.session, next);
-            let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
-            format!("{url}/__login__?ticket={ticket}&next={next}")
-        }
+        Some(url) => arrival(parts, url, visit, next, FRAME),
         None => visit.at(next),
     }
 }
+
+fn arrival(parts: &Parts, url: &str, visit: &Visit, next: &str, browser: &str) -> String {
+    let ticket = parts.sessions.ticket(&visit.session, next, browser);
+    let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+    format!("{url}/__login__?ticket={ticket}&next={next}")
+}
+
+/// The browser of a ticket for a frame of our pages: other sites' frames get no cookies.
+const FRAME: &str = "frame";
 
 /// Who comes, and where to.
 #[derive(Deserialize)]
@@ -173,19 +191,30 @@ pub async fn arrive(
     let url = parts.settings.content.external_url.as_deref().filter(|url| is_at(&fields, url));
     let url = url.ok_or_else(|| Failure::not_found("page at this address"))?;
     let next = checked(Some(&next));
-    let redeemed = parts.sessions.redeem(&ticket, next).await?;
-    if redeemed.is_none() && cookie(&fields, crate::node::session::COOKIE_NAME).is_none() {
+    let said = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
+    // Browsers do not say so without TLS.
+    let is_framed = said("sec-fetch-dest").is_none_or(|to| to == "iframe")
+        && said("sec-fetch-site").is_none_or(|site| matches!(site, "same-site" | "same-origin"));
+    let arriving = Arriving::of(&fields, url).map(|arriving| arriving.trace());
+    let mut redeemed = None;
+    for browser in arriving.as_deref().into_iter().chain(is_framed.then_some(FRAME)) {
+        if redeemed.is_none() {
+            redeemed = parts.sessions.redeem(&ticket, next, browser).await?;
+        }
+    }
+    let jar = Jar::new(url, "");
+    if redeemed.is_none() && cookie(&fields, jar.name()).is_none() {
         // Without this, a browser that takes no cookies would be sent to and fro for ever.
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
-            "This link was used already, or is too old; open the content anew",
+            "This link was used already, is too old, or is for another browser; open the content anew",
         )
         .into());
     }
     let mut response = to(next);
     let head = response.headers_mut();
     if let Some(value) = redeemed {
-        head.append(SET_COOKIE, Sessions::set_cookie(Some(&value), "/", url.starts_with("https://")));
+        head.append(SET_COOKIE, jar.set(Some(&value)));
     }
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     head.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -34,7 +34,7 @@ use super::api::{Answer, ApiFailure, Body, Manager};
 use super::connect::claim;
 use super::error::Failure;
 use super::parts::{Origin, Parts};
-use super::session::{Realm, Session, Sessions};
+use super::session::{Jar, Realm, Session};
 use super::store::{Scope, User};
 
 /// Bytes of a form: all variables of content may be in one.
@@ -139,7 +139,8 @@ impl Visit {
         let origin = request.extensions.get::<Origin>().copied().unwrap_or_default();
         let (fields, path) = (&request.headers, request.uri.path());
         let prefix = parts.prefix(fields, origin, path);
-        let session = parts.sessions.find(fields, Realm::Pages).await.map_err(failed)?;
+        let session =
+            parts.sessions.find(fields, Realm::Pages, &parts.jar(fields, origin, path)).await.map_err(failed)?;
         let Some(session) = session else {
             if request.method != http::Method::GET {
                 let why = "You are not logged in any more: go back, log in in another tab, and send it again";
@@ -178,12 +179,15 @@ impl Visit {
         self.answered(to(&self.at(path)))
     }
 
+    /// Where their session is.
+    pub fn jar(&self) -> Jar {
+        Jar::new(&self.base, &self.prefix)
+    }
+
     /// With the session's next cookie, when it is time.
     fn answered(&self, mut response: Response) -> Response {
         if let Some(value) = self.parts.sessions.renewed(&self.session, Realm::Pages) {
-            let is_secure = self.base.starts_with("https://");
-            let cookie = Sessions::set_cookie(Some(&value), &self.at("/"), is_secure);
-            response.headers_mut().append(SET_COOKIE, cookie);
+            response.headers_mut().append(SET_COOKIE, self.jar().set(Some(&value)));
         }
         response
     }
