@@ -283,6 +283,7 @@ impl World {
                 }
                 match it.health {
                     Health::Unknown => panic!("{} has no verdict yet", it.key),
+                    Health::Leaving => panic!("{}: no backend of this world says that it leaves", it.key),
                     Health::Up => {
                         let least = candidates(Health::Up).map(|b| b.load).fold(f64::INFINITY, f64::min);
                         assert!(is_own || it.load <= least, "{} is not the least loaded", it.key);

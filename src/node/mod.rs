@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -174,6 +175,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let member = Member::join(&parts, told.clone()).await?;
     let deadline = settings.shutdown_deadline;
     let router = router::router(parts.clone());
+    // First no new work, then no new connections.
+    let (leave, leaving) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let mut serving = JoinSet::new();
     for bound in bound {
@@ -192,19 +195,19 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         let stopping = stopping.clone();
         async move { auth.follow(stopping).await }
     });
-    tending.spawn(jobs::schedule(parts.clone(), stopping.clone()));
-    tending.spawn(report::due::follow(parts.clone(), stopping.clone()));
+    tending.spawn(jobs::schedule(parts.clone(), leaving.clone()));
+    tending.spawn(report::due::follow(parts.clone(), leaving.clone()));
     tending.spawn(stats::follow(parts.clone(), stopping.clone()));
     tending.spawn({
         let (workers, stopping) = (parts.contents.workers.clone(), stopping.clone());
         async move { workers.follow(stopping).await }
     });
-    tending.spawn(content::ahead::follow(parts.clone(), stopping.clone()));
+    tending.spawn(content::ahead::follow(parts.clone(), leaving.clone()));
     let journal = content::journal::follow(parts.clone(), member.id().to_owned(), stopping.clone());
     tending.spawn(journal);
     tending.spawn(content::fit::follow(parts.clone(), stopping.clone()));
     let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());
-    let working = tokio::spawn(jobs::follow(parts, member.id().to_owned(), stopping.clone()));
+    let working = tokio::spawn(jobs::follow(parts.clone(), member.id().to_owned(), leaving));
     let name = member.name().to_owned();
     // It is heard of until nobody is connected any more.
     let (gone, going) = watch::channel(false);
@@ -233,7 +236,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     notifier.stopping();
     let deadline = match &why {
         None => {
-            tracing::info!(deadline_seconds = deadline.as_secs(), "leaving: no new connections");
+            tracing::info!(deadline_seconds = deadline.as_secs(), "leaving: no new sessions");
+            parts.is_leaving.store(true, Ordering::Relaxed);
             deadline
         }
         Some(why) => {
@@ -243,13 +247,18 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
             deadline.min(UNFIT_DEADLINE)
         }
     };
-    let _ = stop.send(true);
-    sessions.leave();
+    let _ = leave.send(true);
     let finished = async {
+        // What a session's page asks for beside its websocket finds it here until its end.
+        while why.is_none() && sessions.counts() != (0, 0) {
+            tokio::time::sleep(LOOK).await;
+        }
+        let _ = stop.send(true);
+        sessions.leave();
         while serving.join_next().await.is_some() {}
         // What is no HTTP any more is not among those.
         while workers.connections() > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(LOOK).await;
         }
     };
     tokio::select! {
@@ -257,6 +266,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
         () = tokio::time::sleep(deadline) => tracing::warn!("left at the deadline"),
         _ = signals.next() => tracing::warn!("left at a second signal"),
     }
+    let _ = stop.send(true);
+    sessions.leave();
     workers.end();
     let _ = gone.send(true);
     // Jobs that cannot be given back in time are claimed again when this node is not heard of any more.
@@ -268,6 +279,8 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     why.map_or(Ok(()), |why| Err(NodeError::Unfit(why)))
 }
 
+/// Between two looks whether a node that leaves has anybody left.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a node that cannot go on answers 503 before it stops listening.
 const UNFIT_NOTICE: Duration = Duration::from_secs(3);
 /// How long its requests in flight may take then.

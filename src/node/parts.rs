@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::{Notify, watch};
@@ -85,6 +86,8 @@ pub struct Shared {
     pub beating: Beating,
     /// Says that there is a job to do.
     pub job_added: Arc<Notify>,
+    /// This node was told to leave: it begins nothing new.
+    pub is_leaving: AtomicBool,
     /// Whether this node may go on.
     pub fitness: watch::Receiver<Unfit>,
 }
@@ -178,6 +181,7 @@ impl Parts {
             access_log,
             beating: Beating::default(),
             job_added: Arc::default(),
+            is_leaving: AtomicBool::new(false),
             fitness,
         };
         Ok((Self(Arc::new(shared)), unfit))

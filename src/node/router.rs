@@ -1,10 +1,13 @@
 //! Every URL of a node in one table, grouped by who calls it.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use axum::{Extension, Router};
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::error::Failure;
@@ -14,6 +17,7 @@ use super::parts::{Origin, Parts};
 use super::{connect, content, cran, manage, pages, publish, pypi, rest};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Exposition;
+use crate::types::LEAVING;
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
@@ -23,6 +27,17 @@ pub fn router(parts: Parts) -> Router {
         None => all,
     };
     all.layer(Observe(parts.clone())).with_state(parts)
+}
+
+/// Of a node that leaves: how many it still has, so that proxies bring it nobody new and go on with those.
+async fn ping(State(parts): State<Parts>) -> Response {
+    if !parts.is_leaving.load(Ordering::Relaxed) {
+        return "pong\n".into_response();
+    }
+    let (live, held) = parts.contents.sessions.counts();
+    let sessions = live + held;
+    let told = [(LEAVING, sessions.to_string())];
+    (StatusCode::SERVICE_UNAVAILABLE, told, format!("leaving, with {sessions} sessions\n")).into_response()
 }
 
 fn routes(parts: &Parts) -> Router<Parts> {
@@ -37,7 +52,7 @@ fn routes(parts: &Parts) -> Router<Parts> {
     Router::new()
         .merge(uploads)
         // Load balancers and operators.
-        .route("/__ping__", get(async || "pong\n"))
+        .route("/__ping__", get(ping))
         .route("/metrics", get(metrics))
         // pip, uv, poetry.
         .route("/packages/{repository}/simple/", get(pypi::root))

@@ -394,6 +394,7 @@ fn probe_label(outcome: Outcome) -> ProbeOutcome {
         Outcome::ProbeOk | Outcome::Answered => ProbeOutcome::Ok,
         Outcome::ProbeFailed | Outcome::Broken => ProbeOutcome::Failed,
         Outcome::Refused => ProbeOutcome::Refused,
+        Outcome::Leaving => ProbeOutcome::Leaving,
         Outcome::TimedOut => ProbeOutcome::TimedOut,
     }
 }

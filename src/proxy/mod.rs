@@ -129,6 +129,9 @@ impl Proxy {
             Health::Down => {
                 tracing::warn!(pool = %pool, backend = %key, sessions = backend.sessions(), why = %why, "backend is down")
             }
+            Health::Leaving => {
+                tracing::info!(pool = %pool, backend = %key, sessions = backend.sessions(), "backend says that it leaves")
+            }
             Health::Unknown => tracing::info!(pool = %pool, backend = %key, "backend has no verdict yet"),
         }
         backing.verdict.notify_waiters();

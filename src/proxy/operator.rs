@@ -117,6 +117,7 @@ impl Control for Operator {
                 Health::Unknown => HealthState::Unknown,
                 Health::Up => HealthState::Up,
                 Health::Down => HealthState::Down,
+                Health::Leaving => HealthState::Leaving,
             },
             admin: match b.admin() {
                 config::proxy::AdminState::Enabled => AdminState::Enabled,
@@ -178,7 +179,7 @@ impl Control for Operator {
             p.pool.backends().iter().map(|b| ObservedBackend {
                 pool: Arc::clone(p.pool.name()),
                 key: b.key().clone(),
-                is_up: b.health() == Health::Up,
+                is_up: matches!(b.health(), Health::Up | Health::Leaving),
                 is_draining: b.admin() == config::proxy::AdminState::Draining,
                 is_disabled: b.admin() == config::proxy::AdminState::Disabled,
                 in_flight: b.in_flight(),

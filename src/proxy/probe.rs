@@ -167,6 +167,7 @@ pub type Answer = Result<(), ProbeError>;
 pub fn outcome(answer: &Answer) -> Outcome {
     match answer {
         Ok(()) => Outcome::ProbeOk,
+        Err(ProbeError::Leaving) => Outcome::Leaving,
         Err(ProbeError::Dial(DialError::Refused { .. })) => Outcome::Refused,
         Err(_) => Outcome::ProbeFailed,
     }
@@ -213,6 +214,9 @@ pub enum ProbeError {
     /// The socket failed.
     #[error("the connection failed")]
     Io(#[source] std::io::Error),
+    /// 503, and its word that it leaves.
+    #[error("it leaves")]
+    Leaving,
     /// A status outside the range.
     #[error("answered {0}")]
     Status(u16),

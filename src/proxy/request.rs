@@ -25,6 +25,7 @@ use crate::shiny::shim;
 use crate::telemetry::Timestamp;
 use crate::telemetry::access::{Line, LineError};
 use crate::types::BackendKey;
+use crate::types::LEAVING;
 
 /// What one request carries from phase to phase.
 pub struct Context {
@@ -433,7 +434,11 @@ impl Context {
         let Some((chosen, route)) = self.chosen.as_ref().zip(self.route.clone()) else {
             return Reply::Pass { remove: Vec::new(), set: Vec::new(), cookie: None, injector: None };
         };
-        let is_leaving = matches!(status, 502 | 503) && chosen.pick.backend.is_leaving();
+        let says_so = status == 503 && fields.contains_key(LEAVING);
+        if says_so {
+            self.observe(Outcome::Leaving, "it says that it leaves");
+        }
+        let is_leaving = says_so || matches!(status, 502 | 503) && chosen.pick.backend.is_leaving();
         if is_leaving
             && self.is_repeatable
             && !self.was_repeated
@@ -449,6 +454,7 @@ impl Context {
         match (matches!(status, 502 | 504), route.backing.pool.settings().probe.is_some()) {
             (true, true) => {}
             (true, false) => self.observe(Outcome::Broken, "it answered 502 or 504"),
+            (false, _) if says_so => {}
             (false, _) => self.observe(Outcome::Answered, ""),
         }
         let is_switch = status == StatusCode::SWITCHING_PROTOCOLS.as_u16();

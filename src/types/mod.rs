@@ -15,3 +15,7 @@ pub use duration::{HumanDuration, ParseDurationError};
 pub use key::{BackendKey, ParseKeyError};
 pub use secret::Secret;
 pub use size::{ByteSize, ParseSizeError};
+
+/// How a node says to proxies that it leaves: a field of a 503, also of the answer to a probe. It takes nobody new, and goes on with
+/// the sessions it has; the value says how many.
+pub const LEAVING: &str = "bowline-leaving";

@@ -399,24 +399,63 @@ fn a_session_that_says_nothing_ends_in_order() {
 }
 
 #[test]
-fn a_node_that_leaves_waits_for_no_browser_that_is_lost() {
+fn a_node_that_leaves_keeps_its_sessions_and_takes_no_new_ones() {
+    within(240, async {
+        let (a, b, proxy, _publisher, path) = published(Language::R, "").await;
+        let link = Link::to(proxy.web()).await;
+        let url = format!("https://localhost:{}{path}", link.address.port());
+        let folders = [Folder::new(), Folder::new()];
+        let mut browser = Browser::open_at(&folders[0], &url).await;
+        clicks(&mut browser, 1).await;
+        let is_at_a = proxy.backend("n0").await["sessions"] == 1;
+        let (mut leaving, there, other) = if is_at_a { (a, "n0", "n1") } else { (b, "n1", "n0") };
+        leaving.signal(rustix::process::Signal::TERM);
+        proxy.until_health(there, "leaving").await;
+
+        clicks(&mut browser, 2).await;
+        link.cut();
+        browser.ask(json!({ "do": "until", "code": "document.getElementById('bowline-hint') !== null" })).await;
+        link.mend();
+        clicks(&mut browser, 3).await;
+        let mut second = Browser::open_at(&folders[1], &url).await;
+        clicks(&mut second, 1).await;
+        assert_eq!(
+            (&proxy.backend(there).await["sessions"], &proxy.backend(other).await["sessions"]),
+            (&1.into(), &1.into())
+        );
+        // Who loads the page anew begins anew, elsewhere.
+        browser.ask(json!({ "do": "visit", "url": url })).await;
+        counted(&mut browser, 0).await;
+        clicks(&mut browser, 1).await;
+        assert!(leaving.exit().await.success(), "the last session's end is the node's");
+        clicks(&mut browser, 2).await;
+        proxy.until_health(there, "down").await;
+        browser.close().await;
+        second.close().await;
+    });
+}
+
+#[test]
+fn a_node_that_leaves_waits_for_a_lost_browser_as_long_as_others_do() {
     within(120, async {
         let app = "library(shiny)\nshinyApp(fluidPage('Hello'), function(input, output, session) {})\n";
-        let (mut a, _b, _, path) = published_r(app, "").await;
+        let (mut a, _b, _, path) = published_r(app, "session_hold = \"3s\"\n").await;
         let own = cookies(&page(&a, &path).await);
         let own = [("cookie", own.as_str())];
         let mut socket = script(&a, &path, "", &own).await;
-        assert!(says(&mut socket).await.starts_with('s'));
-        let mut lost = script(&a, &path, "", &own).await;
-        assert!(says(&mut lost).await.starts_with('s'));
-        drop(lost);
-        eventually("one to wait", async || (sessions(&a, "held").await == 1.0).then_some(())).await;
+        let begun = says(&mut socket).await;
+        let id = begun.strip_prefix('s').unwrap().split(' ').next().unwrap();
         a.signal(rustix::process::Signal::TERM);
-        eventually("no new connections", async || Client::try_tcp(&a.address).await.is_err().then_some(())).await;
-        socket.send(&Frame::text("p")).await;
-        while says(&mut socket).await != "q" {}
+        eventually("the word that it leaves", async || {
+            (get(&a.address, "/__ping__").await.status == 503).then_some(())
+        })
+        .await;
         drop(socket);
-        assert!(a.exit().await.success(), "the end of the last browser's connection is the node's");
+        eventually("one to wait", async || (sessions(&a, "held").await == 1.0).then_some(())).await;
+        let mut socket = script(&a, &path, &format!("?bowline_resume={id}.0"), &own).await;
+        assert!(says(&mut socket).await.starts_with('r'), "it is still there");
+        drop(socket);
+        assert!(a.exit().await.success(), "nobody came back in time");
     });
 }
 

@@ -11,7 +11,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValu
 use multer::{Constraints, Multipart, SizeLimit};
 use serde_json::{Map, Value, json};
 
-use super::content::{manifest, missing, own};
+use super::content::{manifest, missing, own, unlocked};
 use crate::node::api::{Answer, ApiFailure, Manager, time};
 use crate::node::blob::Spooled;
 use crate::node::content::bundle;
@@ -48,6 +48,7 @@ pub(in crate::node) async fn remove(
     Path((guid, id)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiFailure> {
     let content = own(&parts, &manager, &guid).await?;
+    unlocked(&content)?;
     let bundle = find(&parts, &content, &id).await?;
     let deed = manager.deed("remove_bundle", &content.name, &id);
     parts.store.remove_bundle(bundle.number, &deed).await.map_err(|error| match error {
@@ -99,9 +100,7 @@ pub(super) async fn take(
     fields: &HeaderMap,
     body: Body,
 ) -> Result<BundleRow, Failure> {
-    if content.is_locked {
-        return Err(Failure::new(StatusCode::CONFLICT, "This content is locked; unlock it to publish to it"));
-    }
+    unlocked(content)?;
     let bytes_max = parts.settings.content.bundle_bytes_max;
     let told = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (spooled, metadata) = match multer::parse_boundary(told) {

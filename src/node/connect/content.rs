@@ -120,6 +120,8 @@ struct Told {
     load_factor: Option<Option<f64>>,
     #[serde(deserialize_with = "said")]
     network_access: Option<Option<Network>>,
+    #[serde(deserialize_with = "said")]
+    locked_message: Option<Option<String>>,
 }
 
 fn said<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
@@ -138,6 +140,7 @@ impl Told {
             max_conns_per_process: self.max_conns_per_process.unwrap_or(old.max_conns_per_process),
             load_factor: self.load_factor.unwrap_or(old.load_factor),
             network_access: self.network_access.unwrap_or(old.network_access),
+            locked_message: self.locked_message.map_or_else(|| old.locked_message.clone(), Option::unwrap_or_default),
         }
     }
 }
@@ -228,12 +231,21 @@ pub(in crate::node) async fn remove(
     Path(guid): Path<String>,
 ) -> Result<impl IntoResponse, ApiFailure> {
     let content = own(&parts, &manager, &guid).await?;
-    if content.is_locked {
-        return Err(Failure::new(StatusCode::CONFLICT, "This content is locked; unlock it to remove it").into());
-    }
+    unlocked(&content)?;
     parts.store.remove_content(content.id, &manager.deed("remove_content", &content.name, &guid)).await?;
     parts.contents.forget(&guid);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether content may be changed.
+///
+/// # Errors
+/// 409.
+pub(in crate::node) fn unlocked(content: &ContentRow) -> Result<(), Failure> {
+    match content.is_locked {
+        true => Err(Failure::new(StatusCode::CONFLICT, "This content is locked; unlock it first")),
+        false => Ok(()),
+    }
 }
 
 /// Content the caller may see.
@@ -251,7 +263,7 @@ pub(in crate::node) async fn visible(parts: &Parts, manager: &Manager, guid: &st
 /// Content the caller may change.
 ///
 /// # Errors
-/// 403, 404, 409 where it is locked.
+/// 403, 404.
 pub(in crate::node) async fn own(parts: &Parts, manager: &Manager, guid: &str) -> Result<ContentRow, Failure> {
     let content = visible(parts, manager, guid).await?;
     changeable(manager, content)
@@ -322,7 +334,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "description": content.description,
         "access_type": content.access,
         "locked": content.is_locked,
-        "locked_message": "",
+        "locked_message": settings.locked_message,
         "connection_timeout": settings.connection_timeout,
         "read_timeout": settings.read_timeout,
         "init_timeout": settings.init_timeout,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bundles::find;
-use super::content::own;
+use super::content::{own, unlocked};
 use crate::node::api::{ApiFailure, Body, Manager, read};
 use crate::node::content::deploy::{self, Wanted};
 use crate::node::error::Failure;
@@ -82,9 +82,7 @@ pub(in crate::node) async fn begin(
     bundle: &BundleRow,
     activates: bool,
 ) -> Result<String, Failure> {
-    if content.is_locked {
-        return Err(Failure::new(StatusCode::CONFLICT, "This content is locked; unlock it to publish to it"));
-    }
+    unlocked(content)?;
     let wanted = Wanted {
         guid: content.guid.clone(),
         bundle: bundle.number,

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::content::own;
+use super::content::{own, unlocked};
 use crate::node::api::{Answer, Body, Manager, read};
 use crate::node::content::variable;
 use crate::node::error::Failure;
@@ -48,6 +48,7 @@ pub(super) async fn replace(
 
 async fn set(parts: &Parts, manager: &Manager, guid: &str, wanted: Vec<Variable>, all: bool) -> Answer {
     let content = own(parts, manager, guid).await?;
+    unlocked(&content)?;
     if wanted.len() > COUNT_MAX
         || wanted.iter().filter_map(|v| v.value.as_ref()).map(String::len).sum::<usize>() > BYTES_MAX
     {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::applications::visible;
-use super::content::changeable;
+use super::content::{changeable, unlocked};
 use crate::node::api::{Answer, ApiFailure, Body, Manager, read, time};
 use crate::node::content::mode::{Mode, Way};
 use crate::node::error::Failure;
@@ -51,6 +51,7 @@ pub(super) async fn render(State(parts): State<Parts>, manager: Manager, Path(id
 /// # Errors
 /// 400: it is not rendered; 503.
 pub(in crate::node) async fn begin(parts: &Parts, manager: &Manager, content: &ContentRow) -> Result<String, Failure> {
+    unlocked(content)?;
     if !is_rendered(content) {
         return Err(Failure::bad(NOT_RENDERED));
     }

@@ -96,6 +96,11 @@ async fn look(
     for content in parts.store.contents_changed(since).await? {
         let Some(bundle) = content.bundle else { continue };
         let (guid, generation) = (content.guid.clone(), content.generation);
+        if content.is_locked {
+            wishes.remove(&guid);
+            parts.contents.workers.remove(&guid);
+            continue;
+        }
         parts.contents.workers.outdate(&guid, generation);
         if wishes.get(&guid).is_some_and(|wish| (wish.bundle, wish.generation) == (bundle, generation)) {
             continue;

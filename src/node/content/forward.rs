@@ -18,9 +18,11 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::session::{self, Owner, Sessions, Wanted};
+use super::visitor::Visitor;
 use super::worker::Lease;
 use crate::shiny::resume::PROTOCOL;
 use crate::shiny::shim::{self, Injector};
+use crate::types::LEAVING;
 
 /// The cookie by which a browser comes back to the process it had.
 pub const COOKIE_NAME: &str = "bowline_worker";
@@ -99,7 +101,8 @@ pub fn is_of_another_site(method: &http::Method, fields: &HeaderMap, base: &str)
     origin.is_none() || origin != host(base) && origin != asked
 }
 
-/// Asks a worker; the lease is held until the answer's last byte, or the connection's.
+/// Asks a worker; the lease is held until the answer's last byte, or the connection's. `visitor`: who asks for a connection of their
+/// own.
 ///
 /// # Errors
 /// Why it did not answer.
@@ -108,8 +111,9 @@ pub async fn forward(
     mut request: Request,
     about: &About<'_>,
     sessions: &Sessions,
+    visitor: Option<Visitor>,
 ) -> Result<Response, String> {
-    let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+    let upgrade = visitor.map(|visitor| (hyper::upgrade::on(&mut request), visitor));
     let had = worker_of(request.headers()).is_some_and(|had| had == lease.id());
     let (mut head, body) = request.into_parts();
     head.uri = Uri::builder()
@@ -138,7 +142,7 @@ pub async fn forward(
         Ok(Err(error)) => return Err(crate::telemetry::Causes(&error).to_string()),
         Err(_) => return Err("it did not answer in time".to_owned()),
     };
-    if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some((upgrade, visitor))) = (response.status(), upgrade) {
         let there = hyper::upgrade::on(&mut response);
         confine(response.headers_mut(), about);
         if let (Some(_), Some(owner)) = (about.wanted, about.owner) {
@@ -149,14 +153,14 @@ pub async fn forward(
             fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
             bind(fields, about);
             pin(fields, &lease, had, about);
-            sessions.begin(upgrade, there, owner.clone(), about.connection_timeout, lease);
+            sessions.begin(upgrade, there, owner.clone(), about.connection_timeout, lease, visitor);
             let (head, _) = response.into_parts();
             return Ok(Response::from_parts(head, Body::empty()));
         }
         let is_websocket =
             response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
         pin(response.headers_mut(), &lease, had, about);
-        sessions.pass(upgrade, there, is_websocket, about.connection_timeout, lease);
+        sessions.pass(upgrade, there, is_websocket, about.connection_timeout, lease, visitor);
         let (head, _) = response.into_parts();
         return Ok(Response::from_parts(head, Body::empty()));
     }
@@ -314,7 +318,8 @@ fn relocate(all: &mut HeaderMap, about: &About<'_>) {
 }
 
 /// Fields that are about more than the answer they come with.
-const ORIGIN_WIDE: [&str; 8] = [
+const ORIGIN_WIDE: [&str; 9] = [
+    LEAVING,
     "service-worker-allowed",
     "clear-site-data",
     "strict-transport-security",

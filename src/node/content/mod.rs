@@ -10,6 +10,7 @@ pub mod forward;
 pub mod interpreter;
 pub mod journal;
 pub mod launch;
+pub mod locked;
 pub mod manifest;
 pub mod mode;
 pub mod nodejs;
@@ -22,6 +23,7 @@ pub mod starting;
 pub mod tunnel;
 pub mod vanity;
 pub mod variable;
+pub mod visitor;
 pub mod worker;
 
 use std::ops::Deref;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Extension;
@@ -18,13 +19,15 @@ use tower_service::Service;
 
 use super::access::{self, Viewer};
 use super::forward::{self, About, forward};
-use super::manifest;
 use super::mode::{self, Mode};
 use super::prepare::{prepare, shown, unpacked};
 use super::session::{self as held, Owner, Wanted};
+use super::settings::Settings;
 use super::starting;
+use super::visitor::{Proof, Visitor};
 use super::worker::{Got, Had, Key, Lease, Refused};
 use super::{Kept, Shown};
+use super::{locked, manifest};
 use crate::node::auth::Caller;
 use crate::node::download;
 use crate::node::error::Failure;
@@ -32,6 +35,7 @@ use crate::node::parts::{Origin, Parts};
 use crate::node::session::{self, Arriving, Jar, Realm, Session};
 use crate::node::store::{ContentRow, RenderingRow};
 use crate::shiny::shim;
+use crate::types::LEAVING;
 
 /// Without the slash, below which everything is.
 pub async fn moved(
@@ -84,6 +88,10 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
     if is_browser && response.status() == StatusCode::UNAUTHORIZED {
         // It would ask for a password of its own, and remember that for the whole origin.
         response.headers_mut().remove(http::header::WWW_AUTHENTICATE);
+    }
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE && parts.is_leaving.load(Ordering::Relaxed) {
+        // A proxy asks another node, and brings nobody new.
+        response.headers_mut().insert(LEAVING, HeaderValue::from_static("1"));
     }
     if let Some(value) = renewed {
         response.headers_mut().append(SET_COOKIE, way.jar().set(Some(&value)));
@@ -213,7 +221,7 @@ async fn answer(
         return Ok(response);
     }
     let content = parts.contents.find(&parts.store, &guid).await?.ok_or_else(missing)?;
-    let caller = caller(parts, &content, request.headers(), origin, session).await?;
+    let (caller, proof) = caller(parts, &content, request.headers(), origin, session).await?;
     let groups = match access::asks_for_groups(&content) {
         true => parts.auth.groups(&caller).await?,
         false => access::Groups::default(),
@@ -221,6 +229,9 @@ async fn answer(
     let viewer = Viewer { caller: &caller, groups: &groups };
     if !access::may_see(viewer, &content) {
         return Err(caller.refused("see this content"));
+    }
+    if content.is_locked {
+        return Ok(locked::page(&Settings::read(&content.settings).locked_message));
     }
     // What was rendered earlier is for all who may see what is now.
     if let Some((first, rest)) = rest.split_once('/')
@@ -262,6 +273,7 @@ async fn answer(
         mode::Way::Workers => {
             let asked = Asked {
                 viewer,
+                proof,
                 content: &content,
                 bundle: &bundle,
                 mode,
@@ -270,7 +282,7 @@ async fn answer(
                 base: &way.base,
                 target,
             };
-            worker(parts, origin, &asked, request).await
+            worker(parts, origin, asked, request).await
         }
         mode::Way::Rendering => {
             let shown = match content.rendering.filter(|_| content.bundle == Some(number)) {
@@ -296,20 +308,28 @@ async fn caller(
     fields: &HeaderMap,
     origin: Origin,
     session: Option<Session>,
-) -> Result<Caller, Failure> {
+) -> Result<(Caller, Proof), Failure> {
     let is_open = content.access == "all";
     // What is none of our credentials is nobody's business but the content's.
     let is_ours = fields.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(forward::is_credential);
     if is_ours {
         match parts.auth.caller(fields, origin).await {
             Err(failure) if is_open && failure.status().is_client_error() => {}
-            other => return other,
+            other => return other.map(|caller| (caller, credential(fields, origin))),
         }
     }
     match session {
-        Some(session) => Ok(session.caller()),
-        None if is_open => Ok(Caller::Anonymous),
-        None => parts.auth.caller(fields, origin).await,
+        Some(session) => Ok((session.caller(), Proof::Session(session))),
+        None if is_open => Ok((Caller::Anonymous, Proof::Nothing)),
+        None => parts.auth.caller(fields, origin).await.map(|caller| (caller, credential(fields, origin))),
+    }
+}
+
+/// What a request says of who asks, for a websocket's time: of others it is known already.
+fn credential(fields: &HeaderMap, origin: Origin) -> Proof {
+    match fields.get(AUTHORIZATION).filter(|_| forward::is_upgrade(fields)) {
+        Some(value) => Proof::Credential(Box::new(HeaderMap::from_iter([(AUTHORIZATION, value.clone())])), origin),
+        None => Proof::Nothing,
     }
 }
 
@@ -417,6 +437,8 @@ fn escaped(path: &str) -> String {
 /// What is asked of a worker.
 struct Asked<'a> {
     viewer: Viewer<'a>,
+    /// By what they were let in.
+    proof: Proof,
     content: &'a Arc<Shown>,
     bundle: &'a Arc<Kept>,
     mode: Mode,
@@ -429,18 +451,18 @@ struct Asked<'a> {
     target: String,
 }
 
-async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Request) -> Result<Response, Failure> {
-    let Asked { viewer, content, bundle, mode, prefix, told, base, target } = asked;
+async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Request) -> Result<Response, Failure> {
+    let Asked { viewer, content, bundle, mode, prefix, told, base, ref target, .. } = asked;
     let caller = viewer.caller;
     let key = Key {
         guid: content.guid.clone(),
-        prefix: (*told).to_owned(),
+        prefix: told.to_owned(),
         bundle: bundle.number,
         generation: content.generation,
     };
     let limits = content.limits;
     let had = forward::worker_of(request.headers());
-    let launch = super::launch::style(*mode);
+    let launch = super::launch::style(mode);
     if launch.is_guarded && forward::is_of_another_site(request.method(), request.headers(), base) {
         return Err(Failure::new(StatusCode::FORBIDDEN, "This content is used from pages of its own site only"));
     }
@@ -450,7 +472,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let has_cookie = cookie.is_some();
     // Other kinds have no sessions that are held.
     let owner = launch.is_shiny.then(|| Owner {
-        prefix: (*prefix).to_owned(),
+        prefix: prefix.to_owned(),
         cookie: cookie.unwrap_or_else(held::secret),
         caller: format!("{} {}", caller.user().map_or("", |user| &*user.guid), caller.name()),
     });
@@ -467,17 +489,21 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         Refused::Slow => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "It is still starting; try again in a moment"),
         Refused::Failed(why) => {
             tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not start");
-            let told = if access::may_change(*viewer, content) { why } else { "its owner sees why".to_owned() };
+            let told = if access::may_change(viewer, content) { why } else { "its owner sees why".to_owned() };
             Failure::new(StatusCode::BAD_GATEWAY, format!("This content does not start: {told}"))
         }
     };
     // A page is of what runs now; all else is of the page's own process, while that lives.
     let is_page = shim::applies_to_request(request.method(), request.headers()) && !target.starts_with("/session/");
+    if is_page && parts.is_leaving.load(Ordering::Relaxed) {
+        // It would begin a session.
+        return Err(Failure::leaving());
+    }
     let had = had.as_deref().map(|id| Had { id, is_session: !is_page });
     let lease = match parts.contents.workers.ready(&key, limits, had) {
         Some(lease) => lease,
         None => {
-            let begun = begun(parts, asked, &key, had);
+            let begun = begun(parts, &asked, &key, had);
             let is_navigation = starting::is_navigation(request.method(), request.headers());
             let wait = if is_navigation { START_SHOWN } else { limits.init_timeout + START_MARGIN };
             match tokio::time::timeout(wait, begun).await {
@@ -507,7 +533,13 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
         owner: owner.as_ref(),
         has_cookie,
     };
-    let mut response = forward(lease, request, &about, &parts.contents.sessions).await.map_err(|why| {
+    let visitor = forward::is_upgrade(request.headers()).then(|| Visitor {
+        parts: parts.clone(),
+        guid: content.guid.clone(),
+        is_draft: *prefix != content.prefix() && prefix.contains("/_bundle"),
+        proof: asked.proof,
+    });
+    let mut response = forward(lease, request, &about, &parts.contents.sessions, visitor).await.map_err(|why| {
         tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
         Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")
     })?;

@@ -38,6 +38,9 @@ pub struct Settings {
     /// What its processes reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_access: Option<Network>,
+    /// What visitors of locked content read, as Markdown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub locked_message: String,
 }
 
 /// How content runs here.
@@ -65,6 +68,8 @@ pub struct Limits {
 const LOAD_FACTOR: f64 = 0.5;
 /// Seconds any time may be.
 const SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Characters of a message.
+const MESSAGE_MAX: usize = 4_000;
 /// Connections of one process.
 const CONNECTIONS_MAX: u64 = 100_000;
 
@@ -88,6 +93,9 @@ impl Settings {
             if told.is_some_and(|seconds| seconds == 0 || seconds > SECONDS_MAX) {
                 return Err(format!("`{name}` is 1 to {SECONDS_MAX} seconds"));
             }
+        }
+        if self.locked_message.chars().count() > MESSAGE_MAX {
+            return Err(format!("`locked_message` has up to {MESSAGE_MAX} characters"));
         }
         let most = node.max_processes as u64;
         if self.max_processes.is_some_and(|n| n == 0 || n > most) {

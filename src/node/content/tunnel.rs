@@ -19,6 +19,8 @@ const READ: usize = 8 << 10;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// A Close frame of ours, with 1000 (RFC 6455 §7.4.1).
 const CLOSE: [u8; 4] = [0x88, 2, 0x03, 0xe8];
+/// And with 1008.
+const CLOSE_POLICY: [u8; 4] = [0x88, 2, 0x03, 0xf0];
 
 /// What both ways and the clock know. Times are milliseconds since the beginning.
 struct Shared {
@@ -47,11 +49,12 @@ impl Shared {
     }
 }
 
-/// Passes bytes until one side is done, or nobody says anything of the app's for `timeout`.
-pub async fn run<C, W>(browser: C, worker: W, is_websocket: bool, timeout: Duration)
+/// Passes bytes until one side is done, nobody says anything of the app's for `timeout`, or the browser is turned away.
+pub async fn run<C, W, T>(browser: C, worker: W, is_websocket: bool, timeout: Duration, turned_away: T)
 where
     C: AsyncRead + AsyncWrite,
     W: AsyncRead + AsyncWrite,
+    T: Future<Output = ()>,
 {
     let shared = Shared {
         began: Instant::now(),
@@ -71,10 +74,16 @@ where
         tokio::select! {
             () = passed => None,
             end = watch(&shared, is_websocket, timeout) => Some(end),
+            () = turned_away => Some(End::TurnedAway),
         }
     };
-    if matches!(ended, Some(End::Idle)) && is_websocket && down.is_between() {
-        let last = async { down.to.write_all(&CLOSE).await.and(down.to.shutdown().await) };
+    let last = match ended {
+        Some(End::Idle) => Some(CLOSE),
+        Some(End::TurnedAway) => Some(CLOSE_POLICY),
+        Some(End::Silent) | None => None,
+    };
+    if let Some(last) = last.filter(|_| is_websocket && down.is_between()) {
+        let last = async { down.to.write_all(&last).await.and(down.to.shutdown().await) };
         let _ = tokio::time::timeout(FAREWELL, last).await;
     }
 }
@@ -231,6 +240,7 @@ impl<C: AsyncRead + AsyncWrite> Down<C> {
 enum End {
     Idle,
     Silent,
+    TurnedAway,
 }
 
 /// Has a silent browser pinged, until it or the app has been silent for too long.
@@ -278,7 +288,7 @@ mod tests {
     /// A tunnel and its two ends.
     fn tunnel(timeout: Duration) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<()>) {
         let ((browser, here), (there, worker)) = (tokio::io::duplex(1024), tokio::io::duplex(1024));
-        (browser, worker, tokio::spawn(run(here, there, true, timeout)))
+        (browser, worker, tokio::spawn(run(here, there, true, timeout, std::future::pending())))
     }
 
     async fn read<const N: usize>(from: &mut DuplexStream) -> [u8; N] {
@@ -341,7 +351,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_no_websocket_passes_as_it_is() {
         let ((mut browser, here), (there, mut worker)) = (tokio::io::duplex(64), tokio::io::duplex(64));
-        let task = tokio::spawn(run(here, there, false, Duration::from_secs(60)));
+        let task = tokio::spawn(run(here, there, false, Duration::from_secs(60), std::future::pending()));
         browser.write_all(&pong(1)).await.unwrap();
         assert_eq!(read::<14>(&mut worker).await.to_vec(), pong(1));
         worker.write_all(b"bye").await.unwrap();

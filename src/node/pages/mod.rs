@@ -10,6 +10,7 @@ mod contents;
 pub mod guard;
 pub mod landing;
 pub mod login;
+pub mod markdown;
 mod node;
 mod packages;
 pub mod page;

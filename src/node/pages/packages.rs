@@ -1,11 +1,11 @@
 //! The package repositories: what they have, and how it is installed.
 
 use axum::extract::{Path, Query, State};
-use maud::{Markup, PreEscaped, html};
-use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::markdown::{is_web, markdown};
 use super::page::{Section, ago, bytes, copyable};
 use super::{Shown, Visit, refused};
 use crate::node::manage::packages;
@@ -200,10 +200,6 @@ fn linked(text: &str) -> Markup {
     html! { @if is_link { a href=(text) rel="noopener noreferrer nofollow" { (text) } } @else { (text) } }
 }
 
-fn is_web(url: &str) -> bool {
-    url.starts_with("https://") || url.starts_with("http://")
-}
-
 /// What publishers write of their packages: Markdown without HTML of its own, else as it is.
 fn readme(text: &str, kind: Option<&str>) -> Markup {
     let mut end = text.len().min(README_MAX);
@@ -214,21 +210,7 @@ fn readme(text: &str, kind: Option<&str>) -> Markup {
     if !kind.is_some_and(|kind| kind.starts_with("text/markdown")) {
         return html! { pre tabindex="0" { (text) } };
     }
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH;
-    let events = Parser::new_ext(text, options).filter_map(|event| match event {
-        // Written as it stands: what is HTML there is text here.
-        Event::Html(html) | Event::InlineHtml(html) => Some(Event::Text(html)),
-        // Pictures of elsewhere are not fetched; what they show is said.
-        Event::Start(Tag::Image { .. }) | Event::End(TagEnd::Image) => None,
-        Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
-            let dest_url = if is_web(&dest_url) { dest_url } else { "#".into() };
-            Some(Event::Start(Tag::Link { link_type, dest_url, title, id }))
-        }
-        other => Some(other),
-    });
-    let mut out = String::with_capacity(text.len() * 2);
-    pulldown_cmark::html::push_html(&mut out, events);
-    PreEscaped(out)
+    markdown(text)
 }
 
 /// Downloads by day, as bars.

@@ -129,7 +129,8 @@ const NUMBERS: &[(&str, &str, &str)] = &[
 
 pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid): Path<String>) -> Shown {
     let content = content::own(&parts, &visit.manager, &guid).await?;
-    let told = serde_json::to_value(Settings::read(&content.settings)).unwrap_or_default();
+    let settings = Settings::read(&content.settings);
+    let told = serde_json::to_value(&settings).unwrap_or_default();
     let said = |name: &str| told.get(name).filter(|value| !value.is_null()).map(Value::to_string);
     let action = visit.at(&at(&content, "/settings"));
     let shown = html! {
@@ -168,10 +169,15 @@ pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid
                 form method="post" action=(action) {
                     (csrf(&visit.token))
                     @if content.is_locked {
-                        p { "Nobody can publish to it while it is locked; what runs goes on." }
-                        button name="do" value="unlock" { "Unlock" }
+                        p { "Nobody sees it, nothing of it runs, and nobody can publish to it, until it is unlocked." }
+                        label { "What visitors read" small { "Markdown" } textarea name="message" rows="3" { (settings.locked_message) } }
+                        div.row {
+                            button name="do" value="lock" { "Save" }
+                            button.primary name="do" value="unlock" { "Unlock" }
+                        }
                     } @else {
-                        p { "Locked content goes on running, and takes no uploads and no deployments." }
+                        p { "Nobody sees locked content, its processes end, its reports are not rendered, and it takes no deployments." }
+                        label { "What visitors read" small { "Markdown" } textarea name="message" rows="3" { (settings.locked_message) } }
                         button name="do" value="lock" { "Lock" }
                     }
                 }
@@ -221,7 +227,7 @@ pub(super) async fn set_settings(
             }
             return Ok(visit.to(&at(&content, "/settings")));
         }
-        "lock" => json!({ "locked": true }),
+        "lock" => json!({ "locked": true, "locked_message": form.text("message") }),
         _ => json!({ "locked": false }),
     };
     let wish = body(wish)?;

@@ -2,6 +2,7 @@
 //!
 //! What came due while nobody looked is done once, and what is still being done is not begun again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,30 +18,38 @@ use crate::telemetry::Causes;
 const LOOK: Duration = Duration::from_secs(5);
 /// Schedules of one look.
 const FEW: i64 = 100;
+/// Beside those, that cannot be read.
+const UNREADABLE_MAX: i64 = 1_000;
 
 /// Looks what is due until told to stop.
 pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
+    let mut unreadable = HashSet::new();
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        if let Err(error) = look(&parts).await {
+        if let Err(error) = look(&parts, &mut unreadable).await {
             tracing::debug!(error = %Causes(&error), "schedules cannot be looked up");
         }
     }
 }
 
-async fn look(parts: &Parts) -> Result<(), StoreError> {
+/// `unreadable`: schedules that were told of.
+async fn look(parts: &Parts, unreadable: &mut HashSet<i64>) -> Result<(), StoreError> {
     // By one clock, whichever node looks.
     let now = parts.store.clock().await?;
-    for due in parts.store.schedules_due(now, FEW).await? {
+    // Those that stay due hide none that are.
+    let few = FEW + i64::try_from(unreadable.len()).unwrap_or(0).min(UNREADABLE_MAX);
+    for due in parts.store.schedules_due(now, few).await? {
         let next = match plan(&due) {
             Ok(plan) => Timestamp::from_microsecond(now).ok().and_then(|now| plan.next(now)),
             Err(why) => {
                 // Another node's program may know it.
-                tracing::warn!(content = due.guid, why, "this schedule cannot be read");
+                if unreadable.insert(due.number) {
+                    tracing::warn!(content = due.guid, why, "this schedule cannot be read");
+                }
                 continue;
             }
         };

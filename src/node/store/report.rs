@@ -256,7 +256,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn schedules_due(&self, at: i64, limit: i64) -> Result<Vec<ScheduleRow>, StoreError> {
         let sql = format!(
-            "{SCHEDULE} WHERE s.next_at <= $1 AND c.app_mode IN ('rmd-static', 'jupyter-static', 'quarto-static')
+            "{SCHEDULE} WHERE s.next_at <= $1 AND NOT c.is_locked AND c.app_mode IN ('rmd-static', 'jupyter-static', 'quarto-static')
              ORDER BY s.next_at LIMIT $2"
         );
         with!(self, pool => Ok(

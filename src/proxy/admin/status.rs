@@ -97,6 +97,8 @@ pub enum HealthState {
     Up,
     /// It does not.
     Down,
+    /// It says that it leaves: those it has go on.
+    Leaving,
 }
 
 /// What the operator wants of a backend.
@@ -178,6 +180,7 @@ impl HealthState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
+            Self::Leaving => "leaving",
             Self::Up => "up",
             Self::Down => "down",
         }

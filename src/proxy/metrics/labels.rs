@@ -54,6 +54,8 @@ label! {
         Refused = "refused",
         /// No answer in time.
         TimedOut = "timed_out",
+        /// It says that it leaves.
+        Leaving = "leaving",
     }
 }
 

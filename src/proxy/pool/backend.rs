@@ -140,9 +140,11 @@ impl Backend {
         self.admin() == AdminState::Enabled && self.health() == Health::Up
     }
 
-    /// Draining, disabled, down or failing: its 502 or 503 is a reason to ask another backend.
+    /// Draining, disabled, leaving, down or failing: its 502 or 503 is a reason to ask another backend.
     pub fn is_leaving(&self) -> bool {
-        self.admin() != AdminState::Enabled || self.health() == Health::Down || self.health.has_failure_streak()
+        self.admin() != AdminState::Enabled
+            || matches!(self.health(), Health::Down | Health::Leaving)
+            || self.health.has_failure_streak()
     }
 
     /// There is a verdict and nothing is expected to change it soon: probes may be slow.

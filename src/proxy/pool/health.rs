@@ -5,6 +5,9 @@
 //! | unknown | up | down | down | counts towards `fall` | – |
 //! | up | ends every streak | counts towards `fall` | down | counts towards `fall` | ends the requests' streak |
 //! | down | counts towards `rise` | ends the streak | ends the streak | – | – (no probes: up) |
+//! | leaving | up | counts towards `fall` | down | counts towards `fall` | ends the requests' streak |
+//!
+//! Whatever it was, a backend that says that it leaves is leaving.
 //!
 //! Failures of probes and of requests add up. An answer to a request says nothing about failed probes, since a node may
 //! serve its old clients and refuse new ones on purpose; and a late answer never lifts a probed backend from down. A
@@ -25,6 +28,8 @@ pub enum Health {
     Up,
     /// Does not.
     Down,
+    /// Serves those it has and wants nobody new, by its own word.
+    Leaving,
 }
 
 /// What one probe or one request taught us.
@@ -42,6 +47,8 @@ pub enum Outcome {
     Broken,
     /// A real answer, whatever its status says.
     Answered,
+    /// It says that it leaves: see [`crate::types::LEAVING`].
+    Leaving,
 }
 
 /// A change of verdict.
@@ -182,27 +189,30 @@ impl Verdict {
     }
 
     fn observe(self, outcome: Outcome, rules: Rules) -> Self {
+        use Health::{Down, Leaving, Unknown, Up};
         let next = match (self.health, outcome) {
-            (Health::Unknown | Health::Up, Outcome::ProbeOk) => return Self::fresh(Health::Up),
-            (Health::Unknown, Outcome::ProbeFailed) | (Health::Unknown | Health::Up, Outcome::Refused) => {
-                return Self::fresh(Health::Down);
+            // Its probe asks again in a moment.
+            (_, Outcome::Leaving) if rules.is_probed => return Self::fresh(Leaving),
+            (_, Outcome::Leaving) => self,
+            (Unknown | Up | Leaving, Outcome::ProbeOk) => return Self::fresh(Up),
+            (Unknown, Outcome::ProbeFailed) | (Unknown | Up | Leaving, Outcome::Refused) => {
+                return Self::fresh(Down);
             }
-            (Health::Up, Outcome::ProbeFailed) => Self { probe_failures: longer(self.probe_failures), ..self },
-            (Health::Unknown | Health::Up, Outcome::TimedOut | Outcome::Broken) => {
+            (Up | Leaving, Outcome::ProbeFailed) => Self { probe_failures: longer(self.probe_failures), ..self },
+            (Unknown | Up | Leaving, Outcome::TimedOut | Outcome::Broken) => {
                 Self { request_failures: longer(self.request_failures), ..self }
             }
-            (Health::Up, Outcome::Answered) => Self { request_failures: 0, ..self },
-            (Health::Down, Outcome::ProbeOk) => Self { successes: longer(self.successes), ..self },
-            (Health::Down, Outcome::ProbeFailed | Outcome::Refused) => Self { successes: 0, ..self },
-            (Health::Down | Health::Unknown, Outcome::Answered) if !rules.is_probed => {
-                return Self::fresh(Health::Up);
+            (Up | Leaving, Outcome::Answered) => Self { request_failures: 0, ..self },
+            (Down, Outcome::ProbeOk) => Self { successes: longer(self.successes), ..self },
+            (Down, Outcome::ProbeFailed | Outcome::Refused) => Self { successes: 0, ..self },
+            (Down | Unknown, Outcome::Answered) if !rules.is_probed => {
+                return Self::fresh(Up);
             }
-            (Health::Down, Outcome::TimedOut | Outcome::Broken | Outcome::Answered)
-            | (Health::Unknown, Outcome::Answered) => self,
+            (Down, Outcome::TimedOut | Outcome::Broken | Outcome::Answered) | (Unknown, Outcome::Answered) => self,
         };
         match next.health {
-            Health::Unknown | Health::Up if next.failures() >= rules.fall => Self::fresh(Health::Down),
-            Health::Down if next.successes >= rules.rise => Self::fresh(Health::Up),
+            Unknown | Up | Leaving if next.failures() >= rules.fall => Self::fresh(Down),
+            Down if next.successes >= rules.rise => Self::fresh(Up),
             _ => next,
         }
     }
@@ -212,7 +222,7 @@ impl Verdict {
     }
 
     fn is_settled(self) -> bool {
-        self.health != Health::Unknown && self.failures() == 0 && self.successes == 0
+        matches!(self.health, Health::Up | Health::Down) && self.failures() == 0 && self.successes == 0
     }
 
     /// Two bits of health and three streaks of ten bits.
@@ -221,6 +231,7 @@ impl Verdict {
             Health::Unknown => 0,
             Health::Up => 1,
             Health::Down => 2,
+            Health::Leaving => 3,
         };
         [self.probe_failures, self.request_failures, self.successes]
             .into_iter()
@@ -232,6 +243,7 @@ impl Verdict {
         let health = match word >> (3 * STREAK_BITS) {
             1 => Health::Up,
             2 => Health::Down,
+            3 => Health::Leaving,
             _ => Health::Unknown,
         };
         Self { health, probe_failures: streak(2), request_failures: streak(1), successes: streak(0) }
@@ -327,6 +339,25 @@ mod tests {
         assert_eq!(last(PROBED, &[ProbeOk, Refused, Answered, Answered, Answered]), Health::Down);
         assert_eq!(last(UNPROBED, &[Refused, Answered]), Health::Up);
         assert_eq!(last(UNPROBED, &[Broken, TimedOut, Broken]), Health::Down);
+    }
+
+    #[test]
+    fn who_says_that_it_leaves_is_leaving_until_it_says_otherwise_or_is_gone() {
+        use Health::{Down, Up};
+        let leaves = Leaving;
+        let outcomes = [ProbeOk, leaves, Answered, leaves, ProbeOk, leaves, Refused, leaves, ProbeOk];
+        let expected =
+            [Up, Health::Leaving, Health::Leaving, Health::Leaving, Up, Health::Leaving, Down, Health::Leaving, Up];
+        assert_eq!(walk(PROBED, &outcomes), expected);
+        assert_eq!(
+            walk(PROBED, &[leaves, ProbeFailed, Broken, TimedOut])[1..],
+            [Health::Leaving, Health::Leaving, Down]
+        );
+        assert_eq!(last(UNPROBED, &[leaves]), Up, "nobody would hear of it when it is back");
+        let now = clock::now();
+        let cell = Cell::new(PROBED, now);
+        cell.observe(leaves, PROBED, now);
+        assert!(!cell.is_settled(now));
     }
 
     #[test]

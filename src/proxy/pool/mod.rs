@@ -7,7 +7,7 @@
 //! | backend | new client | bound client |
 //! |---|---|---|
 //! | up, enabled | yes | yes |
-//! | draining | no | yes |
+//! | draining, or leaving by its own word | no | yes |
 //! | disabled | no | rebound |
 //! | down, draining or not | no | rebound |
 //! | no verdict yet | waits, if nobody is up | waits for its own |
@@ -160,7 +160,9 @@ impl Pool {
         let is_untried = !tried.contains(key);
         match (own.admin(), own.health()) {
             (AdminState::Disabled, _) => by_policy(Reason::Rebound, true, false),
-            (_, Health::Up) if is_untried => Ok(sticky()),
+            (_, Health::Up | Health::Leaving) if is_untried => Ok(sticky()),
+            // It sent them away.
+            (_, Health::Leaving) => by_policy(Reason::Rebound, true, false),
             (_, Health::Unknown) if is_untried => Err(NoPick::NoVerdictYet),
             (_, Health::Up | Health::Unknown) => by_policy(Reason::Balanced, false, false),
             (_, Health::Down) if is_untried && own.claim_trial(TRIAL_PAUSE, now) => Ok(sticky()),
@@ -196,6 +198,9 @@ impl Pool {
         }
         if candidates(Health::Unknown).next().is_some() {
             return Err(NoPick::NoVerdictYet);
+        }
+        if let Some(backend) = policy::choose(self.settings.policy, &self.turns, &candidates(Health::Leaving)) {
+            return Ok(backend);
         }
         // Nobody is up: those who are down are the last resort.
         let own = own.and_then(|own| self.backend(own.key().as_str()));

@@ -108,12 +108,16 @@ fn every_state_has_its_rule_for_new_and_bound_clients() {
         (Enabled, Health::Unknown, false, Err(NoPick::NoVerdictYet)),
         (Draining, Health::Unknown, false, Err(NoPick::NoVerdictYet)),
         (Disabled, Health::Unknown, false, rebound()),
+        (Enabled, Health::Leaving, false, sticky()),
+        (Draining, Health::Leaving, false, sticky()),
+        (Disabled, Health::Leaving, false, rebound()),
     ] {
         let pool = Wanted::of(&["a", "b"]).fresh(now);
         of(&pool, "b").observe(Outcome::ProbeOk, now);
         match health {
             Health::Up => drop(of(&pool, "a").observe(Outcome::ProbeOk, now)),
             Health::Down => drop(of(&pool, "a").observe(Outcome::ProbeFailed, now)),
+            Health::Leaving => drop(of(&pool, "a").observe(Outcome::Leaving, now)),
             Health::Unknown => {}
         }
         of(&pool, "a").set_admin(admin, now);
@@ -123,6 +127,17 @@ fn every_state_has_its_rule_for_new_and_bound_clients() {
         assert_eq!(pick(&pool, Some("a"), &[], now), bound, "{case}");
         assert_eq!(of(&pool, "a").is_ready(), new_may, "{case}");
     }
+}
+
+#[test]
+fn who_is_sent_away_by_a_backend_that_leaves_belongs_to_another_one() {
+    let now = clock::now();
+    let pool = Wanted::of(&["a", "b"]).fresh(now);
+    of(&pool, "b").observe(Outcome::ProbeOk, now);
+    of(&pool, "a").observe(Outcome::Leaving, now);
+    assert_eq!(pick(&pool, Some("a"), &["a"], now), picked("b", Reason::Rebound, true));
+    of(&pool, "b").observe(Outcome::Refused, now);
+    assert_eq!(pick(&pool, None, &[], now), picked("a", Reason::Balanced, true), "better than one that is down");
 }
 
 #[test]

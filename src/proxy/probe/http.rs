@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::ProbeError;
 use crate::proxy::stream::Stream;
+use crate::types::LEAVING;
 
 /// Bytes read of an answer, head and body together.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -27,6 +28,9 @@ pub(super) async fn get(stream: &mut Stream, host: &str, path: &str, good: (u16,
     let mut answer = Answer { stream, bytes: Vec::with_capacity(2 << 10), room: ANSWER_BYTES_MAX };
     let head = answer.head().await?;
     // A bad status needs no body to be bad.
+    if head.is_leaving && head.status == 503 {
+        return Err(ProbeError::Leaving);
+    }
     if !(good.0..=good.1).contains(&head.status) {
         return Err(ProbeError::Status(head.status));
     }
@@ -43,6 +47,7 @@ struct Answer<'a> {
 
 struct Head {
     status: u16,
+    is_leaving: bool,
     body: Body,
 }
 
@@ -149,5 +154,5 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, ProbeError> {
     } else {
         Body::UntilClose
     };
-    Ok(Some((Head { status, body }, length)))
+    Ok(Some((Head { status, is_leaving: field(LEAVING).is_some(), body }, length)))
 }

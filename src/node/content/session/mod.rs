@@ -21,6 +21,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::tunnel;
+use super::visitor::Visitor;
 use super::worker::Lease;
 use crate::config::node::Content;
 use crate::node::metrics::Metrics;
@@ -178,7 +179,15 @@ impl Sessions {
     }
 
     /// A new session between these, once both have left HTTP. It ends if nothing is said for `timeout`.
-    pub fn begin(&self, here: OnUpgrade, there: OnUpgrade, owner: Owner, timeout: Duration, lease: Lease) {
+    pub fn begin(
+        &self,
+        here: OnUpgrade,
+        there: OnUpgrade,
+        owner: Owner,
+        timeout: Duration,
+        lease: Lease,
+        visitor: Visitor,
+    ) {
         let sessions = self.clone();
         tokio::spawn(async move {
             let both = async { tokio::join!(here, there) };
@@ -189,7 +198,7 @@ impl Sessions {
             let (came, coming) = mpsc::channel(1);
             sessions.lock().insert(id.clone(), Entry { owner, came });
             let _listed = Listed { sessions: sessions.clone(), id: id.clone() };
-            run::run(&sessions.0, &id, (browser, worker), coming, timeout, lease).await;
+            run::run(&sessions.0, &id, (browser, worker), coming, timeout, lease, &visitor).await;
         });
     }
 
@@ -212,13 +221,22 @@ impl Sessions {
     }
 
     /// A websocket that cannot be resumed, or what else two sides speak that left HTTP.
-    pub fn pass(&self, here: OnUpgrade, there: OnUpgrade, is_websocket: bool, timeout: Duration, lease: Lease) {
+    pub fn pass(
+        &self,
+        here: OnUpgrade,
+        there: OnUpgrade,
+        is_websocket: bool,
+        timeout: Duration,
+        lease: Lease,
+        visitor: Visitor,
+    ) {
         let sessions = self.clone();
         tokio::spawn(async move {
             let both = async { tokio::join!(here, there) };
             let Ok((Ok(here), Ok(there))) = tokio::time::timeout(UPGRADE_PATIENCE, both).await else { return };
             sessions.0.live.fetch_add(1, Ordering::Relaxed);
-            tunnel::run(TokioIo::new(here), TokioIo::new(there), is_websocket, timeout).await;
+            let (here, there) = (TokioIo::new(here), TokioIo::new(there));
+            tunnel::run(here, there, is_websocket, timeout, visitor.turned_away()).await;
             sessions.0.live.fetch_sub(1, Ordering::Relaxed);
             drop(lease);
         });

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::{Came, PING_AFTER, Shared, Socket, UNANSWERED};
+use crate::node::content::visitor::Visitor;
 use crate::node::content::worker::Lease;
 use crate::node::metrics::HoldEnd;
 use crate::shiny::resume::{GIVEN_UP, Inbox, Outbox, Said, Word};
@@ -49,9 +50,12 @@ pub(super) async fn run(
     mut coming: mpsc::Receiver<Came>,
     timeout: Duration,
     lease: Lease,
+    visitor: &Visitor,
 ) {
     let mut run = Run::new(shared, worker, lease);
     let mut leaving = shared.leaving.subscribe();
+    let turned_away = visitor.turned_away();
+    tokio::pin!(turned_away);
     let begun = Said::Begun(id, shared.hold.as_secs()).to_string();
     run.attach(browser, begun);
     loop {
@@ -60,6 +64,7 @@ pub(super) async fn run(
             biased;
             Some(came) = coming.recv() => Event::Came(Box::new(came)),
             _ = leaving.wait_for(|leaving| *leaving), if run.browser.is_none() => Event::Leaving,
+            () = &mut turned_away => Event::TurnedAway,
             event = poll_fn(|cx| run.poll(cx)) => event,
             () = tokio::time::sleep_until(until) => Event::Time,
         };
@@ -80,6 +85,10 @@ pub(super) async fn run(
             Event::Leaving => {
                 shared.metrics.hold_ended(HoldEnd::Leaving);
                 return run.end_worker(closing(CloseCode::Away)).await;
+            }
+            Event::TurnedAway => {
+                run.end_browser(CloseCode::Policy).await;
+                return run.end_worker(closing(CloseCode::Policy)).await;
             }
             Event::BrowserLost if run.is_over() => return run.end_worker(closing(CloseCode::Away)).await,
             Event::BrowserLost => run.detach(),
@@ -127,6 +136,8 @@ pub(super) async fn run(
 enum Event {
     Came(Box<Came>),
     Leaving,
+    /// They may not see it any more.
+    TurnedAway,
     /// Without a Close frame.
     BrowserLost,
     BrowserClosed(Option<CloseFrame>),

@@ -1,0 +1,43 @@
+//! The page that visitors of locked content see.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+
+use crate::node::pages::markdown::markdown;
+
+/// The page, with what its publisher has to say, as Markdown. 423 (RFC 4918 §11.3).
+pub fn page(message: &str) -> Response {
+    let message = match message.trim() {
+        "" => "Whoever published it has locked it. Ask them, or whoever runs this server.",
+        message => message,
+    };
+    let mut response = StatusCode::LOCKED.into_response();
+    *response.body_mut() = Body::from(PAGE.replace("{message}", &markdown(message).into_string()));
+    let fields = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+    ] {
+        fields.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+const PAGE: &str = "<!doctype html>
+<html lang=en>
+<meta charset=utf-8>
+<meta name=viewport content=\"width=device-width\">
+<title>Locked</title>
+<style>
+:root { color-scheme: light dark }
+body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 20vh auto; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.4rem }
+</style>
+<main>
+<h1>This content is locked</h1>
+{message}
+</main>
+";
