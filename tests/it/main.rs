@@ -52,3 +52,4 @@ mod terminal;
 mod tls;
 mod upgrade;
 mod users;
+mod visitors;

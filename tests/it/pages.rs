@@ -11,19 +11,19 @@ type Fields<'a> = &'a [(&'a str, &'a str)];
 
 /// A browser's cookies, at one node after the other.
 #[derive(Clone, Default)]
-struct Jar(String);
+pub struct Jar(pub String);
 
 impl Jar {
-    async fn get(&self, node: &Node, path: &str, more: Fields<'_>) -> Response {
+    pub async fn get(&self, node: &Node, path: &str, more: Fields<'_>) -> Response {
         self.ask(node, "GET", path, more, "").await
     }
 
-    async fn post(&self, node: &Node, path: &str, more: Fields<'_>, form: &str) -> Response {
+    pub async fn post(&self, node: &Node, path: &str, more: Fields<'_>, form: &str) -> Response {
         let fields = [&[("content-type", "application/x-www-form-urlencoded")], more].concat();
         self.ask(node, "POST", path, &fields, form).await
     }
 
-    async fn ask(&self, node: &Node, method: &str, path: &str, more: Fields<'_>, body: &str) -> Response {
+    pub async fn ask(&self, node: &Node, method: &str, path: &str, more: Fields<'_>, body: &str) -> Response {
         let mut fields = vec![("accept", "text/html")];
         if !self.0.is_empty() {
             fields.push(("cookie", &self.0));
@@ -36,7 +36,7 @@ impl Jar {
     }
 
     /// Logs in; the answer to the form, and the cookie it sets.
-    async fn log_in(node: &Node, name: &str, password: &str, next: &str, more: Fields<'_>) -> (Response, Self) {
+    pub async fn log_in(node: &Node, name: &str, password: &str, next: &str, more: Fields<'_>) -> (Response, Self) {
         let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
         let form = Self::default().get(node, &format!("/connect/login?next={next}"), more).await;
         assert_eq!(form.status, 200, "{}", form.text());
@@ -56,11 +56,11 @@ impl Jar {
     }
 
     /// What forms of this session send.
-    async fn token(&self, node: &Node) -> String {
+    pub async fn token(&self, node: &Node) -> String {
         value(&self.get(node, "/connect/account", &[]).await, "token")
     }
 
-    async fn is_known(&self, node: &Node) -> bool {
+    pub async fn is_known(&self, node: &Node) -> bool {
         self.get(node, "/connect/", &[]).await.status == 200
     }
 }
@@ -79,7 +79,7 @@ fn value(page: &Response, name: &str) -> String {
 }
 
 /// Users ann (administrator), bob (publisher), cy (viewer), each with a key, by name.
-async fn people(node: &Node) -> [String; 3] {
+pub async fn people(node: &Node) -> [String; 3] {
     let own = Folder::new();
     let mut keys = Vec::new();
     for (name, role) in [("ann", "administrator"), ("bob", "publisher"), ("cy", "viewer")] {
@@ -92,7 +92,7 @@ async fn people(node: &Node) -> [String; 3] {
 }
 
 /// The API, as who holds a key.
-async fn api(node: &Node, key: &str, method: &str, path: &str, body: &Value) -> Response {
+pub async fn api(node: &Node, key: &str, method: &str, path: &str, body: &Value) -> Response {
     let authorization = format!("Key {key}");
     let mut fields = vec![("authorization", authorization.as_str())];
     let text = if body.is_null() { String::new() } else { body.to_string() };
