@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `mTEXT` | both | a text message of the app |
 //! | `aN` | both | N messages of yours have come so far |
+//! | `k` | both | the next message of the app is only a part; the rest of it follows |
 //! | `sID SECONDS` | node | first frame: a new session of this id, which outlives a lost connection for so long |
 //! | `rN` | node | first frame: the session goes on; N messages of yours have come, send the others again |
 //! | `g` | node | the session is gone |
@@ -14,7 +15,8 @@
 //!
 //! Messages are not numbered on the wire: a websocket loses and swaps none, so both sides count. A script that comes back
 //! names the session and the count of messages it got in the query, `?bowline_resume=ID.N`; the node says `rN`, and each side
-//! sends again what the other does not have. What has been acknowledged is forgotten. A Close frame ends the session for
+//! sends again what the other does not have. What has been acknowledged is forgotten. Of a message that is longer than [`PART`]
+//! each part but the last is answered with `aN` at once: on a slow line both see that the other is there. A Close frame ends the session for
 //! good, from either side; the end of a connection without one does not.
 //!
 //! Pure: messages in, messages out.
@@ -27,6 +29,8 @@ pub const PROTOCOL: &str = "bowline.resume.1";
 pub const GIVEN_UP: u16 = 4999;
 /// The query's name for a session to go on with.
 pub const QUERY: &str = "bowline_resume";
+/// Bytes of a part of a message; the script's are as many UTF-16 units.
+pub const PART: usize = 32 << 10;
 /// So many messages are acknowledged at once; the script's number too.
 const COUNT_DUE: u64 = 32;
 /// Or so many bytes.
@@ -39,6 +43,8 @@ pub enum Word<'a> {
     Message(&'a str),
     /// So many have come.
     Acknowledged(u64),
+    /// The next message is only a part.
+    Part,
     /// Is somebody there?
     Ping,
 }
@@ -50,6 +56,7 @@ impl<'a> Word<'a> {
         match (letters.next()?, letters.as_str()) {
             ('m', rest) => Some(Self::Message(rest)),
             ('a', rest) => rest.parse().ok().map(Self::Acknowledged),
+            ('k', "") => Some(Self::Part),
             ('p', "") => Some(Self::Ping),
             _ => None,
         }
@@ -65,6 +72,8 @@ pub enum Said<'a> {
     Resumed(u64),
     /// So many have come.
     Acknowledged(u64),
+    /// The next message is only a part.
+    Part,
     /// There is no such session, or not any more.
     Gone,
     /// Somebody is there.
@@ -77,10 +86,20 @@ impl std::fmt::Display for Said<'_> {
             Self::Begun(id, seconds) => write!(f, "s{id} {seconds}"),
             Self::Resumed(count) => write!(f, "r{count}"),
             Self::Acknowledged(count) => write!(f, "a{count}"),
+            Self::Part => f.write_str("k"),
             Self::Gone => f.write_str("g"),
             Self::Pong => f.write_str("q"),
         }
     }
+}
+
+/// Where the part of a text that begins at `at` ends.
+pub fn end_of_part(text: &str, at: usize) -> usize {
+    let mut end = (at + PART).min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    end
 }
 
 /// Id and count of the query of a script that comes back.
@@ -219,11 +238,20 @@ mod tests {
         assert_eq!(Word::read("m{\"a\":1}"), Some(Word::Message("{\"a\":1}")));
         assert_eq!(Word::read("a17"), Some(Word::Acknowledged(17)));
         assert_eq!(Word::read("p"), Some(Word::Ping));
-        for other in ["", "a", "a-1", "ax", "px", "r1", "s", "\u{e4}"] {
+        assert_eq!(Word::read("k"), Some(Word::Part));
+        for other in ["", "a", "a-1", "ax", "px", "kx", "r1", "s", "\u{e4}"] {
             assert_eq!(Word::read(other), None, "{other}");
         }
-        let said = [Said::Begun("x", 60), Said::Resumed(3), Said::Acknowledged(4), Said::Gone, Said::Pong];
-        assert_eq!(said.map(|word| word.to_string()), ["sx 60", "r3", "a4", "g", "q"]);
+        let said = [Said::Begun("x", 60), Said::Resumed(3), Said::Acknowledged(4), Said::Part, Said::Gone, Said::Pong];
+        assert_eq!(said.map(|word| word.to_string()), ["sx 60", "r3", "a4", "k", "g", "q"]);
+    }
+
+    #[test]
+    fn no_letter_is_cut_in_two() {
+        let text = format!("{}\u{e4}\u{e4}", "x".repeat(PART - 1));
+        let end = end_of_part(&text, 0);
+        assert_eq!((end, end_of_part(&text, end)), (PART - 1, text.len()));
+        assert_eq!(end_of_part("", 0), 0);
     }
 
     #[test]

@@ -2,14 +2,14 @@
   "use strict";
   if (w.__bowline) return;
   w.__bowline = { mode: mode };
-  var PROTOCOL = "bowline.resume.1", BEAT = 15000, ANSWER = 10000, MOST = 1 << 24;
+  var PROTOCOL = "bowline.resume.1", BEAT = 15000, ANSWER = 10000, MOST = 1 << 24, PART = 1 << 15;
   function address() {
     var at = w.location, path = at.pathname;
     if (path.charAt(path.length - 1) !== "/") path += "/";
     return (at.protocol === "https:" ? "wss:" : "ws:") + "//" + at.host + path + "websocket/";
   }
   function isOver(e) {
-    return e.wasClean && (e.code === 1000 || (e.code >= 4500 && e.code < 4600));
+    return e.wasClean && (e.code === 1000 || e.code === 1009 || (e.code >= 4500 && e.code < 4600));
   }
   function reconnecting() {
     var socket = new w.WebSocket(address());
@@ -24,7 +24,7 @@
   function resuming() {
     var self = new w.EventTarget(), ws = null, id = "", hold = 0, isPlain = false, isLive = false;
     var lost = 0, tries = 0, heard = 0, asked = 0, timer, beat, later, soon, hint;
-    var got = 0, told = 0, gotBytes = 0, acked = 0, queue = [], bytes = 0;
+    var got = 0, told = 0, gotBytes = 0, acked = 0, queue = [], bytes = 0, isPart = false, parts = [];
     ["CONNECTING", "OPEN", "CLOSING", "CLOSED"].forEach(function (name, n) { self[name] = n; });
     self.url = address();
     self.protocol = self.extensions = "";
@@ -56,13 +56,25 @@
       if (typeof on === "function") on.call(self, e);
     }
     function transmit(data) {
-      ws.send(typeof data === "string" ? "m" + data : data);
+      var isText = typeof data === "string", all = size(data), at = 0, end;
+      if (w.ArrayBuffer.isView(data)) data = new w.Uint8Array(data.buffer, data.byteOffset, all);
+      for (; all - at > PART; at = end) {
+        end = at + PART;
+        // Both halves of a letter.
+        if (isText && (data.charCodeAt(end) & 0xfc00) === 0xdc00) end -= 1;
+        ws.send("k");
+        put(data.slice(at, end));
+      }
+      put(at ? data.slice(at) : data);
+      function put(piece) { ws.send(isText ? "m" + piece : piece); }
     }
     function connect() {
       w.clearTimeout(timer);
       var s = isPlain ? new w.WebSocket(self.url)
         : new w.WebSocket(id ? self.url + "?bowline_resume=" + id + "." + got : self.url, PROTOCOL);
       ws = s;
+      isPart = false;
+      parts = [];
       s.binaryType = "arraybuffer";
       s.onopen = function () { if (s === ws && isPlain) opened(); };
       s.onmessage = function (e) { if (s === ws) came(e.data); };
@@ -99,6 +111,7 @@
         case "m": return take(rest);
         case "a": return drop(+rest);
         case "r": return live(+rest);
+        case "k": isPart = true; return;
         case "g": return finish(1006, "", false);
         case "s":
           rest = rest.split(" ");
@@ -110,16 +123,34 @@
       }
     }
     function take(data) {
+      if (isPart || parts.length) {
+        parts.push(data);
+        if (isPart) {
+          isPart = false;
+          return acknowledge(true);
+        }
+        data = joined(parts);
+        parts = [];
+      }
       got += 1;
       gotBytes += size(data);
       if (got - told >= 32 || gotBytes >= 65536) acknowledge();
       else if (!later) later = w.setTimeout(acknowledge, 1000);
       emit(new w.MessageEvent("message", { data: data }));
     }
-    function acknowledge() {
+    function joined(all) {
+      if (typeof all[0] === "string") return all.join("");
+      var at = 0, whole = new w.Uint8Array(all.reduce(function (n, piece) { return n + piece.byteLength; }, 0));
+      all.forEach(function (piece) {
+        whole.set(new w.Uint8Array(piece), at);
+        at += piece.byteLength;
+      });
+      return whole.buffer;
+    }
+    function acknowledge(always) {
       w.clearTimeout(later);
       later = 0;
-      if (!isLive || told === got) return;
+      if (!isLive || told === got && always !== true) return;
       told = got;
       gotBytes = 0;
       ws.send("a" + got);

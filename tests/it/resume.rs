@@ -177,6 +177,65 @@ fn a_python_session_goes_on_after_thirty_seconds_without_a_network() {
     within(300, goes_on(Language::Python, 30));
 }
 
+/// Messages of so many letters, of two and of four bytes each, come and go whole, over a line of this many bytes a second; 0: a
+/// fast one.
+async fn long_messages(letters: u64, rate: usize) {
+    let text = "library(shiny)\n\
+        ui <- fluidPage(textOutput('count'), textOutput('got'), tags$script(HTML(\"\
+        window.lost = 0; window.big = ''; $(document).on('shiny:connected', function() { \
+        Shiny.addCustomMessageHandler('big', function(m) { window.big = m; }); }); \
+        $(document).on('shiny:disconnected', function() { window.lost += 1; });\")))\n\
+        server <- function(input, output, session) {\n  output$count <- renderText('0')\n  \
+        observeEvent(input$size, session$sendCustomMessage('big', strrep('\\u00e4\\U0001f600', input$size)))\n  \
+        output$got <- renderText(paste('got', nchar(input$long)))\n}\nshinyApp(ui, server)\n";
+    let (a, b, _, path) = published_r(text, "").await;
+    let proxy = proxy_with(&[&a, &b], &Authority::new(), "").await;
+    let link = Link::to(proxy.web()).await;
+    let folder = Folder::new();
+    let mut browser = Browser::open_at(&folder, &format!("https://localhost:{}{path}", link.address.port())).await;
+    counted(&mut browser, 0).await;
+    link.slow(rate);
+    let ask = format!("Shiny.setInputValue('size', {letters})");
+    browser.ask(json!({ "do": "value", "code": ask })).await;
+    let whole = format!("window.big.length === {} && window.big === '\u{e4}\u{1f600}'.repeat({letters})", 3 * letters);
+    patient(&mut browser, &whole).await;
+    let say = format!("Shiny.setInputValue('long', '\u{1f600}\u{e4}'.repeat({letters}))");
+    browser.ask(json!({ "do": "value", "code": say })).await;
+    let whole = format!("document.getElementById('got').textContent === 'got {}'", 2 * letters);
+    patient(&mut browser, &whole).await;
+    let seen =
+        browser.ask(json!({ "do": "value", "code": "[window.lost, performance.getEntriesByType('resource').length]" }));
+    assert_eq!(seen.await["value"][0], 0, "Shiny noticed nothing");
+    let again = metrics(&a).await.value("bowline_node_session_resumes_total", &[("outcome", "resumed")])
+        + metrics(&b).await.value("bowline_node_session_resumes_total", &[("outcome", "resumed")]);
+    assert_eq!(again, 0.0, "nobody took the line for dead");
+    browser.close().await;
+}
+
+/// Expects this to be true within minutes.
+async fn patient(browser: &mut Browser, code: &str) {
+    let mut value = Value::Null;
+    for _ in 0..300 {
+        value = browser.ask(json!({ "do": "value", "code": code })).await["value"].take();
+        if value == true {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    panic!("{code}: {value}");
+}
+
+#[test]
+fn long_messages_come_and_go_whole() {
+    within(120, long_messages(100_000, 0));
+}
+
+#[test]
+#[ignore = "long: `make test-all` runs it"]
+fn a_slow_line_is_no_dead_one_however_long_a_message_is() {
+    within(400, long_messages(400_000, 40_000));
+}
+
 /// Nodes with an app of this text of R, and its path; everybody may see it.
 async fn published_r(text: &str, settings: &str) -> (Node, Node, Publisher, String) {
     let a = Node::start("a", &format!("[content]\n{settings}")).await;
@@ -313,6 +372,24 @@ fn a_session_is_for_the_browser_and_the_person_that_began_it() {
     });
 }
 
+/// The next word; of a message in parts all of it.
+async fn whole(socket: &mut Socket) -> String {
+    let (mut text, mut is_part) = (String::new(), false);
+    loop {
+        let told = says(socket).await;
+        match told.strip_prefix('m') {
+            _ if told == "k" => is_part = true,
+            Some(part) => {
+                text.push_str(part);
+                if !std::mem::take(&mut is_part) {
+                    return format!("m{text}");
+                }
+            }
+            None => return told,
+        }
+    }
+}
+
 #[test]
 fn a_browser_that_never_comes_back_costs_so_much_and_no_more() {
     within(120, async {
@@ -335,7 +412,7 @@ fn a_browser_that_never_comes_back_costs_so_much_and_no_more() {
             told[at..].split(',').next()?.parse::<u64>().ok()
         };
         while numbers.len() < 3 {
-            let told = says(&mut socket).await;
+            let told = whole(&mut socket).await;
             got += u64::from(told.starts_with('m'));
             numbers.extend(number(&told));
         }
@@ -355,7 +432,7 @@ fn a_browser_that_never_comes_back_costs_so_much_and_no_more() {
         let mut socket = script(&a, &path, &format!("?bowline_resume={id}.{got}"), &own).await;
         assert_eq!(says(&mut socket).await, "r1");
         while numbers.len() < 100 {
-            let told = says(&mut socket).await;
+            let told = whole(&mut socket).await;
             got += u64::from(told.starts_with('m'));
             numbers.extend(number(&told));
             // Who says nothing is sent no more than is kept.

@@ -5,6 +5,7 @@
 //! The id of a session is not enough to get it: whoever comes back must bring the cookie of the browser that began it, be the
 //! same caller, and ask at the same address. The worker sees one ordinary websocket.
 
+mod parts;
 mod run;
 
 use std::collections::HashMap;

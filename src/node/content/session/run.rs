@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
+use super::parts::{Sending, joined};
 use super::{Came, PING_AFTER, Shared, Socket, UNANSWERED};
 use crate::node::content::visitor::Visitor;
 use crate::node::content::worker::Lease;
@@ -97,9 +98,9 @@ pub(super) async fn run(
                 let _ = tokio::time::timeout(FAREWELL, answered).await;
                 return run.end_worker(code).await;
             }
-            Event::BrowserErred(why) => {
+            Event::BrowserErred(code, why) => {
                 tracing::debug!(why, "a browser's session is ended");
-                run.end_browser(CloseCode::Protocol).await;
+                run.end_browser(code).await;
                 return run.end_worker(closing(CloseCode::Away)).await;
             }
             Event::WorkerEnded(ending) => {
@@ -113,6 +114,10 @@ pub(super) async fn run(
                 let now = Instant::now();
                 if run.farewell.is_some_and(|until| until <= now) {
                     return;
+                }
+                if run.worker.is_some() && run.deaf_until.is_some_and(|until| until <= now) {
+                    run.end_with(Ending::Gone).await;
+                    continue;
                 }
                 if run.browser.is_none() && run.since + shared.hold <= now {
                     shared.metrics.hold_ended(HoldEnd::Timeout);
@@ -142,7 +147,7 @@ enum Event {
     BrowserLost,
     BrowserClosed(Option<CloseFrame>),
     /// It says what it may not.
-    BrowserErred(&'static str),
+    BrowserErred(CloseCode, &'static str),
     WorkerEnded(Ending),
     /// All last words were said.
     Said,
@@ -169,6 +174,8 @@ struct Run<'a> {
     to_worker: Option<Message>,
     /// What was written to the worker may not be on its way.
     is_worker_dirty: bool,
+    /// The worker takes no more; what it still says is waited for until then.
+    deaf_until: Option<Instant>,
     ending: Option<Ending>,
     /// The end is waited for until then.
     farewell: Option<Instant>,
@@ -185,6 +192,8 @@ struct Browser {
     hello: Option<Message>,
     owes_pong: bool,
     owes_ping: bool,
+    /// Of messages that came.
+    owes_count: bool,
     is_dirty: bool,
     unanswered: u32,
     heard: Instant,
@@ -192,6 +201,12 @@ struct Browser {
     is_told: bool,
     /// What came is acknowledged by then.
     tell_at: Option<Instant>,
+    /// What is on its way to it.
+    sending: Option<Sending>,
+    /// The next message is only a part.
+    is_part: bool,
+    /// What came of a message.
+    parts: Option<Message>,
 }
 
 impl<'a> Run<'a> {
@@ -207,6 +222,7 @@ impl<'a> Run<'a> {
             inbox: Inbox::default(),
             to_worker: None,
             is_worker_dirty: false,
+            deaf_until: None,
             ending: None,
             farewell: None,
             active: now,
@@ -227,11 +243,15 @@ impl<'a> Run<'a> {
             hello: Some(Message::text(hello)),
             owes_pong: false,
             owes_ping: false,
+            owes_count: false,
             is_dirty: false,
             unanswered: 0,
             heard: now,
             is_told: false,
             tell_at: None,
+            sending: None,
+            is_part: false,
+            parts: None,
         });
     }
 
@@ -255,7 +275,7 @@ impl<'a> Run<'a> {
             // Its Close frame is answered.
             let _ = tokio::time::timeout(ANSWER, worker.flush()).await;
         }
-        (self.worker, self.to_worker, self.lease) = (None, None, None);
+        (self.worker, self.to_worker, self.lease, self.deaf_until) = (None, None, None, None);
         self.ending = Some(ending);
     }
 
@@ -271,6 +291,7 @@ impl<'a> Run<'a> {
             None => by(self.since + self.shared.hold),
         }
         self.farewell.map(&mut by);
+        self.deaf_until.map(&mut by);
         if self.is_starved {
             by(Instant::now() + MEMORY_LOOK);
         }
@@ -301,8 +322,10 @@ impl<'a> Run<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for _ in 0..TURNS {
-            if self.write_worker(cx).is_err() {
-                return Poll::Ready(Event::WorkerEnded(Ending::Gone));
+            if self.deaf_until.is_none() && self.write_worker(cx).is_err() {
+                // Its last words, and why it ends, may be there to be read.
+                self.deaf_until = Some(Instant::now() + FAREWELL);
+                self.to_worker = None;
             }
             let from_browser = self.read_browser(cx);
             if let Poll::Ready(Some(event)) = from_browser {
@@ -352,7 +375,7 @@ impl<'a> Run<'a> {
         let message = match std::task::ready!(Pin::new(&mut browser.socket).poll_next(cx)) {
             Some(Ok(message)) => message,
             Some(Err(Error::Capacity(_))) => {
-                return Poll::Ready(Some(Event::BrowserErred("its message is too long")));
+                return Poll::Ready(Some(Event::BrowserErred(CloseCode::Size, "its message is too long")));
             }
             // Of a connection that broke, and of one that was never a websocket: it may come back.
             Some(Err(_)) | None => return Poll::Ready(Some(Event::BrowserLost)),
@@ -360,14 +383,18 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         (browser.heard, browser.unanswered, browser.owes_ping) = (now, 0, false);
         browser.is_dirty = true;
-        let erred = |why| Poll::Ready(Some(Event::BrowserErred(why)));
-        let (message, bytes) = match message {
+        let erred = |why| Poll::Ready(Some(Event::BrowserErred(CloseCode::Protocol, why)));
+        let message = match message {
             Message::Text(text) => match Word::read(&text) {
                 Some(Word::Message(rest)) => {
                     let bytes = text.len();
                     let rest = Bytes::from(text.clone()).slice(bytes - rest.len()..);
                     let Ok(rest) = rest.try_into() else { return erred("its text is none") };
-                    (Message::Text(rest), bytes)
+                    Message::Text(rest)
+                }
+                Some(Word::Part) => {
+                    browser.is_part = true;
+                    return Poll::Ready(None);
                 }
                 Some(Word::Acknowledged(count)) => {
                     let Ok(bytes) = self.outbox.acknowledge(count) else {
@@ -382,10 +409,7 @@ impl<'a> Run<'a> {
                 }
                 None => return erred("it says what means nothing"),
             },
-            Message::Binary(bytes) => {
-                let len = bytes.len();
-                (Message::Binary(bytes), len)
-            }
+            Message::Binary(bytes) => Message::Binary(bytes),
             Message::Close(frame) => {
                 return Poll::Ready(Some(if self.ending.is_some() {
                     Event::Said
@@ -399,10 +423,19 @@ impl<'a> Run<'a> {
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Poll::Ready(None),
         };
-        self.inbox.came(bytes);
-        browser.tell_at.get_or_insert(now + TELL_AFTER);
         self.active = now;
-        if self.worker.is_some() {
+        let message = match joined(browser.parts.take(), message) {
+            Ok(message) => message,
+            Err((code, why)) => return Poll::Ready(Some(Event::BrowserErred(code, why))),
+        };
+        if std::mem::take(&mut browser.is_part) {
+            browser.parts = Some(message);
+            browser.owes_count = true;
+            return Poll::Ready(None);
+        }
+        self.inbox.came(message.len() + 1);
+        browser.tell_at.get_or_insert(now + TELL_AFTER);
+        if self.worker.is_some() && self.deaf_until.is_none() {
             self.to_worker = Some(message);
         }
         Poll::Ready(None)
@@ -416,8 +449,13 @@ impl<'a> Run<'a> {
         let may_read = fits || own == 0 && self.browser.is_some();
         self.is_starved = !may_read && own < self.shared.session_bytes_max;
         let Some(worker) = self.worker.as_mut().filter(|_| may_read) else { return Poll::Pending };
-        let Some(Ok(message)) = std::task::ready!(Pin::new(worker).poll_next(cx)) else {
-            return Poll::Ready(Some(Event::WorkerEnded(Ending::Gone)));
+        let message = match std::task::ready!(Pin::new(worker).poll_next(cx)) {
+            Some(Ok(message)) => message,
+            Some(Err(Error::Capacity(_))) => {
+                tracing::debug!("an app's message is too long");
+                return Poll::Ready(Some(Event::WorkerEnded(Ending::Closed(closing(CloseCode::Size)))));
+            }
+            Some(Err(_)) | None => return Poll::Ready(Some(Event::WorkerEnded(Ending::Gone))),
         };
         self.is_worker_dirty = true;
         let message = match message {
@@ -452,11 +490,14 @@ impl<'a> Run<'a> {
                 Message::Ping(Bytes::new())
             } else if std::mem::take(&mut browser.owes_pong) {
                 Message::text(Said::Pong.to_string())
-            } else if self.inbox.is_due() || browser.tell_at.is_none() && self.inbox.is_owed() {
-                browser.tell_at = None;
+            } else if browser.owes_count || self.inbox.is_due() || browser.tell_at.is_none() && self.inbox.is_owed() {
+                (browser.tell_at, browser.owes_count) = (None, false);
                 Message::text(Said::Acknowledged(self.inbox.tell()).to_string())
+            } else if let Some(frame) = browser.sending.as_mut().and_then(Sending::next) {
+                frame
             } else if let Some(message) = self.outbox.send() {
-                message
+                browser.sending = Some(Sending::new(message));
+                continue;
             } else if let Some(ending) = self.ending.as_ref().filter(|_| !browser.is_told) {
                 browser.is_told = true;
                 self.farewell = Some(Instant::now() + FAREWELL);
