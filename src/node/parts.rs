@@ -15,6 +15,7 @@ use super::cran::archive::{Archives, archives};
 use super::cran::dated::builds;
 use super::cran::tree::{Trees, trees};
 use super::error::Failure;
+use super::jobs::Queue;
 use super::known::Known;
 use super::metrics::Metrics;
 use super::pypi::Pages;
@@ -83,6 +84,8 @@ pub struct Shared {
     pub access_log: Option<AccessLog>,
     /// Since when this node is known to live.
     pub beating: Beating,
+    /// How much there is to do.
+    pub queue: Queue,
     /// Says that there is a job to do.
     pub job_added: Arc<Notify>,
     /// Whether this node may go on.
@@ -177,6 +180,7 @@ impl Parts {
             metrics,
             access_log,
             beating: Beating::default(),
+            queue: Queue::default(),
             job_added: Arc::default(),
             fitness,
         };

@@ -50,6 +50,8 @@ const OURS: &[&str] = &[
 /// What is said to content about a request.
 #[derive(Debug)]
 pub struct About<'a> {
+    /// The content.
+    pub guid: &'a str,
     /// Path and query as the program wants them.
     pub target: &'a str,
     /// The path browsers see, without a slash at the end.
@@ -149,14 +151,14 @@ pub async fn forward(
             fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
             bind(fields, about);
             pin(fields, &lease, had, about);
-            sessions.begin(upgrade, there, owner.clone(), about.connection_timeout, lease);
+            sessions.begin((upgrade, there), about.guid, owner.clone(), about.connection_timeout, lease);
             let (head, _) = response.into_parts();
             return Ok(Response::from_parts(head, Body::empty()));
         }
         let is_websocket =
             response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
         pin(response.headers_mut(), &lease, had, about);
-        sessions.pass(upgrade, there, is_websocket, about.connection_timeout, lease);
+        sessions.pass((upgrade, there), about.guid, is_websocket, about.connection_timeout, lease);
         let (head, _) = response.into_parts();
         return Ok(Response::from_parts(head, Body::empty()));
     }
@@ -422,6 +424,7 @@ mod tests {
     use super::*;
 
     static ABOUT: LazyLock<About<'static>> = LazyLock::new(|| About {
+        guid: "g",
         target: "/",
         prefix: "/content/g",
         base: "https://x.example",

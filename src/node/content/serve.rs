@@ -486,6 +486,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: &Asked<'_>, request: Reque
     let groups = parts.auth.groups(caller).await?;
     let whole = format!("{told}{target}");
     let about = About {
+        guid: &content.guid,
         target: if launch.keeps_prefix { &whole } else { target },
         prefix,
         base,
@@ -524,9 +525,7 @@ async fn begun(parts: &Parts, asked: &Asked<'_>, key: &Key, had: Option<Had<'_>>
     let begun = tokio::spawn(async move {
         let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
         let start = prepare(&parts, &content, &bundle, &told, &say).await;
-        let begun = turn.begin(start).await;
-        parts.metrics.worker_begun(begun.is_ok());
-        begun
+        turn.begin(start).await
     });
     begun.await.unwrap_or_else(|e| Err(Refused::Failed(e.to_string())))
 }
