@@ -45,7 +45,7 @@ families! {
     WORKERS = Gauge "bowline_node_workers";
     /// Requests and sessions these have now.
     WORKER_CONNECTIONS = Gauge "bowline_node_worker_connections";
-    /// Processes of content that were to begin. {outcome = ready, failed}
+    /// Processes of content that were to begin, but for the trials of deployments. {outcome = ready, failed}
     WORKER_STARTS = Counter "bowline_node_worker_starts_total";
     /// Why they failed; with them those that were ready and ended by themselves. {reason = unprepared, refused, ended, late,
     /// crashed}

@@ -7,6 +7,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::eventually;
+
 /// Path → value and time.
 type Kept = BTreeMap<String, (f64, u64)>;
 
@@ -24,7 +26,7 @@ impl Carbon {
 
     /// At the address of one that was there before.
     pub async fn start_at(address: &str) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = eventually("the address", async || TcpListener::bind(address).await.ok()).await;
         let address = listener.local_addr().unwrap().to_string();
         let kept = Arc::<Mutex<Kept>>::default();
         let task = tokio::spawn(accept(listener, Arc::clone(&kept)));

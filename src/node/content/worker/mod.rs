@@ -357,15 +357,9 @@ impl Workers {
             let mut state = pool.lock();
             let (limits, is_current) = (state.limits, state.is_current);
             let mut kept = 0;
-            let ended = state.all.iter().filter(|worker| worker.has_ended());
-            let ages: Vec<Duration> = ended
-                .map(|worker| {
-                    if !worker.was_killed() {
-                        pool.metrics.worker_crashed();
-                    }
-                    worker.age(now)
-                })
-                .collect();
+            let crashed = state.all.iter().filter(|worker| worker.has_ended() && !worker.was_killed());
+            let ages: Vec<Duration> = crashed.map(|worker| worker.age(now)).collect();
+            ages.iter().for_each(|_| pool.metrics.worker_crashed());
             for age in ages.into_iter().filter(|age| *age < SETTLED) {
                 state.fail(format!("it ended by itself {} s after it began; its log says more", age.as_secs()), now);
             }
