@@ -44,7 +44,7 @@ bench: ## measure against nginx and HAProxy; results go to bench/runs/
 	python3 bench/macro/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline \
 		--out bench/runs/$(shell date +%F)-$(MACHINE) $(ARGS)
 
-bench-node: ## measure a node against nginx, devpi, pypiserver and proxpi, and installs a day; to bench/runs/ too
+bench-node: ## measure a node against other package servers, installs a day, content; to bench/runs/ too
 	@.ci/setup bench-node
 	cargo build --release --bin bowline
 	python3 bench/node/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline --venv .venv-bench \

@@ -25,10 +25,10 @@ def family(root):
     return pids
 
 
-def cpu_by_thread(root):
-    """Nanoseconds on a CPU of every thread of a process and its children."""
+def cpu_by_thread(root, alone=False):
+    """Nanoseconds on a CPU of every thread of a process and, unless `alone`, its children."""
     found = {}
-    for pid in family(root):
+    for pid in [root] if alone else family(root):
         for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
             try:
                 found[path] = int(Path(path).read_text().split()[0])
@@ -41,13 +41,13 @@ def cpu_ns(root):
     return sum(cpu_by_thread(root).values())
 
 
-def cpu_since(root, before):
+def cpu_since(root, before, alone=False):
     """Since `cpu_by_thread` said `before`. A thread that ended takes all it ever used with it, so each has its own sum."""
-    return sum(now - before.get(path, 0) for path, now in cpu_by_thread(root).items())
+    return sum(now - before.get(path, 0) for path, now in cpu_by_thread(root, alone).items())
 
 
-def pss_kib(root):
-    told = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in family(root))
+def pss_kib(root, alone=False):
+    told = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in ([root] if alone else family(root)))
     return sum(int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE).group(1)) for text in told)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
+import apps
 import content
 import installs
 from measure import cpu_by_thread, cpu_since, wrk
@@ -189,8 +190,8 @@ def versions(bowline, venv):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return (done.stdout or done.stderr).splitlines()[0]
 
-    listed = json.loads(subprocess.run([f"{venv}/bin/pip", "list", "--format", "json", "--disable-pip-version-check"],
-                                       capture_output=True, text=True, check=True).stdout)
+    listed = json.loads(subprocess.run([f"{venv}/bin/python", "-m", "pip", "list", "--format", "json",
+                                        "--disable-pip-version-check"], capture_output=True, text=True, check=True).stdout)
     named = ("devpi-server", "pypiserver", "proxpi", "gunicorn", "waitress")
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {"bowline": first(bowline, "--version"), "nginx": first("nginx", "-v"),
@@ -208,13 +209,17 @@ def main():
     parser.add_argument("--cases", default=";".join([*CASES, UPLOAD]), help="separated by `;`, or none")
     parser.add_argument("--install-seconds", type=int, default=60, help="0: without installs")
     parser.add_argument("--connections", type=int, default=256, help="of the installs")
+    parser.add_argument("--content-rounds", type=int, default=5, help="0: without content")
+    parser.add_argument("--sessions", type=int, default=500, help="that are held")
+    parser.add_argument("--uv", default=".venv/bin/uv", help="makes environments")
+    parser.add_argument("--wheels", default=".venv-clients/wheels,.venv-clients/wheels-streamlit", help="of what content requires")
     parser.add_argument("--out", help="folder for raw.json and table.md")
     a = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped then too
     for tool in ("nginx", "wrk", "openssl", "taskset", "setpriv"):
         if not shutil.which(tool):
             raise SystemExit(f"{tool} is missing: `make bench-node` installs what this needs")
-    peers, rows, told, text = a.peers.split(","), [], None, ""
+    peers, rows, told, ran, text = a.peers.split(","), [], None, [], ""
     with tempfile.TemporaryDirectory(prefix="bowline-bench-") as folder:
         os.chmod(folder, 0o755)  # nginx's worker runs as another user
         if a.cases:
@@ -237,11 +242,16 @@ def main():
         if a.install_seconds:
             told = installs.measured(Servers(a.bowline, a.venv, f"{folder}/installs"), a.install_seconds, a.connections)
             text += ("\n" if text else "") + installs.summary(told)
+        if a.content_rounds:
+            ran = apps.measured(Servers(a.bowline, a.venv, f"{folder}/content"), a.uv, a.wheels.split(","), a.content_rounds,
+                                a.seconds, a.sessions)
+            text += ("\n" if text else "") + apps.summary(ran)
     print("\n" + text)
     if a.out:
         os.makedirs(a.out, exist_ok=True)
-        raw = {"versions": versions(a.bowline, a.venv), "command": " ".join(["bench/node/run.py", *sys.argv[1:]]),
-               "date": time.strftime("%Y-%m-%d"), "rates": rows, "installs": told}
+        found = {**versions(a.bowline, a.venv), **({"content": apps.versions(a.wheels.split(","))} if ran else {})}
+        raw = {"versions": found, "command": " ".join(["bench/node/run.py", *sys.argv[1:]]),
+               "date": time.strftime("%Y-%m-%d"), "rates": rows, "installs": told, "content": ran}
         with open(f"{a.out}/raw.json", "w") as f:
             json.dump(raw, f, indent=1)
             f.write("\n")

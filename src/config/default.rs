@@ -24,6 +24,9 @@ pub const LOG_FORMAT: LogFormat = LogFormat::Text;
 /// A proxy that answers should be able to say what it answered.
 pub const ACCESS_LOG: bool = true;
 
+/// `metrics.graphite.interval`: what Carbon keeps by default.
+pub const GRAPHITE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A working day: whoever has an app open at SIGTERM may finish what they do.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8 * 3600);
 

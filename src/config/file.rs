@@ -16,7 +16,8 @@ use super::proxy::{AdminState, HostPattern, LogFormat, Policy, TlsVersion};
 use super::reader::Presence::{self, AtLeastOne, Commented, Optional, Preset as ByPreset, Required, Table};
 use super::reader::section;
 use super::value::{
-    Authority, CookieName, Count, FilePath, LogLevel, Name, PathPrefix, ServerName, Size, StatusRange, Target, Wait,
+    Authority, CookieName, Count, FilePath, GraphiteAddress, GraphitePrefix, LogLevel, Name, PathPrefix, ServerName,
+    Size, StatusRange, Target, Wait,
 };
 use super::word::{ProbeType, Protocol, ProxyRole, Shown};
 
@@ -31,6 +32,7 @@ section! {
         admin: Admin = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
+        metrics: Metrics = Table,
         shutdown: Shutdown = Table,
         upstream: Upstream = Table,
         listener: Vec<Spanned<Listener>> = AtLeastOne("[[listener]]"),
@@ -60,6 +62,22 @@ section! {
         enabled: bool = shown(default::ACCESS_LOG),
         /// Where to; opened for appending. Default: standard output.
         file: FilePath = Optional("\"access.log\""),
+    }
+
+    /// What is counted can be read at `/metrics`, for Prometheus, and be sent to others. Needs a restart.
+    Metrics("`[metrics]`") {
+        graphite: Graphite = Table,
+    }
+
+    /// The same for Graphite: sent to Carbon's plaintext port, as `PREFIX.METRIC.LABEL.VALUE… NUMBER TIME`.
+    Graphite("`[metrics.graphite]`") {
+        /// "host:port". Default: nothing is sent.
+        address: GraphiteAddress = Optional("\"graphite.example.org:2003\""),
+        /// What paths begin with; another one for each process. Default: `bowline.` and the process's name, which is the
+        /// machine's where it has none.
+        prefix: GraphitePrefix = Optional("\"bowline.a\""),
+        /// Between two sendings.
+        interval: Wait<1000, { DAY }> = shown(default::GRAPHITE_INTERVAL),
     }
 
     /// Leaving after SIGTERM.

@@ -28,6 +28,21 @@ pub struct Startup {
     pub upstream_keepalive_connections: usize,
     /// The process log.
     pub log: Log,
+    /// Where metrics are sent to; `None`: nowhere.
+    pub graphite: Option<Graphite>,
+}
+
+/// A Carbon that metrics are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graphite {
+    /// DNS name or IP address, without brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+    /// What paths begin with, without a dot at the end; `None`: `bowline.` and the name of the process or its machine.
+    pub prefix: Option<String>,
+    /// Between two sendings.
+    pub interval: Duration,
 }
 
 /// The process log, on stderr.

@@ -378,6 +378,48 @@ impl Text for PlainText {
     }
 }
 
+/// Where Carbon listens.
+#[derive(Clone, Debug)]
+pub(super) struct GraphiteAddress {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Text for GraphiteAddress {
+    const REMEDY: &'static str = "write `\"host:port\"` such as `\"graphite.example.org:2003\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text.parse() {
+            Ok(BackendAddress::Inet { host, port }) => Ok(Self { host, port }),
+            _ => Err(Wrong::not(text, "an address to send metrics to", Self::REMEDY)),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^.+:[0-9]{1,5}$" })
+    }
+}
+
+/// The first parts of paths in Graphite.
+#[derive(Clone, Debug)]
+pub(super) struct GraphitePrefix(pub(super) String);
+
+impl Text for GraphitePrefix {
+    const REMEDY: &'static str =
+        "write words of letters, digits, `_` and `-` with dots between, such as `\"bowline.a\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+        let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_plain);
+        let is_path = text.len() <= 128 && text.split('.').all(is_part);
+        if is_path { Ok(Self(text.to_owned())) } else { Err(Wrong::not(text, "a path in Graphite", Self::REMEDY)) }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$", "maxLength": 128 })
+    }
+}
+
 /// A mail address, which may have a name before it (RFC 5322 §3.4).
 #[derive(Clone, Debug)]
 pub(super) struct Mailbox(pub(super) String);

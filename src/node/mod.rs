@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod known;
 pub mod manage;
 pub mod metrics;
+pub mod numbers;
 pub mod observe;
 pub mod operator;
 pub mod pages;
@@ -206,11 +207,13 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     let journal = content::journal::follow(parts.clone(), member.id().to_owned(), stopping.clone());
     tending.spawn(journal);
     tending.spawn(content::fit::follow(parts.clone(), stopping.clone()));
+    let parts_counted = parts.clone();
     let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());
     let working = tokio::spawn(jobs::follow(parts.clone(), member.id().to_owned(), leaving));
     let name = member.name().to_owned();
     // It is heard of until nobody is connected any more.
     let (gone, going) = watch::channel(false);
+    tending.spawn(numbers::follow(parts_counted, going.clone()));
     tending.spawn(member.follow(going, unfit));
     for (listener, address) in &told {
         tracing::info!(listener, address, node = name, "listening");

@@ -16,6 +16,7 @@ use super::cran::archive::{Archives, archives};
 use super::cran::dated::builds;
 use super::cran::tree::{Trees, trees};
 use super::error::Failure;
+use super::jobs::Queue;
 use super::known::Known;
 use super::metrics::Metrics;
 use super::pypi::Pages;
@@ -84,6 +85,8 @@ pub struct Shared {
     pub access_log: Option<AccessLog>,
     /// Since when this node is known to live.
     pub beating: Beating,
+    /// How much there is to do.
+    pub queue: Queue,
     /// Says that there is a job to do.
     pub job_added: Arc<Notify>,
     /// This node was told to leave: it begins nothing new.
@@ -180,6 +183,7 @@ impl Parts {
             metrics,
             access_log,
             beating: Beating::default(),
+            queue: Queue::default(),
             job_added: Arc::default(),
             is_leaving: AtomicBool::new(false),
             fitness,

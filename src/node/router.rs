@@ -1,23 +1,13 @@
 //! Every URL of a node in one table, grouped by who calls it.
 
-use std::sync::atomic::Ordering;
-
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
-use axum::{Extension, Router};
-use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue};
 
-use super::error::Failure;
-use super::metrics::Live;
 use super::observe::Observe;
-use super::parts::{Origin, Parts};
-use super::{connect, content, cran, manage, pages, publish, pypi, rest};
-use crate::telemetry::access::AccessLog;
-use crate::telemetry::metrics::Exposition;
-use crate::types::LEAVING;
+use super::parts::Parts;
+use super::{connect, content, cran, manage, numbers, pages, publish, pypi, rest};
 
 /// All of them.
 pub fn router(parts: Parts) -> Router {
@@ -27,17 +17,6 @@ pub fn router(parts: Parts) -> Router {
         None => all,
     };
     all.layer(Observe(parts.clone())).with_state(parts)
-}
-
-/// Of a node that leaves: how many it still has, so that proxies bring it nobody new and go on with those.
-async fn ping(State(parts): State<Parts>) -> Response {
-    if !parts.is_leaving.load(Ordering::Relaxed) {
-        return "pong\n".into_response();
-    }
-    let (live, held) = parts.contents.sessions.counts();
-    let sessions = live + held;
-    let told = [(LEAVING, sessions.to_string())];
-    (StatusCode::SERVICE_UNAVAILABLE, told, format!("leaving, with {sessions} sessions\n")).into_response()
 }
 
 fn routes(parts: &Parts) -> Router<Parts> {
@@ -52,8 +31,8 @@ fn routes(parts: &Parts) -> Router<Parts> {
     Router::new()
         .merge(uploads)
         // Load balancers and operators.
-        .route("/__ping__", get(ping))
-        .route("/metrics", get(metrics))
+        .route("/__ping__", get(numbers::ping))
+        .route("/metrics", get(numbers::metrics))
         // pip, uv, poetry.
         .route("/packages/{repository}/simple/", get(pypi::root))
         .route("/packages/{repository}/simple", get(async || pypi::moved("simple/")))
@@ -104,24 +83,4 @@ fn routes(parts: &Parts) -> Router<Parts> {
         .route("/__login__", get(pages::login::arrive))
         // Paths of content beside its guid.
         .fallback(pages::landing::other)
-}
-
-/// For who asks this node itself: what comes through a proxy comes from everywhere.
-async fn metrics(State(parts): State<Parts>, Extension(origin): Extension<Origin>) -> Response {
-    if origin.is_forwarded {
-        return Failure::not_found("page at this address").into_response();
-    }
-    let dropped = parts.access_log.as_ref().map_or(0, AccessLog::dropped);
-    let workers = &parts.contents.workers;
-    let (sessions_live, sessions_held) = parts.contents.sessions.counts();
-    let live = Live {
-        dropped,
-        workers: workers.count() as u64,
-        connections: workers.connections() as u64,
-        sessions_live: sessions_live as u64,
-        sessions_held: sessions_held as u64,
-    };
-    let mut response = parts.metrics.render(live).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Exposition::CONTENT_TYPE));
-    response
 }

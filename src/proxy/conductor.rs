@@ -28,6 +28,7 @@ use crate::runtime::signal::{Signal, Signals};
 use crate::runtime::watch::Watcher;
 use crate::telemetry::Causes;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::carbon;
 use crate::telemetry::sink::Sink;
 
 /// How a proxy is started.
@@ -69,23 +70,32 @@ pub enum Ask {
     Reload(oneshot::Sender<Result<ReloadDone, ReloadRefused>>),
 }
 
-/// Opens the operator's doors; they close when the set is shut down.
+/// Opens the operator's doors, and sends metrics where they are wanted; all that ends when the set is shut down.
 async fn serve_operator(
-    settings: &config::proxy::Admin,
+    settings: &config::proxy::Startup,
     operator: &Arc<Operator>,
 ) -> Result<(Option<SocketAddr>, JoinSet<()>), StartError> {
     // The operator can ask until the very end: these doors do not close when the others do.
     let (never, stop) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let mut address = None;
-    if let Some(at) = settings.address {
+    if let Some(at) = settings.admin.address {
         let listener = TcpListener::bind(at).await.map_err(|e| StartError::Admin(format!("{at}: {e}")))?;
         address = listener.local_addr().ok();
         tasks.spawn(admin::serve_tcp(listener, Arc::clone(operator), stop.clone()));
     }
-    if let Some(path) = &settings.socket {
+    if let Some(path) = &settings.admin.socket {
         let socket = admin::AdminSocket::bind(path).map_err(|e| StartError::Admin(e.to_string()))?;
-        tasks.spawn(admin::serve_unix(socket, Arc::clone(operator), stop));
+        tasks.spawn(admin::serve_unix(socket, Arc::clone(operator), stop.clone()));
+    }
+    if let Some(graphite) = settings.graphite.clone() {
+        let operator = Arc::clone(operator);
+        let write = move |empty| {
+            let operator = Arc::clone(&operator);
+            let text = tokio::task::spawn_blocking(move || operator.expose(empty));
+            async { text.await.unwrap_or_default() }
+        };
+        tasks.spawn(carbon::follow(graphite, None, write, stop));
     }
     tasks.spawn(async move { never.closed().await });
     Ok((address, tasks))
@@ -117,7 +127,7 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
     let (asks, mut asked) = mpsc::channel(16);
     let proxy = Proxy::new(&startup, state, access, metrics, stopping);
     let operator = Arc::new(Operator::new(Arc::clone(&proxy), &options, asks));
-    let (admin_address, mut admin_tasks) = serve_operator(&startup.admin, &operator).await?;
+    let (admin_address, mut admin_tasks) = serve_operator(&startup, &operator).await?;
 
     listeners.commit(&proxy, bound);
     operator.listening(listeners.listening());

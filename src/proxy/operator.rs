@@ -21,6 +21,7 @@ use crate::config;
 use crate::config::proxy::Policy;
 use crate::runtime::clock;
 use crate::telemetry::Timestamp;
+use crate::telemetry::metrics::Exposition;
 use crate::telemetry::sink::Sink;
 
 /// The running proxy as the operator sees it.
@@ -90,6 +91,32 @@ impl Operator {
     /// Whether what is on disk was in use when somebody last looked.
     pub fn last_reload_was_taken(&self) -> bool {
         self.told().last_reload.ok
+    }
+
+    /// Everything that is counted, as text.
+    pub fn expose(&self, empty: Exposition) -> String {
+        let (state, told) = (self.proxy.state(), self.told().clone());
+        let backends = state.pools.iter().flat_map(|p| {
+            p.pool.backends().iter().map(|b| ObservedBackend {
+                pool: Arc::clone(p.pool.name()),
+                key: b.key().clone(),
+                is_up: matches!(b.health(), Health::Up | Health::Leaving),
+                is_draining: b.admin() == config::proxy::AdminState::Draining,
+                is_disabled: b.admin() == config::proxy::AdminState::Disabled,
+                in_flight: b.in_flight(),
+                sessions: b.sessions(),
+            })
+        });
+        let observed = Observed {
+            listeners: told.listening.iter().map(|l| (Arc::clone(&l.name), l.connections.open() as u64)).collect(),
+            backends: backends.collect(),
+            reload_successful: told.last_reload.ok,
+            reload_success: told.last_success,
+            certificates: state.certificates.values().flat_map(|c| c.load().not_after()).collect(),
+            access_log_dropped: self.proxy.access_log().dropped(),
+            process_log_dropped: self.log.dropped(),
+        };
+        self.proxy.metrics().render(&observed, empty)
     }
 
     fn backend(&self, pool: &str, key: &str) -> Result<Arc<Backend>, NoSuchBackend> {
@@ -174,27 +201,7 @@ impl Control for Operator {
     }
 
     fn metrics(&self) -> String {
-        let (state, told) = (self.proxy.state(), self.told().clone());
-        let backends = state.pools.iter().flat_map(|p| {
-            p.pool.backends().iter().map(|b| ObservedBackend {
-                pool: Arc::clone(p.pool.name()),
-                key: b.key().clone(),
-                is_up: matches!(b.health(), Health::Up | Health::Leaving),
-                is_draining: b.admin() == config::proxy::AdminState::Draining,
-                is_disabled: b.admin() == config::proxy::AdminState::Disabled,
-                in_flight: b.in_flight(),
-                sessions: b.sessions(),
-            })
-        });
-        self.proxy.metrics().render(&Observed {
-            listeners: told.listening.iter().map(|l| (Arc::clone(&l.name), l.connections.open() as u64)).collect(),
-            backends: backends.collect(),
-            reload_successful: told.last_reload.ok,
-            reload_success: told.last_success,
-            certificates: state.certificates.values().flat_map(|c| c.load().not_after()).collect(),
-            access_log_dropped: self.proxy.access_log().dropped(),
-            process_log_dropped: self.log.dropped(),
-        })
+        self.expose(Exposition::default())
     }
 
     fn set_admin(&self, pool: &str, key: &str, change: Change) -> Result<(), NoSuchBackend> {

@@ -67,25 +67,26 @@ impl Histogram {
     }
 }
 
-/// Up to `N` counters told apart by names from the program's text, found by walking a short list without a lock.
+/// Up to `N` counters, or what else counts, told apart by names from the program's text, found by walking a short list
+/// without a lock.
 ///
 /// The first event of a name claims a place. Names beyond `N` are counted as `other`.
 #[derive(Debug)]
-pub struct Named<K, const N: usize> {
-    places: [OnceLock<(K, Counter)>; N],
-    other: Counter,
+pub struct Named<K, const N: usize, V = Counter> {
+    places: [OnceLock<(K, V)>; N],
+    other: V,
 }
 
-impl<K: Copy + Eq, const N: usize> Named<K, N> {
+impl<K: Copy + Eq, const N: usize, V: Default> Named<K, N, V> {
     /// Nothing counted yet.
     pub fn new() -> Self {
-        Self { places: [const { OnceLock::new() }; N], other: Counter::default() }
+        Self { places: [const { OnceLock::new() }; N], other: V::default() }
     }
 
     /// The counter of this name.
-    pub fn counter(&self, name: K) -> &Counter {
+    pub fn counter(&self, name: K) -> &V {
         for place in &self.places {
-            let (taken, counter) = place.get_or_init(|| (name, Counter::default()));
+            let (taken, counter) = place.get_or_init(|| (name, V::default()));
             if *taken == name {
                 return counter;
             }
@@ -93,6 +94,13 @@ impl<K: Copy + Eq, const N: usize> Named<K, N> {
         &self.other
     }
 
+    /// Every name that has a place with what counts for it, in order of appearance.
+    pub fn named(&self) -> impl Iterator<Item = (K, &V)> {
+        self.places.iter().map_while(|p| p.get()).map(|(name, counter)| (*name, counter))
+    }
+}
+
+impl<K: Copy + Eq, const N: usize> Named<K, N> {
     /// Every name counted so far with its number, in order of appearance; last, as `None`, what had no place.
     pub fn values(&self) -> impl Iterator<Item = (Option<K>, u64)> {
         let other = Some(self.other.value()).filter(|n| *n > 0).map(|n| (None, n));
@@ -100,7 +108,7 @@ impl<K: Copy + Eq, const N: usize> Named<K, N> {
     }
 }
 
-impl<K: Copy + Eq, const N: usize> Default for Named<K, N> {
+impl<K: Copy + Eq, const N: usize, V: Default> Default for Named<K, N, V> {
     fn default() -> Self {
         Self::new()
     }
@@ -144,18 +152,37 @@ macro_rules! families {
 }
 pub(crate) use families;
 
-/// The text a Prometheus server reads, being written: exposition format 0.0.4.
+/// All series being written as text: for a Prometheus server (exposition format 0.0.4), or for Carbon.
 #[derive(Debug, Default)]
 pub struct Exposition {
     text: String,
+    form: Form,
+}
+
+/// Who reads it.
+#[derive(Debug, Default)]
+enum Form {
+    #[default]
+    Prometheus,
+    /// Carbon's plaintext protocol: lines of path, value and time.
+    Carbon {
+        /// What paths begin with.
+        prefix: String,
+        /// What lines end in: a blank and seconds since 1970.
+        end: String,
+    },
 }
 
 /// One family being written.
 #[derive(Debug)]
 pub struct Series<'a> {
     text: &'a mut String,
+    form: &'a Form,
     name: &'static str,
 }
+
+/// Characters of one part of a path for Carbon, which makes files and folders of them.
+const PART_MAX: usize = 200;
 
 /// Names and values of a series' labels, in the order they are written in.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
@@ -166,16 +193,27 @@ impl Exposition {
     /// The media type of the text.
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
+    /// For Carbon: `prefix.name.label.value… number at`. Names and values of labels are parts of the path, in which
+    /// everything but ASCII letters, digits, `_` and `-` becomes `_`, as in what Prometheus' own libraries send to Graphite;
+    /// a histogram is its `_bucket`, `_sum` and `_count`. `at`: seconds since 1970.
+    pub fn for_carbon(prefix: &str, at: u64) -> Self {
+        Self { text: String::new(), form: Form::Carbon { prefix: prefix.to_owned(), end: format!(" {at}") } }
+    }
+
     /// Begins a family. A family without series is written too: what could be counted is worth knowing.
     pub fn family(&mut self, family: &Family) -> Series<'_> {
         let Family { name, kind, help } = family;
+        let (text, form) = (&mut self.text, &self.form);
+        if let Form::Carbon { .. } = form {
+            return Series { text, form, name };
+        }
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        Series { text: &mut self.text, name }
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        Series { text, form, name }
     }
 
     /// The text.
@@ -206,6 +244,15 @@ impl Series<'_> {
     }
 
     fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl fmt::Display) {
+        if let Form::Carbon { prefix, end } = self.form {
+            let _ = write!(self.text, "{prefix}.{}{suffix}", self.name);
+            for (name, value) in labels.iter().copied().chain(le.map(|le| ("le", le))) {
+                self.part(name);
+                self.part(value);
+            }
+            let _ = writeln!(self.text, " {value}{end}");
+            return;
+        }
         self.text.push_str(self.name);
         self.text.push_str(suffix);
         let mut separator = '{';
@@ -228,6 +275,16 @@ impl Series<'_> {
             self.text.push('}');
         }
         let _ = writeln!(self.text, " {value}");
+    }
+
+    /// One more part of a path.
+    fn part(&mut self, part: &str) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        self.text.push('.');
+        self.text.extend(part.chars().take(PART_MAX).map(|c| if is_plain(c) { c } else { '_' }));
+        if part.is_empty() {
+            self.text.push('_');
+        }
     }
 }
 
@@ -262,6 +319,27 @@ mod tests {
         let family = Family { name: "x_total", kind: Kind::Counter, help: "Things." };
         text.family(&family).sample(&[("path", "C:\\ \"x\"\ny")], 1);
         assert!(text.finish().ends_with("x_total{path=\"C:\\\\ \\\"x\\\"\\ny\"} 1\n"));
+    }
+
+    #[test]
+    fn carbon_gets_paths_without_anything_that_would_divide_them() {
+        const BOUNDS: &[Duration] = &[Duration::from_micros(2_500)];
+        let histogram = Histogram::new(BOUNDS);
+        histogram.record(Duration::from_secs(2));
+        let mut text = Exposition::for_carbon("prod.node-a", 1_700_000_000);
+        let family = Family { name: "x_total", kind: Kind::Counter, help: "Things." };
+        text.family(&family).sample(&[("path", "a.b c/\u{e9}\n-_"), ("empty", "")], 1);
+        text.family(&family).sample(&[], 0.25);
+        let family = Family { name: "y_seconds", kind: Kind::Histogram, help: "Time." };
+        text.family(&family).histogram(&[("pool", "a")], &histogram);
+        insta::assert_snapshot!(text.finish(), @r"
+        prod.node-a.x_total.path.a_b_c___-_.empty._ 1 1700000000
+        prod.node-a.x_total 0.25 1700000000
+        prod.node-a.y_seconds_bucket.pool.a.le.0_0025 0 1700000000
+        prod.node-a.y_seconds_bucket.pool.a.le._Inf 1 1700000000
+        prod.node-a.y_seconds_sum.pool.a 2 1700000000
+        prod.node-a.y_seconds_count.pool.a 1 1700000000
+        ");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::browser::{BACK_WITHIN_MS, Browser};
 use crate::harness::tools::client;
-use crate::harness::{Authority, Folder, Node, Output, Postgres, Proxy, eventually, get_as, run, within};
+use crate::harness::{Authority, Folder, Metrics, Node, Output, Postgres, Proxy, eventually, get_as, run, within};
 use crate::packages::{base, proxy, proxy_with};
 
 /// rsconnect-python with a home of its own.
@@ -144,7 +144,8 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
             "import os, socket\nfrom fastapi import FastAPI, Request\napp = FastAPI()\n\
              @app.get('/')\ndef root(request: Request):\n    \
              return {'colour': os.environ.get('COLOUR'), 'user': request.headers.get('shiny-server-credentials'), \
-             'key': request.headers.get('authorization'), 'path': request.scope['root_path'], 'uid': os.getuid()}\n",
+             'key': request.headers.get('authorization'), 'path': request.scope['root_path'], 'uid': os.getuid()}\n\
+             @app.get('/crash')\ndef crash():\n    os._exit(3)\n",
         );
         app.write("requirements.txt", "fastapi\n");
         let root = app.root().to_str().unwrap();
@@ -185,11 +186,37 @@ fn an_api_runs_in_an_environment_of_its_own_on_every_node() {
         .await;
         assert!(ended["end_time"].is_string(), "{ended}");
 
+        // What was ended is none that crashed; one that crashes is.
+        let metrics = async |node: &Node| Metrics::parse(get_as(&node.address, "/metrics", &[]).await.text());
+        let crashed =
+            async || metrics(&a).await.strict().value("bowline_node_worker_failures_total", &[("reason", "crashed")]);
+        assert_eq!(crashed().await, 0.0);
+        let gone = get_as(&a.address, &format!("/content/{guid}/"), &fields).await;
+        assert_eq!(gone.status, 200, "another process is begun: {}", gone.text());
+        assert_eq!(get_as(&a.address, &format!("/content/{guid}/crash"), &fields).await.status, 502);
+        eventually("the crash to be counted", async || (crashed().await == 1.0).then_some(())).await;
+
         // A bundle that does not start takes nobody's place, and says why.
         app.write("app.py", "raise RuntimeError('no luck today')\n");
         let broken = publisher.runs(&["deploy", "fastapi"], &["--app-id", &guid, root]).await;
         let words = format!("{}{}", broken.stdout, broken.stderr);
         assert!(broken.code != Some(0) && words.contains("no luck today"), "{words}");
+        let (one, other) = (metrics(&a).await, metrics(&b).await);
+        let both = |name: &str, labels: &[(&str, &str)]| one.sum(name, labels) + other.sum(name, labels);
+        // A client deploys twice: a draft, which it looks at, then the same for all.
+        let deployed = |state| both("bowline_node_jobs_total", &[("kind", "deploy"), ("state", state)]);
+        assert_eq!((deployed("done"), deployed("failed")), (2.0, 1.0), "{}\n{}", one.text, other.text);
+        assert_eq!(both("bowline_node_job_duration_seconds_count", &[("kind", "deploy")]), 3.0);
+        let python = [("language", "python")];
+        let made = both("bowline_node_environment_builds_total", &[python[0], ("outcome", "made")]);
+        assert!(
+            made >= 1.0 && both("bowline_node_environment_build_duration_seconds_count", &python) == made,
+            "{made}"
+        );
+        assert!(both("bowline_node_environment_cache_hits_total", &python) >= 1.0);
+        assert!(both("bowline_node_worker_starts_total", &[("outcome", "ready")]) >= 3.0);
+        let waiting = one.value("bowline_node_jobs_waiting", &[("kind", "deploy")]);
+        assert_eq!((waiting, one.value("bowline_node_jobs_waiting_age_seconds", &[])), (0.0, 0.0));
         let seen = get_as(&a.address, &format!("/content/{guid}/"), &[("authorization", &key)]).await;
         assert_eq!(seen.status, 200, "{}", seen.text());
     });

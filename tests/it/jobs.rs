@@ -1,6 +1,6 @@
 //! Work in the background: what nothing refers to is deleted, and nothing else.
 
-use crate::harness::{Folder, Node, bowline, eventually, get, get_as, within};
+use crate::harness::{Folder, Metrics, Node, bowline, eventually, get, get_as, within};
 use crate::packages::make;
 
 pub async fn collect(node: &Node) -> String {
@@ -65,6 +65,28 @@ fn what_nothing_refers_to_is_deleted_after_the_grace_period_and_not_while_there_
         assert!(list.contains("\"state\":\"done\""), "{list}");
         let wrong = bowline(&["job", "start", "x", "-c", &node.config()]).await;
         assert!(wrong.code == Some(1) && wrong.stderr.contains("is no job"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn what_nobody_does_is_seen_to_wait_and_who_asks_often_asks_the_database_seldom() {
+    within(60, async {
+        let node = Node::start("a", "[jobs]\ncollect = 0\n").await;
+        let id = node.command(&["job", "start", "collect"]).await;
+        let queue = async || {
+            let metrics = Metrics::parse(get(&node.address, "/metrics").await.text());
+            let of = |name: &str| metrics.strict().value(name, &[("kind", "collect")]);
+            (of("bowline_node_jobs_waiting"), of("bowline_node_jobs_waiting_age_seconds"))
+        };
+        let (count, age) = queue().await;
+        assert!(count == 1.0 && age > 0.0 && age < 30.0, "{count} {age}");
+        // What was seen a moment ago is told again, to the microsecond.
+        for _ in 0..20 {
+            assert_eq!(queue().await, (count, age));
+        }
+        eventually("another look", async || (queue().await.1 > age + 4.0).then_some(())).await;
+        node.command(&["job", "cancel", id.trim_start_matches("job ")]).await;
+        eventually("an empty queue", async || (queue().await == (0.0, 0.0)).then_some(())).await;
     });
 }
 

@@ -24,6 +24,7 @@ mod failing;
 mod faults;
 mod forwarding;
 mod generations;
+mod graphite;
 mod health;
 mod http2;
 mod jobs;

@@ -154,6 +154,7 @@ fn metrics_of_an_idle_proxy_keep_their_names() {
         proxy.until_health("a", "up").await;
         proxy.until_health("b", "up").await;
         let metrics = proxy.metrics().await;
+        metrics.strict();
         insta::assert_snapshot!("metrics_of_an_idle_proxy", metrics.shapes().join("\n"));
         let (types, helped) = (metrics.types(), metrics.helped());
         for (name, kind) in &types {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::content::{Publisher, two_nodes};
 use crate::harness::{
-    Authority, Client, Folder, Node, Output, Postgres, Response, Smtp, eventually, eventually_in, get_as, within,
+    Authority, Client, Folder, Metrics, Node, Output, Postgres, Response, Smtp, eventually, eventually_in, get_as,
+    within,
 };
 use crate::packages::proxy;
 
@@ -132,7 +133,23 @@ fn a_notebook_is_rendered_and_again_when_it_is_time_and_who_wrote_it_hears_of_it
         let broken = publisher.runs(&["deploy", "notebook"], &["--app-id", &guid, file]).await;
         assert!(broken.code != Some(0) && said(&broken).contains("no luck today"), "{}", said(&broken));
         assert_eq!(page(&a, &key, &path).await.text(), second);
+
+        // Whichever node did what was counted. A client deploys twice: a draft, which it looks at, then the same for all.
+        let (one, other) = (metrics(&a).await, metrics(&b).await);
+        let both =
+            |name: &str, labels: &[(&str, &str)]| one.strict().sum(name, labels) + other.strict().sum(name, labels);
+        let rendered =
+            |outcome| both("bowline_node_renders_total", &[("mode", "jupyter-static"), ("outcome", outcome)]);
+        assert!(rendered("done") >= 2.0 && rendered("failed") == 2.0, "{}\n{}", one.text, other.text);
+        let ended = |kind, state| both("bowline_node_jobs_total", &[("kind", kind), ("state", state)]);
+        assert!(ended("report", "done") >= 1.0);
+        assert_eq!((ended("deploy", "done"), ended("deploy", "failed"), ended("report", "failed")), (2.0, 1.0, 1.0));
+        assert_eq!(both("bowline_node_job_duration_seconds_count", &[("kind", "deploy")]), 3.0);
     });
+}
+
+async fn metrics(node: &Node) -> Metrics {
+    Metrics::parse(get_as(&node.address, "/metrics", &[]).await.text())
 }
 
 #[test]

@@ -315,6 +315,11 @@ fn a_session_is_for_the_browser_and_the_person_that_began_it() {
         }
         drop(socket);
         eventually("the session to wait", async || (sessions(&a, "held").await == 1.0).then_some(())).await;
+        let guid = path.split('/').nth(2).unwrap();
+        let counted = metrics(&a).await;
+        let of = |state| counted.value("bowline_node_content_sessions", &[("content", guid), ("state", state)]);
+        assert_eq!((of("live"), of("held")), (0.0, 1.0));
+        counted.strict();
 
         let query = format!("?bowline_resume={id}.{got}");
         let authorization = format!("Key {}", publisher.key);
@@ -366,7 +371,13 @@ fn a_session_is_for_the_browser_and_the_person_that_began_it() {
         plain.send(&Frame::text(&INIT[1..])).await;
         while !says(&mut plain).await.starts_with("{\"config\"") {}
         assert_eq!(sessions(&a, "live").await, 1.0);
+        let of = [("content", guid), ("state", "live")];
+        assert_eq!(metrics(&a).await.sum("bowline_node_content_sessions", &of), 1.0);
         drop(plain);
+        eventually("no series of content without sessions", async || {
+            (!metrics(&a).await.text.contains(guid)).then_some(())
+        })
+        .await;
         eventually("nobody", async || (sessions(&a, "live").await + sessions(&a, "held").await == 0.0).then_some(()))
             .await;
     });
@@ -426,6 +437,8 @@ fn a_browser_that_never_comes_back_costs_so_much_and_no_more() {
         eventually("the session to wait", async || (sessions(&a, "held").await == 1.0).then_some(())).await;
         // Time in which the app says some hundred times as much as is kept.
         tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        let kept = metrics(&a).await.value("bowline_node_session_bytes", &[]);
+        assert!(kept > 10_000.0, "{kept} bytes are kept for the browser");
         let after = resident();
         assert!(after < before + 10_000, "{before} KiB became {after}");
 

@@ -18,7 +18,7 @@ use crate::types::ListenAddress;
 
 use super::default;
 use super::file;
-use super::proxy::{AccessLog, Admin, Live, Log, Settings, Startup};
+use super::proxy::{AccessLog, Admin, Graphite, Live, Log, Settings, Startup};
 use super::reader::Problems;
 use super::source::Span;
 
@@ -58,6 +58,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
                     .map_or(default::UPSTREAM_KEEPALIVE_CONNECTIONS, |count| count.0),
             ),
             log: log(file.log.get()),
+            graphite: graphite(file.metrics.get(), &mut site),
         },
         live: Live {
             listeners,
@@ -86,6 +87,22 @@ pub(in crate::config) fn log(log: Option<&file::Log>) -> Log {
             .map_or_else(|| default::LOG_LEVEL.to_owned(), |level| level.0.clone()),
         format: log.and_then(|log| log.format.get()).copied().unwrap_or(default::LOG_FORMAT),
     }
+}
+
+pub(in crate::config) fn graphite(metrics: Option<&file::Metrics>, site: &mut Site<'_, '_>) -> Option<Graphite> {
+    let written = metrics?.graphite.spanned()?;
+    let (span, written) = (written.span(), written.get_ref());
+    if written.address.is_missing() {
+        let message = "`[metrics.graphite]` does not say where to".to_owned();
+        site.problems.at(&span, message, "add it, for example `address = \"graphite.example.org:2003\"`".to_owned());
+    }
+    let address = written.address.get()?;
+    Some(Graphite {
+        host: address.host.clone(),
+        port: address.port,
+        prefix: written.prefix.get().map(|prefix| prefix.0.clone()),
+        interval: written.interval.get().map_or(default::GRAPHITE_INTERVAL, |interval| interval.0),
+    })
 }
 
 impl Site<'_, '_> {

@@ -39,6 +39,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
     let content = content(file.content.get(), &mut site);
     let mail = mail(file.mail.get(), &mut site);
     let auth = auth(file.auth.get(), &mut site);
+    let graphite = build::graphite(file.metrics.get(), &mut site);
     let external_url = file.external_url.get().map(|url| url.0.clone());
     if let Some(url) = file.content.get().and_then(|content| content.external_url.spanned())
         && external_url.as_ref().is_none_or(|other| authority(other) == authority(&url.get_ref().0))
@@ -78,6 +79,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         garbage: garbage(file.garbage.get()),
         log: build::log(file.log.get()),
         access_log,
+        graphite,
         shutdown_deadline: file
             .shutdown
             .get()

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use crate::config::default;
-use crate::config::file::{AccessLog, Log, Shutdown, shown};
+use crate::config::file::{AccessLog, Log, Metrics, Shutdown, shown};
 use crate::config::node::{MailTls, Network};
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
@@ -41,6 +41,7 @@ section! {
         garbage: Garbage = Table,
         log: Log = Table,
         access_log: AccessLog = Table,
+        metrics: Metrics = Table,
         shutdown: Shutdown = Table,
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::proxy::{AccessLog, Log};
+use super::proxy::{AccessLog, Graphite, Log};
 use super::report::Report;
 use crate::types::{ListenAddress, Secret};
 
@@ -54,6 +54,8 @@ pub struct Settings {
     pub log: Log,
     /// One line per request.
     pub access_log: AccessLog,
+    /// Where metrics are sent to; `None`: nowhere.
+    pub graphite: Option<Graphite>,
     /// Requests in flight may take this long after SIGTERM.
     pub shutdown_deadline: Duration,
 }

@@ -178,7 +178,5 @@ async fn ready(parts: &Parts, guid: &str, number: i64, running: Option<&Running>
     };
     let Some(turn) = parts.contents.workers.more(key, *limits, limits.min_processes) else { return Ok(()) };
     let start = prepare(parts, content, &bundle, &key.prefix, &say).await;
-    let begun = turn.begin(start).await;
-    parts.metrics.worker_begun(begun.is_ok());
-    begun.map(drop).map_err(|refused| format!("{refused:?}"))
+    turn.begin(start).await.map(drop).map_err(|refused| format!("{refused:?}"))
 }

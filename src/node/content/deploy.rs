@@ -58,7 +58,7 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
             let ready = process.is_ready(limits.init_timeout).await;
             process.said().iter().for_each(|line| log.say(line));
             let short = |why: &str| why.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
-            ready.map_err(|why| format!("It does not start: {}", short(&why)))?;
+            ready.map_err(|(_, why)| format!("It does not start: {}", short(&why)))?;
         }
         Way::Rendering => {
             // What was looked at before it is activated is what is shown then.

@@ -153,14 +153,14 @@ pub async fn forward(
             fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
             bind(fields, about);
             pin(fields, &lease, had, about);
-            sessions.begin(upgrade, there, owner.clone(), about.connection_timeout, lease, visitor);
+            sessions.begin((upgrade, there), owner.clone(), about.connection_timeout, lease, visitor);
             let (head, _) = response.into_parts();
             return Ok(Response::from_parts(head, Body::empty()));
         }
         let is_websocket =
             response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
         pin(response.headers_mut(), &lease, had, about);
-        sessions.pass(upgrade, there, is_websocket, about.connection_timeout, lease, visitor);
+        sessions.pass((upgrade, there), is_websocket, about.connection_timeout, lease, visitor);
         let (head, _) = response.into_parts();
         return Ok(Response::from_parts(head, Body::empty()));
     }

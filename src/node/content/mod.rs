@@ -128,7 +128,7 @@ impl Contents {
             renderings: Copies::new(below.join("renderings")),
             environments: Copies::new(below.join("python")),
             interpreters: Arc::new(Interpreters::new(settings)),
-            workers: Workers::default(),
+            workers: Workers::new(Arc::clone(&metrics)),
             sessions: Sessions::new(settings, metrics),
         }
     }

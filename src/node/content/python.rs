@@ -14,10 +14,13 @@ use super::interpreter::{Interpreter, find};
 use crate::node::parts::Parts;
 use crate::node::router;
 use crate::node::sandbox::{Door, Enclosure, Folder, INDEX, Memory};
+use crate::runtime::clock;
 use crate::types::Sha256;
 
 /// Where it is, as programs see it. Its files know that place.
 pub const AT: &str = "/env";
+/// As metrics call it.
+const LANGUAGE: &str = "python";
 /// Bytes of `/tmp` meanwhile.
 const TMP_BYTES: u64 = 1 << 30;
 /// What is required, beside what is made of it.
@@ -84,7 +87,10 @@ pub async fn environment(
     }
     let name = Sha256::new(key.finalize().into()).to_string();
     let making = match parts.contents.environments.get(&name).await? {
-        Copy::There(path) => return Ok(Some(path)),
+        Copy::There(path) => {
+            parts.metrics.environment_hit(LANGUAGE);
+            return Ok(Some(path));
+        }
         Copy::Missing(making) => making,
     };
     say(&format!("Building the Python environment with Python {}", interpreter.version));
@@ -92,8 +98,11 @@ pub async fn environment(
         let told = |e: std::io::Error| format!("the environment cannot be made: {e}");
         tokio::fs::write(making.folder().join(LISTED), &listed).await.map_err(told)?;
     }
-    make(parts, wanted, is_plain, repository.as_deref(), making.folder(), say).await?;
-    making.done().map(Some)
+    let began = clock::now();
+    let made = make(parts, wanted, is_plain, repository.as_deref(), making.folder(), say).await;
+    let made = made.and_then(|()| making.done());
+    parts.metrics.environment(LANGUAGE, made.is_ok(), began.elapsed());
+    made.map(Some)
 }
 
 async fn make(

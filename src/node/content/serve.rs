@@ -562,9 +562,7 @@ async fn begun(parts: &Parts, asked: &Asked<'_>, key: &Key, had: Option<Had<'_>>
     let begun = tokio::spawn(async move {
         let say = |line: &str| tracing::debug!(content = content.guid, line, "preparing content");
         let start = prepare(&parts, &content, &bundle, &told, &say).await;
-        let begun = turn.begin(start).await;
-        parts.metrics.worker_begun(begun.is_ok());
-        begun
+        turn.begin(start).await
     });
     begun.await.unwrap_or_else(|e| Err(Refused::Failed(e.to_string())))
 }

@@ -3,6 +3,7 @@
 
 mod collect;
 mod log;
+mod queue;
 mod schedule;
 
 use std::collections::{HashMap, HashSet};
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::log::{Log, plain};
+pub use self::queue::Queue;
 pub use self::schedule::{STORAGE, follow as schedule, sync};
 use super::content::deploy;
 use super::error::Failure;
@@ -19,6 +21,7 @@ use super::parts::Parts;
 use super::store::{Attendance, Claimed, Language, StoreError};
 use super::{git, registry, remote, report};
 use crate::config::node::Jobs;
+use crate::runtime::clock;
 use crate::telemetry::Causes;
 
 /// Between two looks into the queue, where nobody says that there is something new.
@@ -145,17 +148,7 @@ async fn give_back(parts: &Parts, node: &str, held: &HashSet<i64>) {
 }
 
 async fn claim(parts: &Parts, kind: Kind, node: &str) -> Option<Claimed> {
-    let claimed = async {
-        // After the database was away nobody has been heard of, until everybody had the time to be.
-        let heard = match parts.beating.since() {
-            Some(since) if since.elapsed() > registry::ALIVE => {
-                let alive = i64::try_from(registry::ALIVE.as_micros()).unwrap_or(i64::MAX);
-                schedule::ago(Duration::ZERO) - parts.store.clock_offset().await? - alive
-            }
-            _ => i64::MIN,
-        };
-        parts.store.claim(kind.as_str(), node, heard).await
-    };
+    let claimed = async { parts.store.claim(kind.as_str(), node, heard(parts).await?).await };
     match claimed.await {
         Ok(job) => job,
         Err(error) => {
@@ -166,12 +159,25 @@ async fn claim(parts: &Parts, kind: Kind, node: &str) -> Option<Claimed> {
     }
 }
 
+/// A node that has not been heard of since then is dead, microseconds since 1970 by the database's clock.
+async fn heard(parts: &Parts) -> Result<i64, StoreError> {
+    // After the database was away nobody has been heard of, until everybody had the time to be.
+    Ok(match parts.beating.since() {
+        Some(since) if since.elapsed() > registry::ALIVE => {
+            let alive = i64::try_from(registry::ALIVE.as_micros()).unwrap_or(i64::MAX);
+            schedule::ago(Duration::ZERO) - parts.store.clock_offset().await? - alive
+        }
+        _ => i64::MIN,
+    })
+}
+
 /// One job, from its claim to its end.
 async fn run(parts: Parts, kind: Kind, job: Claimed, mut stop: watch::Receiver<bool>) {
     let Ok(log) = Log::open(parts.store.clone(), job.clone()).await else {
         return drop(parts.store.release(&job).await);
     };
     tracing::info!(kind = kind.as_str(), job = job.id, subject = job.subject, attempt = job.attempt, "a job begins");
+    let began = clock::now();
     if job.attempt > 1 {
         log.say(&format!("attempt {}: the node that had it before left or died", job.attempt));
     }
@@ -230,7 +236,7 @@ async fn run(parts: Parts, kind: Kind, job: Claimed, mut stop: watch::Receiver<b
     }
     // Programs of others say things no database takes.
     let mut result: String = result.chars().map(|c| if c.is_control() { ' ' } else { c }).take(RESULT_MAX).collect();
-    parts.metrics.job(kind.as_str(), state);
+    parts.metrics.job(kind.as_str(), state, began.elapsed());
     // Without a database nobody else takes it over, so there is time.
     loop {
         log.flush().await;

@@ -1,8 +1,11 @@
 //! What a node counts.
 
 mod names;
+mod render;
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::telemetry::metrics::{Counter, Exposition, Histogram, Named};
 
@@ -17,8 +20,14 @@ pub struct Metrics {
     bytes_freed: Counter,
     /// Indexes made.
     pub indexes: Counter,
+    job_durations: Named<&'static str, 16, JobDuration>,
+    environments: Named<(&'static str, &'static str), 8>,
+    environment_durations: Named<&'static str, 4, JobDuration>,
+    environment_hits: Named<&'static str, 4>,
+    renders: Named<(&'static str, &'static str), 16>,
     workers_ready: Counter,
     workers_failed: Counter,
+    worker_failures: [Counter; WorkerFailure::ALL.len()],
     sessions_resumed: Counter,
     sessions_gone: Counter,
     holds_ended: [Counter; 3],
@@ -34,8 +43,26 @@ struct RouteMetrics {
     sent: Counter,
 }
 
+/// How long what takes minutes takes.
+#[derive(Debug)]
+struct JobDuration(Histogram);
+
+impl Default for JobDuration {
+    fn default() -> Self {
+        Self(Histogram::new(names::JOB_BUCKETS))
+    }
+}
+
+impl Deref for JobDuration {
+    type Target = Histogram;
+
+    fn deref(&self) -> &Histogram {
+        &self.0
+    }
+}
+
 /// What others know now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Lines the access log lost.
     pub dropped: u64,
@@ -47,6 +74,65 @@ pub struct Live {
     pub sessions_live: u64,
     /// Those that wait for theirs.
     pub sessions_held: u64,
+    /// Bytes that are kept for browsers.
+    pub session_bytes: u64,
+    /// Sessions of each content that has some.
+    pub contents: Vec<ContentSessions>,
+    /// The queue; `None`: the database does not answer.
+    pub queue: Option<Vec<Waiting>>,
+}
+
+/// Sessions of one content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentSessions {
+    /// Which.
+    pub guid: String,
+    /// With a browser.
+    pub live: u64,
+    /// Without.
+    pub held: u64,
+}
+
+/// Jobs of one kind that some node should have begun.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Waiting {
+    /// Which kind.
+    pub kind: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Since the oldest of them was wanted.
+    pub age: Duration,
+}
+
+/// Why a process of content is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerFailure {
+    /// What it needs could not be made: its files, its environment.
+    Unprepared,
+    /// The system refused to begin it.
+    Refused,
+    /// It ended before it listened.
+    Ended,
+    /// It did not listen in time.
+    Late,
+    /// It was there, and ended by itself.
+    Crashed,
+}
+
+impl WorkerFailure {
+    /// All of them, in the order they are declared in.
+    pub const ALL: [Self; 5] = [Self::Unprepared, Self::Refused, Self::Ended, Self::Late, Self::Crashed];
+
+    /// As labels have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unprepared => "unprepared",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+            Self::Late => "late",
+            Self::Crashed => "crashed",
+        }
+    }
 }
 
 /// Why a session ended that waited for its browser.
@@ -121,8 +207,14 @@ impl Metrics {
             blobs_deleted: Counter::new(),
             bytes_freed: Counter::new(),
             indexes: Counter::new(),
+            job_durations: Named::new(),
+            environments: Named::new(),
+            environment_durations: Named::new(),
+            environment_hits: Named::new(),
+            renders: Named::new(),
             workers_ready: Counter::new(),
             workers_failed: Counter::new(),
+            worker_failures: [const { Counter::new() }; WorkerFailure::ALL.len()],
             sessions_resumed: Counter::new(),
             sessions_gone: Counter::new(),
             holds_ended: [const { Counter::new() }; 3],
@@ -136,7 +228,7 @@ impl Metrics {
     }
 
     /// A request ended.
-    pub fn end(&self, route: Route, code: Option<u16>, took: std::time::Duration, sent: u64) {
+    pub fn end(&self, route: Route, code: Option<u16>, took: Duration, sent: u64) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let Some(route) = self.routes.get(route.0) else { return };
         if let Some(code) = code {
@@ -152,13 +244,41 @@ impl Metrics {
     }
 
     /// A job ended.
-    pub fn job(&self, kind: &'static str, state: &'static str) {
+    pub fn job(&self, kind: &'static str, state: &'static str, took: Duration) {
         self.jobs.counter((kind, state)).increment();
+        self.job_durations.counter(kind).record(took);
     }
 
-    /// A process of content was begun, and is ready or not.
-    pub fn worker_begun(&self, is_ready: bool) {
-        if is_ready { &self.workers_ready } else { &self.workers_failed }.increment();
+    /// An environment was made, or could not be.
+    pub fn environment(&self, language: &'static str, is_made: bool, took: Duration) {
+        self.environments.counter((language, if is_made { "made" } else { "failed" })).increment();
+        self.environment_durations.counter(language).record(took);
+    }
+
+    /// An environment was there already.
+    pub fn environment_hit(&self, language: &'static str) {
+        self.environment_hits.counter(language).increment();
+    }
+
+    /// Content of this mode was rendered, or could not be.
+    pub fn rendered(&self, mode: &'static str, is_done: bool) {
+        self.renders.counter((mode, if is_done { "done" } else { "failed" })).increment();
+    }
+
+    /// A process of content was to begin, and is ready or why not.
+    pub fn worker_begun(&self, outcome: Result<(), WorkerFailure>) {
+        match outcome {
+            Ok(()) => self.workers_ready.increment(),
+            Err(why) => {
+                self.workers_failed.increment();
+                self.worker_failures[why as usize].increment();
+            }
+        }
+    }
+
+    /// A process of content that was ready ended by itself.
+    pub fn worker_crashed(&self) {
+        self.worker_failures[WorkerFailure::Crashed as usize].increment();
     }
 
     /// A browser came back, and its session was there or not.
@@ -182,59 +302,9 @@ impl Metrics {
         self.is_database_up.store(is_up, Ordering::Relaxed);
     }
 
-    /// The text a Prometheus server reads.
-    pub fn render(&self, live: Live) -> String {
-        let mut text = Exposition::default();
-        let build =
-            [("version", env!("CARGO_PKG_VERSION")), ("commit", option_env!("BOWLINE_COMMIT").unwrap_or("unknown"))];
-        text.family(&names::BUILD).sample(&build, 1);
-        text.family(&names::LOG_DROPPED).sample(&[("log", "access")], live.dropped);
-        let mut requests = text.family(&names::REQUESTS);
-        for route in &self.routes {
-            for (code, count) in route.codes.values() {
-                let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
-                requests.sample(&[("route", route.name), ("code", &code)], count);
-            }
-        }
-        let used = || self.routes.iter().filter(|route| route.duration.count() > 0);
-        let mut durations = text.family(&names::REQUEST_DURATION);
-        used().for_each(|route| durations.histogram(&[("route", route.name)], &route.duration));
-        text.family(&names::REQUESTS_IN_FLIGHT).sample(&[], self.in_flight.load(Ordering::Relaxed));
-        let mut sent = text.family(&names::SENT);
-        used().for_each(|route| sent.sample(&[("route", route.name)], route.sent.value()));
-        let mut uploads = text.family(&names::UPLOADS);
-        for (name, count) in self.uploads.values() {
-            let (language, outcome) = name.unwrap_or(("other", "other"));
-            uploads.sample(&[("language", language), ("outcome", outcome)], count);
-        }
-        let mut jobs = text.family(&names::JOBS);
-        for (name, count) in self.jobs.values() {
-            let (kind, state) = name.unwrap_or(("other", "other"));
-            jobs.sample(&[("kind", kind), ("state", state)], count);
-        }
-        text.family(&names::BLOBS_DELETED).sample(&[], self.blobs_deleted.value());
-        text.family(&names::BYTES_FREED).sample(&[], self.bytes_freed.value());
-        text.family(&names::DATABASE_UP).sample(&[], u8::from(self.is_database_up.load(Ordering::Relaxed)));
-        text.family(&names::WORKERS).sample(&[], live.workers);
-        text.family(&names::WORKER_CONNECTIONS).sample(&[], live.connections);
-        let mut starts = text.family(&names::WORKER_STARTS);
-        for (outcome, count) in [("ready", &self.workers_ready), ("failed", &self.workers_failed)] {
-            starts.sample(&[("outcome", outcome)], count.value());
-        }
-        let mut sessions = text.family(&names::SESSIONS);
-        for (state, count) in [("live", live.sessions_live), ("held", live.sessions_held)] {
-            sessions.sample(&[("state", state)], count);
-        }
-        let mut resumes = text.family(&names::SESSION_RESUMES);
-        for (outcome, count) in [("resumed", &self.sessions_resumed), ("gone", &self.sessions_gone)] {
-            resumes.sample(&[("outcome", outcome)], count.value());
-        }
-        let mut ended = text.family(&names::SESSION_HOLDS_ENDED);
-        for (cause, count) in ["timeout", "worker", "leaving"].iter().zip(&self.holds_ended) {
-            ended.sample(&[("cause", cause)], count.value());
-        }
-        text.family(&names::INDEXES_MADE).sample(&[], self.indexes.value());
-        text.finish()
+    /// Everything as text.
+    pub fn render(&self, live: &Live, text: Exposition) -> String {
+        render::render(self, live, text)
     }
 }
 
@@ -246,8 +316,6 @@ impl Default for Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -274,12 +342,29 @@ mod tests {
         metrics.begin();
         metrics.end(Route::of(Some("/simple/")), Some(200), Duration::from_millis(2), 1000);
         metrics.upload("pypi", "new");
-        let text = metrics.render(Live::default()).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        metrics.job("deploy", "failed", Duration::from_secs(20));
+        metrics.environment("python", true, Duration::from_secs(9));
+        metrics.environment("python", false, Duration::from_secs(1));
+        metrics.environment_hit("python");
+        metrics.rendered("rmd-static", false);
+        metrics.worker_begun(Err(WorkerFailure::Late));
+        metrics.worker_crashed();
+        let of = |at: u64| ContentSessions { guid: format!("guid-{at:03}"), live: at, held: 1 };
+        let live = Live {
+            session_bytes: 7,
+            contents: (1..=names::CONTENTS_MAX as u64 + 2).map(of).collect(),
+            queue: Some(vec![Waiting { kind: "deploy", count: 2, age: Duration::from_millis(1500) }]),
+            ..Live::default()
+        };
+        let text = metrics.render(&live, Exposition::default()).replace(env!("CARGO_PKG_VERSION"), "VERSION");
         for family in names::ALL {
             assert!(text.contains(&format!("# TYPE {} ", family.name)), "{}", family.name);
         }
         let shown: Vec<&str> =
             text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).collect();
+        let of_contents = |line: &&str| line.contains("{content=\"guid-");
+        assert_eq!(shown.iter().copied().filter(of_contents).count(), 2 * names::CONTENTS_MAX);
+        let shown: Vec<&str> = shown.into_iter().filter(|line| !of_contents(line) || line.contains("102")).collect();
         insta::assert_snapshot!(shown.join("\n"));
     }
 }

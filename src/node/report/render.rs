@@ -116,6 +116,18 @@ pub async fn render(
     bundle: &BundleRow,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Rendered, String> {
+    let rendered = made(parts, content, bundle, say).await;
+    let mode = serde_json::from_str(&bundle.manifest).ok().and_then(|manifest: Manifest| manifest.mode());
+    parts.metrics.rendered(mode.map_or("other", Mode::as_str), rendered.is_ok());
+    rendered
+}
+
+async fn made(
+    parts: &Parts,
+    content: &ContentRow,
+    bundle: &BundleRow,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Rendered, String> {
     let ground = ground(parts, bundle, say).await?;
     let Some((script, own)) = script(&ground.manifest, &ground) else {
         return Err(format!("content of the kind `{}` is not rendered", ground.manifest.mode));

@@ -86,6 +86,17 @@ pub struct Jobs<'a> {
     pub input: Option<&'a str>,
 }
 
+/// Jobs of one kind that nobody does and somebody should.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Claimable {
+    /// See [`JobRow::kind`].
+    pub kind: String,
+    /// How many.
+    pub count: i64,
+    /// When the oldest was wanted, microseconds since 1970.
+    pub oldest: i64,
+}
+
 /// A line of a job's log.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct JobLine {
@@ -146,6 +157,22 @@ impl Store {
         within!(self, tx => Ok::<_, StoreError>(
             sqlx::query_as(sqlx::AssertSqlSafe(&*sql)).bind(kind).bind(node).bind(now()).bind(heard)
                 .fetch_optional(&mut *tx).await?
+        ))
+    }
+
+    /// What [`Self::claim`] would find, of all kinds that there are some of.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn claimable(&self, heard: i64) -> Result<Vec<Claimable>, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query_as(
+                "SELECT j.kind, COUNT(*) AS count, MIN(j.created_at) AS oldest FROM job j
+                 WHERE j.state IN ('waiting', 'running') AND j.kind <> 'process' AND (j.state = 'waiting' OR NOT EXISTS
+                       (SELECT 1 FROM node n WHERE n.id = j.node AND n.seen_at >= $1))
+                 GROUP BY j.kind",
+            )
+            .bind(heard).fetch_all(pool).await?
         ))
     }
 

@@ -41,7 +41,7 @@ pub use self::content::{About, BundleRow, ContentRow, NewBundle};
 pub use self::cran::RFile;
 pub use self::download::{By, Downloads};
 pub use self::group::GroupRow;
-pub use self::job::{Attendance, Claimed, JobLine, JobRow, Jobs, NewJob};
+pub use self::job::{Attendance, Claimable, Claimed, JobLine, JobRow, Jobs, NewJob};
 pub use self::key::{ApiKey, KeyRow, NewKey, Scope};
 pub use self::package::{FileRow, KnownFile, NewFile, PackageFile, Project, ProjectRow, Published, Told, Which};
 pub use self::permission::{Grant, Grants, PermissionRow, VanityRow};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::shiny::close;
-use crate::telemetry::metrics::{Counter, Histogram, Named};
+use crate::telemetry::metrics::{Counter, Exposition, Histogram, Named};
 use crate::types::BackendKey;
 
 pub use labels::{AffinityCause, Method, PickReason, ProbeOutcome, Side};
@@ -156,10 +156,10 @@ impl Metrics {
         self.backends.entry((pool.clone(), key.clone()), || BackendMetrics { probes: Default::default() })
     }
 
-    /// The text for a Prometheus server. It takes a while where there are thousands of series: not for a worker
-    /// thread that has requests to move.
-    pub fn render(&self, observed: &Observed) -> String {
-        render::render(self, observed)
+    /// Everything as text. It takes a while where there are thousands of series: not for a worker thread that has
+    /// requests to move.
+    pub fn render(&self, observed: &Observed, empty: Exposition) -> String {
+        render::render(self, observed, empty)
     }
 }
 

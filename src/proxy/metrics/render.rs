@@ -4,8 +4,7 @@ use super::labels::{AffinityCause, Method, PickReason, ProbeOutcome};
 use super::{Metrics, Observed, ObservedBackend, RouteLabels, RouteMetrics, names};
 use crate::telemetry::metrics::{Exposition, Family, Labels, Named};
 
-pub(super) fn render(metrics: &Metrics, observed: &Observed) -> String {
-    let mut text = Exposition::default();
+pub(super) fn render(metrics: &Metrics, observed: &Observed, mut text: Exposition) -> String {
     process(&mut text, metrics, observed);
     listeners(&mut text, metrics, observed);
     requests(&mut text, metrics, observed);

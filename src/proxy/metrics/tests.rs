@@ -45,7 +45,7 @@ fn an_idle_proxy_shows_every_metric() {
         metrics.backend(&pool, &key("a")),
         metrics.backend(&pool, &key("b")),
     );
-    insta::assert_snapshot!("idle", metrics.render(&idle()));
+    insta::assert_snapshot!("idle", metrics.render(&idle(), Exposition::default()));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn everything_that_is_counted_shows_up_under_its_labels() {
     let listener = metrics.listener(&listener);
     listener.handshake_failed("timeout");
     listener.refused("two_hosts");
-    let text = metrics.render(&Observed::default());
+    let text = metrics.render(&Observed::default(), Exposition::default());
     for line in [
         r#"bowline_proxy_requests_total{listener="https",route="*/",pool="shiny",method="GET",code="200"} 2"#,
         r#"bowline_proxy_requests_total{listener="https",route="*/",pool="shiny",method="GET",code="other"} 1"#,
@@ -111,13 +111,16 @@ fn a_reload_counts_on_and_what_is_gone_leaves() {
     drop(before);
     after.0.answered(&HttpMethod::GET, 200, Duration::ZERO);
     after.1.picked(PickReason::Balanced);
-    let text = metrics.render(&Observed::default());
+    let text = metrics.render(&Observed::default(), Exposition::default());
     assert!(text.contains(r#"method="GET",code="200"} 2"#), "{text}");
     assert!(text.contains(r#"picks_total{pool="shiny",reason="balanced"} 2"#), "{text}");
     drop(after);
-    let text = metrics.render(&idle());
+    let text = metrics.render(&idle(), Exposition::default());
     assert!(!text.contains("requests_total{") && !text.contains("picks_total{"), "{text}");
-    assert!(!metrics.render(&Observed::default()).contains("backend_up{"), "no gauge of a backend that left");
+    assert!(
+        !metrics.render(&Observed::default(), Exposition::default()).contains("backend_up{"),
+        "no gauge of a backend that left"
+    );
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn another_listener_of_the_same_route_shares_its_durations() {
     let (http, https) = (metrics.route(&name("http"), &route, &pool), metrics.route(&name("https"), &route, &pool));
     http.answered(&HttpMethod::GET, 308, Duration::ZERO);
     https.answered(&HttpMethod::GET, 200, Duration::ZERO);
-    let text = metrics.render(&Observed::default());
+    let text = metrics.render(&Observed::default(), Exposition::default());
     assert!(text.contains(r#"request_duration_seconds_count{route="*/",pool="shiny"} 2"#), "{text}");
 }
 

@@ -1,6 +1,6 @@
 //! What `/metrics` says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Prometheus text, read.
 pub struct Metrics {
@@ -43,6 +43,43 @@ impl Metrics {
         shapes.sort();
         shapes.dedup();
         shapes
+    }
+
+    /// Asserts what the format demands (exposition format 0.0.4) and `promtool check metrics` looks for: every family is
+    /// declared once and before its samples, which stand together; no series is there twice; counters, and only they, end
+    /// in `_total`; buckets are cumulative.
+    pub fn strict(&self) -> &Self {
+        let (mut seen, mut family) = (BTreeSet::new(), String::new());
+        let (types, helped) = (self.types(), self.helped());
+        let mut kind = "";
+        let mut below = 0.0;
+        for line in self.text.lines().filter(|line| !line.is_empty()) {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                let name = declared.split(' ').next().unwrap();
+                assert!(seen.insert(declared.to_owned()), "twice: {line}");
+                (family, kind) = (name.to_owned(), &types[name]);
+                assert!(helped.contains(&family), "no help: {line}");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+                continue;
+            }
+            if line.starts_with('#') {
+                assert!(line.starts_with("# HELP "), "{line}");
+                continue;
+            }
+            let of = sample(line);
+            let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(suffixes.iter().any(|suffix| of.name == format!("{family}{suffix}")), "after {family}: {line}");
+            assert!(seen.insert(line.rsplit_once(' ').unwrap().0.to_owned()), "twice: {line}");
+            assert!(of.value.is_finite(), "{line}");
+            match of.labels.get("le").map(String::as_str) {
+                Some(le) => {
+                    assert!(of.value >= below, "{line}");
+                    below = if le == "+Inf" { 0.0 } else { of.value };
+                }
+                None => assert_eq!(below, 0.0, "no last bucket before {line}"),
+            }
+        }
+        self
     }
 
     /// Name → declared type, from the `# TYPE` lines.

@@ -3,6 +3,7 @@
 //! Nothing sleeps for luck: whoever waits, waits for an event or for a state, and never longer than a limit.
 
 mod admin;
+mod carbon;
 mod client;
 pub mod demo;
 mod folder;
@@ -27,6 +28,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 pub use self::admin::Metrics;
+pub use self::carbon::Carbon;
 pub use self::client::{Client, ClientTls, cookie_of, get, get_as};
 pub use self::demo::Demo;
 pub use self::folder::Folder;

@@ -10,7 +10,7 @@ mod run;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::header::{CONNECTION, COOKIE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
@@ -25,7 +25,7 @@ use super::tunnel;
 use super::visitor::Visitor;
 use super::worker::Lease;
 use crate::config::node::Content;
-use crate::node::metrics::Metrics;
+use crate::node::metrics::{ContentSessions, Metrics};
 use crate::runtime::dice;
 use crate::shiny::resume::{self, PROTOCOL};
 
@@ -44,6 +44,8 @@ const WORKER_MESSAGE_MAX: usize = 64 << 20;
 /// What a connection reads at once.
 const READ_BYTES: usize = 4 << 10;
 
+/// The browser's connection and the worker's, which leave HTTP.
+type Both = (OnUpgrade, OnUpgrade);
 /// A websocket on a connection that was HTTP.
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -56,15 +58,67 @@ struct Shared {
     all: Mutex<HashMap<String, Entry>>,
     /// What is kept for all browsers.
     bytes: AtomicUsize,
-    /// Websockets with a browser.
-    live: AtomicUsize,
-    /// Without.
-    held: AtomicUsize,
+    /// How many there are.
+    total: Tally,
+    /// Of each content that has some, or had.
+    tallies: Mutex<HashMap<String, Weak<Tally>>>,
     leaving: watch::Sender<bool>,
     hold: Duration,
     session_bytes_max: usize,
     bytes_max: usize,
     metrics: Arc<Metrics>,
+}
+
+/// Websockets with a browser, and without.
+#[derive(Debug, Default)]
+struct Tally {
+    live: AtomicUsize,
+    held: AtomicUsize,
+}
+
+impl Tally {
+    fn read(&self) -> (usize, usize) {
+        (self.live.load(Ordering::Relaxed), self.held.load(Ordering::Relaxed))
+    }
+}
+
+/// A session that is counted until this is dropped.
+#[derive(Debug)]
+struct Seat {
+    shared: Arc<Shared>,
+    own: Arc<Tally>,
+    is_live: bool,
+}
+
+impl Seat {
+    fn counts(&self) -> [&AtomicUsize; 2] {
+        [&self.shared.total, &*self.own].map(|tally| if self.is_live { &tally.live } else { &tally.held })
+    }
+
+    fn take(&self) {
+        for count in self.counts() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn leave(&self) {
+        for count in self.counts() {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Its browser is there now, or not.
+    fn turn(&mut self, is_live: bool) {
+        self.leave();
+        self.is_live = is_live;
+        self.take();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// How to get at a session.
@@ -154,8 +208,8 @@ impl Sessions {
         Self(Arc::new(Shared {
             all: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            live: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
+            total: Tally::default(),
+            tallies: Mutex::default(),
             leaving: watch::Sender::new(false),
             hold: settings.session_hold,
             session_bytes_max: bytes(settings.session_bytes_max),
@@ -171,7 +225,42 @@ impl Sessions {
 
     /// Websockets with a browser, and without.
     pub fn counts(&self) -> (usize, usize) {
-        (self.0.live.load(Ordering::Relaxed), self.0.held.load(Ordering::Relaxed))
+        self.0.total.read()
+    }
+
+    /// Bytes that are kept for browsers.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sessions of each content that has some.
+    pub fn contents(&self) -> Vec<ContentSessions> {
+        let tallies = self.tallies();
+        let all = tallies.iter().filter_map(|(guid, tally)| Some((guid, tally.upgrade()?)));
+        let counted = all.map(|(guid, tally)| {
+            let (live, held) = tally.read();
+            ContentSessions { guid: guid.clone(), live: live as u64, held: held as u64 }
+        });
+        counted.collect()
+    }
+
+    /// Counts a session of this content.
+    fn seat(&self, guid: &str, is_live: bool) -> Seat {
+        let mut tallies = self.tallies();
+        let own = tallies.get(guid).and_then(Weak::upgrade).unwrap_or_else(|| {
+            tallies.retain(|_, tally| tally.strong_count() > 0);
+            let tally = Arc::new(Tally::default());
+            tallies.insert(guid.to_owned(), Arc::downgrade(&tally));
+            tally
+        });
+        drop(tallies);
+        let seat = Seat { shared: Arc::clone(&self.0), own, is_live };
+        seat.take();
+        seat
+    }
+
+    fn tallies(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Tally>>> {
+        self.0.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody can come back to this node any more: what waits for that ends, and nothing waits from now on.
@@ -180,15 +269,7 @@ impl Sessions {
     }
 
     /// A new session between these, once both have left HTTP. It ends if nothing is said for `timeout`.
-    pub fn begin(
-        &self,
-        here: OnUpgrade,
-        there: OnUpgrade,
-        owner: Owner,
-        timeout: Duration,
-        lease: Lease,
-        visitor: Visitor,
-    ) {
+    pub fn begin(&self, (here, there): Both, owner: Owner, timeout: Duration, lease: Lease, visitor: Visitor) {
         let sessions = self.clone();
         tokio::spawn(async move {
             let both = async { tokio::join!(here, there) };
@@ -199,7 +280,8 @@ impl Sessions {
             let (came, coming) = mpsc::channel(1);
             sessions.lock().insert(id.clone(), Entry { owner, came });
             let _listed = Listed { sessions: sessions.clone(), id: id.clone() };
-            run::run(&sessions.0, &id, (browser, worker), coming, timeout, lease, &visitor).await;
+            let seat = sessions.seat(&visitor.guid, false);
+            run::run(&sessions.0, &id, (browser, worker), coming, timeout, (lease, seat, &visitor)).await;
         });
     }
 
@@ -222,23 +304,14 @@ impl Sessions {
     }
 
     /// A websocket that cannot be resumed, or what else two sides speak that left HTTP.
-    pub fn pass(
-        &self,
-        here: OnUpgrade,
-        there: OnUpgrade,
-        is_websocket: bool,
-        timeout: Duration,
-        lease: Lease,
-        visitor: Visitor,
-    ) {
+    pub fn pass(&self, (here, there): Both, is_websocket: bool, timeout: Duration, lease: Lease, visitor: Visitor) {
         let sessions = self.clone();
         tokio::spawn(async move {
             let both = async { tokio::join!(here, there) };
             let Ok((Ok(here), Ok(there))) = tokio::time::timeout(UPGRADE_PATIENCE, both).await else { return };
-            sessions.0.live.fetch_add(1, Ordering::Relaxed);
+            let _seat = sessions.seat(&visitor.guid, true);
             let (here, there) = (TokioIo::new(here), TokioIo::new(there));
             tunnel::run(here, there, is_websocket, timeout, visitor.turned_away()).await;
-            sessions.0.live.fetch_sub(1, Ordering::Relaxed);
             drop(lease);
         });
     }

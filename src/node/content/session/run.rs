@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::parts::{Sending, joined};
-use super::{Came, PING_AFTER, Shared, Socket, UNANSWERED};
+use super::{Came, PING_AFTER, Seat, Shared, Socket, UNANSWERED};
 use crate::node::content::visitor::Visitor;
 use crate::node::content::worker::Lease;
 use crate::node::metrics::HoldEnd;
@@ -50,10 +50,9 @@ pub(super) async fn run(
     (browser, worker): (Socket, Socket),
     mut coming: mpsc::Receiver<Came>,
     timeout: Duration,
-    lease: Lease,
-    visitor: &Visitor,
+    (lease, seat, visitor): (Lease, Seat, &Visitor),
 ) {
-    let mut run = Run::new(shared, worker, lease);
+    let mut run = Run::new(shared, worker, lease, seat);
     let mut leaving = shared.leaving.subscribe();
     let turned_away = visitor.turned_away();
     tokio::pin!(turned_away);
@@ -165,6 +164,7 @@ struct Run<'a> {
     shared: &'a Shared,
     worker: Option<Socket>,
     lease: Option<Lease>,
+    seat: Seat,
     browser: Option<Browser>,
     /// From the worker.
     outbox: Outbox<Message>,
@@ -210,13 +210,13 @@ struct Browser {
 }
 
 impl<'a> Run<'a> {
-    fn new(shared: &'a Shared, worker: Socket, lease: Lease) -> Self {
-        shared.held.fetch_add(1, Ordering::Relaxed);
+    fn new(shared: &'a Shared, worker: Socket, lease: Lease, seat: Seat) -> Self {
         let now = Instant::now();
         Self {
             shared,
             worker: Some(worker),
             lease: Some(lease),
+            seat,
             browser: None,
             outbox: Outbox::new(),
             inbox: Inbox::default(),
@@ -234,8 +234,7 @@ impl<'a> Run<'a> {
     /// A browser is there; whoever was before is not any more.
     fn attach(&mut self, socket: Socket, hello: String) {
         self.detach();
-        self.shared.held.fetch_sub(1, Ordering::Relaxed);
-        self.shared.live.fetch_add(1, Ordering::Relaxed);
+        self.seat.turn(true);
         let now = Instant::now();
         self.since = now;
         self.browser = Some(Browser {
@@ -258,8 +257,7 @@ impl<'a> Run<'a> {
     /// The browser is gone, and may come back.
     fn detach(&mut self) {
         if self.browser.take().is_some() {
-            self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            self.shared.held.fetch_add(1, Ordering::Relaxed);
+            self.seat.turn(false);
             (self.since, self.farewell) = (Instant::now(), None);
         }
     }
@@ -546,8 +544,6 @@ impl<'a> Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        let count = if self.browser.is_some() { &self.shared.live } else { &self.shared.held };
-        count.fetch_sub(1, Ordering::Relaxed);
         self.shared.bytes.fetch_sub(self.outbox.bytes(), Ordering::Relaxed);
     }
 }

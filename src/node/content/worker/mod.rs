@@ -16,6 +16,7 @@ use self::journal::Journals;
 pub use self::journal::{End as ProcessEnd, Kept as KeptJournal};
 pub use self::process::{Client, Process, SOCKET, Start};
 use super::settings::Limits;
+use crate::node::metrics::{Metrics, WorkerFailure};
 use crate::runtime::clock;
 
 /// Between two looks for workers nobody uses.
@@ -51,6 +52,7 @@ pub struct Key {
 pub struct Workers {
     pools: Arc<Mutex<HashMap<Key, Arc<Pool>>>>,
     journals: Journals,
+    metrics: Arc<Metrics>,
 }
 
 /// Those of one bundle.
@@ -58,6 +60,7 @@ pub struct Workers {
 pub struct Pool {
     key: Key,
     journals: Journals,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// One begins at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -98,7 +101,9 @@ impl Turn {
     pub async fn begin(self, start: Result<Start, String>) -> Result<Lease, Refused> {
         let patience = self.pool.lock().limits.init_timeout;
         let begun = async {
-            let process = Arc::new(Process::begin(start?)?);
+            let start = start.map_err(|why| (WorkerFailure::Unprepared, why))?;
+            let process = Process::begin(start).map_err(|why| (WorkerFailure::Refused, why))?;
+            let process = Arc::new(process);
             self.pool.journals.add(KeptJournal {
                 guid: self.pool.key.guid.clone(),
                 bundle: self.pool.key.bundle,
@@ -106,9 +111,10 @@ impl Turn {
                 journal: Arc::clone(process.journal()),
             });
             process.is_ready(patience).await?;
-            Ok::<_, String>(process)
+            Ok::<_, (WorkerFailure, String)>(process)
         };
         let begun = begun.await;
+        self.pool.metrics.worker_begun(begun.as_ref().map(drop).map_err(|(failure, _)| *failure));
         let mut state = self.pool.lock();
         match begun {
             Ok(process) => {
@@ -116,7 +122,7 @@ impl Turn {
                 state.all.push(Arc::clone(&process));
                 Ok(Lease(process))
             }
-            Err(why) => {
+            Err((_, why)) => {
                 state.fail(why.clone(), clock::now());
                 drop(state);
                 // What there is may take one more.
@@ -181,6 +187,11 @@ impl std::ops::Deref for Lease {
 }
 
 impl Workers {
+    /// None yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// A worker that is there: the one the client had, if it lives; else the least busy one, if it has room.
     pub fn ready(&self, key: &Key, limits: Limits, had: Option<Had<'_>>) -> Option<Lease> {
         if let Some(had) = had.filter(|had| had.is_session)
@@ -273,6 +284,7 @@ impl Workers {
         let pool = Arc::new(Pool {
             key: key.clone(),
             journals: self.journals.clone(),
+            metrics: Arc::clone(&self.metrics),
             state: Mutex::new(state),
             turn: Arc::default(),
             waiting: AtomicUsize::new(0),
@@ -345,8 +357,9 @@ impl Workers {
             let mut state = pool.lock();
             let (limits, is_current) = (state.limits, state.is_current);
             let mut kept = 0;
-            let ended = state.all.iter().filter(|worker| worker.has_ended());
-            let ages: Vec<Duration> = ended.map(|worker| worker.age(now)).collect();
+            let crashed = state.all.iter().filter(|worker| worker.has_ended() && !worker.was_killed());
+            let ages: Vec<Duration> = crashed.map(|worker| worker.age(now)).collect();
+            ages.iter().for_each(|_| pool.metrics.worker_crashed());
             for age in ages.into_iter().filter(|age| *age < SETTLED) {
                 state.fail(format!("it ended by itself {} s after it began; its log says more", age.as_secs()), now);
             }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 
 use super::journal::{End, Journal};
 use crate::node::content::copies::Held;
+use crate::node::metrics::WorkerFailure;
 use crate::node::sandbox::{Begun, Enclosure, Folder, Outbound, Reach};
 use crate::runtime::{clock, dice};
 
@@ -71,6 +72,7 @@ pub struct Process {
     begun_at: Instant,
     last_used: Mutex<Instant>,
     begun: Mutex<Begun>,
+    was_killed: AtomicBool,
     journal: Arc<Journal>,
     _held: Vec<Held>,
 }
@@ -116,6 +118,7 @@ impl Process {
             begun_at: clock::now(),
             last_used: Mutex::new(clock::now()),
             begun: Mutex::new(begun),
+            was_killed: AtomicBool::new(false),
             journal,
             _held: start.held,
         })
@@ -125,7 +128,7 @@ impl Process {
     ///
     /// # Errors
     /// It ended or took too long, with what it said.
-    pub async fn is_ready(&self, patience: Duration) -> Result<(), String> {
+    pub async fn is_ready(&self, patience: Duration) -> Result<(), (WorkerFailure, String)> {
         let until = clock::now() + patience;
         loop {
             if self.knock.connect().await.is_ok() {
@@ -134,11 +137,11 @@ impl Process {
             if let Some(status) = self.status() {
                 // What it said last comes through its pipes a moment later.
                 tokio::time::sleep(5 * LOOK).await;
-                return Err(self.told(&format!("it ended before it listened ({status})")));
+                return Err((WorkerFailure::Ended, self.told(&format!("it ended before it listened ({status})"))));
             }
             if clock::now() > until {
                 let patience = humantime::format_duration(patience);
-                return Err(self.told(&format!("it did not listen within {patience}")));
+                return Err((WorkerFailure::Late, self.told(&format!("it did not listen within {patience}"))));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -200,7 +203,13 @@ impl Process {
 
     /// Ends it, whoever uses it.
     pub fn kill(&self) {
+        self.was_killed.store(true, Ordering::Relaxed);
         let _ = self.begun.lock().unwrap_or_else(PoisonError::into_inner).child.start_kill();
+    }
+
+    /// It did not end by itself.
+    pub(super) fn was_killed(&self) -> bool {
+        self.was_killed.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_ended(&self) -> bool {

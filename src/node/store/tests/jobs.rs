@@ -21,12 +21,19 @@ async fn a_job_is_claimed_once_and_again_when_its_node_is_dead() {
         assert_eq!(store.enqueue(job("x"), Some(&DEED)).await.unwrap(), None, "its slot is taken");
         let claim = async |node: &str| store.claim("build", node, now() - micros(ALIVE)).await.unwrap();
         assert_eq!(store.claim("collect", "a", 0).await.unwrap(), None, "of another kind");
+        let oldest = store.job(id).await.unwrap().unwrap().created_at;
+        let waiting = [Claimable { kind: "build".into(), count: 1, oldest }];
+        let claimable = async || store.claimable(now() - micros(ALIVE)).await.unwrap();
+        assert_eq!(claimable().await, waiting);
+        store.begin_process("process", "s", "{}", "nobody").await.unwrap();
         let first = claim("a").await.unwrap();
+        assert_eq!(claimable().await, [], "its node lives, and a process is for nobody to claim");
         assert_eq!((first.id, first.attempt, first.deaths), (id, 1, 0));
         assert_eq!(claim("b").await, None, "its node lives");
         assert!(store.write_lines(&first, 1, &["one".into(), "two".into()]).await.unwrap());
 
         store.leave("a").await.unwrap();
+        assert_eq!(claimable().await, waiting);
         let second = claim("b").await.unwrap();
         assert_eq!((second.id, second.attempt, second.deaths), (id, 2, 1));
         assert_eq!(store.attend(&first).await.unwrap(), Attendance::Lost);
