@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::process::Command;
+use tokio::signal::unix::SignalKind;
 
 use super::on_host;
 use crate::node::sandbox::INDEX_PORT;
@@ -64,6 +65,8 @@ async fn relay(Args { to, from, command }: Args) -> std::io::Result<ExitCode> {
     if from.is_some() {
         begun.env("PORT", port.to_string());
     }
+    // Who is asked to end is the command; this ends after it.
+    let _asked = tokio::signal::unix::signal(SignalKind::terminate())?;
     let mut child = begun.spawn()?;
     if let Some((listener, to)) = index {
         tokio::spawn(async move {

@@ -271,7 +271,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     }
     let _ = stop.send(true);
     sessions.leave();
-    workers.end();
+    workers.end().await;
     let _ = gone.send(true);
     // Jobs that cannot be given back in time are claimed again when this node is not heard of any more.
     let _ = tokio::time::timeout(Duration::from_secs(5), working).await;

@@ -485,7 +485,9 @@ fn sessions_finish_on_a_node_that_leaves_and_new_settings_begin_a_new_process() 
         let app = Folder::new();
         app.write(
             "app.py",
-            "import os\nfrom fastapi import FastAPI, WebSocket\napp = FastAPI()\nME = os.urandom(8).hex()\n\
+            "import os\nfrom contextlib import asynccontextmanager\nfrom fastapi import FastAPI, WebSocket\n\
+             @asynccontextmanager\nasync def life(app):\n    yield\n    print('goodbye', flush=True)\n\
+             app = FastAPI(lifespan=life)\nME = os.urandom(8).hex()\n\
              @app.get('/')\ndef root():\n    return ME\n\
              @app.websocket('/ws')\nasync def ws(socket: WebSocket):\n    await socket.accept()\n    while True:\n        \
              await socket.send_text(await socket.receive_text())\n",
@@ -512,6 +514,19 @@ fn sessions_finish_on_a_node_that_leaves_and_new_settings_begin_a_new_process() 
             line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
         };
         eventually("the end of those nobody uses", async || (workers().await == 0).then_some(())).await;
+        // They were asked to end first.
+        eventually("their last words", async || {
+            let jobs = get_as(&a.address, &format!("{settings}/jobs"), &fields).await.json();
+            for job in jobs.as_array()? {
+                let log = format!("{settings}/jobs/{}/log", job["key"].as_str()?);
+                if get_as(&a.address, &log, &fields).await.text().contains("\"goodbye\"") {
+                    assert_ne!(job["status"], 0, "{job}");
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
         assert_ne!(who().await, Some(second));
 
         // As many as are asked for, and no more.

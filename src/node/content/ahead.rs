@@ -178,5 +178,12 @@ async fn ready(parts: &Parts, guid: &str, number: i64, running: Option<&Running>
     };
     let Some(turn) = parts.contents.workers.more(key, *limits, limits.min_processes) else { return Ok(()) };
     let start = prepare(parts, content, &bundle, &key.prefix, &say).await;
-    turn.begin(start).await.map(drop).map_err(|refused| format!("{refused:?}"))
+    // Others are prepared while it starts, however long that takes.
+    let guid = guid.to_owned();
+    tokio::spawn(async move {
+        if let Err(refused) = turn.begin(start).await {
+            tracing::info!(content = guid, why = ?refused, "a process that is to run always did not begin");
+        }
+    });
+    Ok(())
 }

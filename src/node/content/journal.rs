@@ -132,7 +132,7 @@ async fn end(parts: &Parts, node: &str, all: &[Written]) -> Result<(), StoreErro
     for id in parts.store.cancelled(node).await? {
         let found = all.iter().find(|one| one.row.as_ref().is_some_and(|row| row.id == id));
         if let Some(process) = found.and_then(|one| one.kept.process.upgrade()) {
-            process.kill();
+            process.end();
         }
     }
     Ok(())

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Deserialize;
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::oneshot;
@@ -73,6 +75,23 @@ struct Told {
     child_pid: u32,
 }
 
+/// How folders are opened.
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Processes that are asked to end.
+const ASKED_MAX: usize = 1_000;
+
+/// Numbers of what a process began; none: it is gone.
+fn children(of: u32) -> io::Result<Vec<u32>> {
+    let mut all = Vec::new();
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Ok(all) };
+    for thread in threads {
+        let path = thread?.path().join("children");
+        let told = std::fs::read_to_string(path).unwrap_or_default();
+        all.extend(told.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(all)
+}
+
 impl Reach {
     /// `told`: what bubblewrap writes of itself. `mark`: what is in `/run` there and nowhere else. `run`: the folder, as seen
     /// inside.
@@ -88,16 +107,45 @@ impl Reach {
         if let Some(found) = self.found.get() {
             return Ok(found);
         }
+        let (_, root) = self.first()?;
+        let run = self.run.trim_start_matches('/');
+        let folder = rustix::fs::openat(&root, run, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(self.found.get_or_init(|| folder.into()))
+    }
+
+    /// The first process inside, which is bubblewrap's own, and its root.
+    fn first(&self) -> io::Result<(u32, OwnedFd)> {
         let said = self.said()?;
         let json = said.find('{').map(|at| &said[at..]).unwrap_or_default();
         let Told { child_pid } = serde_json::from_str(json).map_err(|_| io::ErrorKind::NotFound)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(format!("/proc/{child_pid}/root"), flags, Mode::empty())?;
+        let root = rustix::fs::open(format!("/proc/{child_pid}/root"), FOLDER, Mode::empty())?;
         // Until it has gone where it stays, its root is ours; and a number may be another's by now.
-        rustix::fs::openat(&root, format!("run/{}", self.mark), flags | OFlags::NOFOLLOW, Mode::empty())?;
-        let run = self.run.trim_start_matches('/');
-        let folder = rustix::fs::openat(&root, run, flags | OFlags::NOFOLLOW, Mode::empty())?;
-        Ok(self.found.get_or_init(|| folder.into()))
+        rustix::fs::openat(&root, format!("run/{}", self.mark), FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok((child_pid, root))
+    }
+
+    /// Asks all that runs inside to end, by SIGTERM: what comes of it is its own business.
+    ///
+    /// # Errors
+    /// Nothing runs there, or the system does not say what.
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        let (first, _) = self.first()?;
+        let (mut parents, mut all) = (vec![first], Vec::new());
+        while let Some(parent) = parents.pop() {
+            for child in children(parent)? {
+                let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) else { continue };
+                let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                // It is still the one that was meant, and so is what was opened.
+                if all.len() < ASKED_MAX && children(parent)?.contains(&child) {
+                    all.push(process);
+                    parents.push(child);
+                }
+            }
+        }
+        for process in &all {
+            let _ = rustix::process::pidfd_send_signal(process, Signal::TERM);
+        }
+        Ok(())
     }
 
     /// What was said until now.

@@ -258,7 +258,7 @@ impl Workers {
     pub fn remove(&self, guid: &str) {
         self.lock().retain(|key, pool| {
             if key.guid == guid {
-                pool.lock().all.iter().for_each(|worker| worker.kill());
+                pool.lock().all.iter().for_each(Process::end);
             }
             key.guid != guid
         });
@@ -339,10 +339,15 @@ impl Workers {
         }
     }
 
-    /// Ends all, whoever uses them.
-    pub fn end(&self) {
+    /// Ends all, whoever uses them, and waits for that.
+    pub async fn end(&self) {
         let pools = std::mem::take(&mut *self.lock());
-        pools.values().for_each(|pool| pool.lock().all.iter().for_each(|worker| worker.kill()));
+        let all: Vec<_> = pools.values().flat_map(|pool| pool.lock().all.clone()).collect();
+        all.iter().for_each(Process::end);
+        let until = clock::now() + process::ENDING;
+        while clock::now() < until && !all.iter().all(|worker| worker.has_ended()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What content had before this generation gets nobody new, and ends when nobody uses it.
@@ -374,6 +379,7 @@ impl Workers {
                 let idle = worker.idle(now);
                 let may_go = idle.is_some_and(|idle| idle > patience);
                 if may_go && (!is_current || kept >= limits.min_processes) {
+                    worker.end();
                     return false;
                 }
                 kept += 1;

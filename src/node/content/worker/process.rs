@@ -31,6 +31,8 @@ pub const SOCKET: &str = "/run/worker/http";
 const LINE_MAX: u64 = 4_000;
 /// Between two looks whether it listens.
 const LOOK: Duration = Duration::from_millis(10);
+/// For what is asked to end.
+pub(super) const ENDING: Duration = Duration::from_secs(5);
 /// Connections that wait for the next request.
 const IDLE_MAX: usize = 32;
 
@@ -201,8 +203,25 @@ impl Process {
         now.saturating_duration_since(self.begun_at)
     }
 
-    /// Ends it, whoever uses it.
-    pub fn kill(&self) {
+    /// Asks it to end, whoever uses it, and ends it when it has not in a while.
+    pub fn end(self: &Arc<Self>) {
+        if self.was_killed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let process = Arc::clone(self);
+        tokio::spawn(async move {
+            let until = clock::now() + ENDING;
+            if process.knock.0.ask_to_end().is_ok() {
+                while !process.has_ended() && clock::now() < until {
+                    tokio::time::sleep(5 * LOOK).await;
+                }
+            }
+            process.kill();
+        });
+    }
+
+    /// Ends it at once, whoever uses it.
+    fn kill(&self) {
         self.was_killed.store(true, Ordering::Relaxed);
         let _ = self.begun.lock().unwrap_or_else(PoisonError::into_inner).child.start_kill();
     }
@@ -220,7 +239,7 @@ impl Process {
 impl Drop for Process {
     /// What it said last comes through its pipes a moment later, and is told with what is written next.
     fn drop(&mut self) {
-        let end = match self.status() {
+        let end = match self.status().filter(|_| !self.was_killed()) {
             Some(status) if status.success() => End { is_well: true, how: "it ended".to_owned() },
             Some(status) => End { is_well: false, how: format!("it ended by itself: {status}") },
             None => End { is_well: true, how: "it was ended".to_owned() },
