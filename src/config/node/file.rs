@@ -197,7 +197,8 @@ section! {
         nodejs: PlainText = shown(default::CONTENT_NODEJS),
         /// The repository environments are made from. Default: the first for Python.
         pypi: PlainText = Optional("\"pypi\""),
-        /// The same for R. Default: what is installed on this machine, and nothing else.
+        /// The same for R: the packages a bundle lists come from there. Default: the first for R; while there is none, R has
+        /// what is installed on this machine.
         cran: PlainText = Optional("\"cran\""),
         /// For a process to answer its first request.
         init_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_INIT_TIMEOUT),

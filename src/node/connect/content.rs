@@ -120,6 +120,8 @@ struct Told {
     load_factor: Option<Option<f64>>,
     #[serde(deserialize_with = "said")]
     network_access: Option<Option<Network>>,
+    #[serde(deserialize_with = "said")]
+    default_r_environment_management: Option<Option<bool>>,
 }
 
 fn said<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
@@ -138,6 +140,9 @@ impl Told {
             max_conns_per_process: self.max_conns_per_process.unwrap_or(old.max_conns_per_process),
             load_factor: self.load_factor.unwrap_or(old.load_factor),
             network_access: self.network_access.unwrap_or(old.network_access),
+            default_r_environment_management: self
+                .default_r_environment_management
+                .unwrap_or(old.default_r_environment_management),
         }
     }
 }
@@ -332,6 +337,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "max_conns_per_process": settings.max_conns_per_process,
         "load_factor": settings.load_factor,
         "network_access": settings.network_access,
+        "default_r_environment_management": settings.default_r_environment_management,
     });
     let how = json!({
         "memory_request": null,
@@ -352,7 +358,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "py_version": manifest.as_ref().and_then(|manifest| manifest.python.clone()),
         "quarto_version": null,
         "node_version": null,
-        "r_environment_management": true,
+        "r_environment_management": settings.manages_r(manifest.as_ref()),
         "py_environment_management": true,
         "run_as": null,
         "run_as_current_user": false,

@@ -10,6 +10,7 @@ pub mod forward;
 pub mod interpreter;
 pub mod journal;
 pub mod launch;
+pub mod library;
 pub mod manifest;
 pub mod mode;
 pub mod nodejs;
@@ -102,6 +103,10 @@ pub struct Contents {
     pub renderings: Copies,
     /// Python environments.
     pub environments: Copies,
+    /// R libraries.
+    pub libraries: Copies,
+    /// Packages they are made of, installed.
+    pub packages: Copies,
     /// Python and R.
     pub interpreters: Arc<Interpreters>,
     /// Processes.
@@ -125,6 +130,8 @@ impl Contents {
             bundles: Copies::new(below.join("bundles")),
             renderings: Copies::new(below.join("renderings")),
             environments: Copies::new(below.join("python")),
+            libraries: Copies::new(below.join("r")),
+            packages: Copies::new(below.join("r-packages")),
             interpreters: Arc::new(Interpreters::new(settings)),
             workers: Workers::default(),
             sessions: Sessions::new(settings, metrics),

@@ -19,7 +19,7 @@ use crate::types::Sha256;
 /// Where it is, as programs see it. Its files know that place.
 pub const AT: &str = "/env";
 /// Bytes of `/tmp` meanwhile.
-const TMP_BYTES: u64 = 1 << 30;
+pub(super) const TMP_BYTES: u64 = 1 << 30;
 /// What is required, beside what is made of it.
 const LISTED: &str = "requirements.txt";
 /// Between two looks how much there is.
@@ -179,7 +179,7 @@ async fn make(
 }
 
 /// Returns when a folder that is being filled has more than it may.
-async fn outgrows(folder: &Path, bytes_max: u64) {
+pub(super) async fn outgrows(folder: &Path, bytes_max: u64) {
     loop {
         tokio::time::sleep(LOOK).await;
         let folder = folder.to_owned();
@@ -205,7 +205,8 @@ fn is_file(line: &str) -> bool {
         .any(|ending| line.to_ascii_lowercase().contains(ending))
 }
 
-async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&str) + Sync)) {
+/// Says what comes, line by line; a line that does not end is cut.
+pub(super) async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&str) + Sync)) {
     let Some(from) = from else { return };
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
