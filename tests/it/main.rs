@@ -41,6 +41,7 @@ mod reload;
 mod remote;
 mod reports;
 mod resume;
+mod rlibrary;
 mod routing;
 mod rsconnect;
 mod session;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use super::AT;
+use super::{AT, ENVIRON, environ};
 use crate::node::content::interpreter::Interpreter;
 use crate::node::content::python::{TMP_BYTES, listen, outgrows};
 use crate::node::parts::Parts;
@@ -36,6 +36,8 @@ pub(super) struct Needs {
 pub(super) struct Install<'a> {
     /// By which R.
     pub interpreter: &'a Interpreter,
+    /// The administrator's `Renviron.site`.
+    pub site: &'a str,
     /// Its file.
     pub tarball: &'a Path,
     /// What it needs, and nothing else, so that it is the same whatever is beside it.
@@ -58,12 +60,7 @@ impl Install<'_> {
         if rustix::process::geteuid().is_root() {
             chown(folder, Some(content.uid), Some(content.uid)).map_err(told)?;
         }
-        let build = self.scratch.join(format!("{:032x}", dice::unique()));
-        self.lay(&build).map_err(told)?;
-        let mut folders = vec![
-            Folder { from: folder.to_owned(), to: AT.into(), is_writable: true },
-            Folder { from: build, to: BUILD.into(), is_writable: false },
-        ];
+        let mut folders = vec![Folder { from: folder.to_owned(), to: AT.into(), is_writable: true }];
         folders.extend(self.interpreter.folder());
         let mut libraries = format!("{BUILD}/system");
         for (n, need) in self.needs.libraries.iter().enumerate() {
@@ -71,16 +68,14 @@ impl Install<'_> {
             libraries += &format!(":{to}");
             folders.push(Folder { from: need.clone(), to: to.into(), is_writable: false });
         }
+        let build = self.scratch.join(format!("{:032x}", dice::unique()));
+        self.lay(&build, &libraries).map_err(told)?;
+        folders.push(Folder { from: build, to: BUILD.into(), is_writable: false });
         let file = self.tarball.file_name().unwrap_or_default().display();
-        let environment = [
-            ("r", self.interpreter.program.clone()),
-            ("file", format!("{BUILD}/{file}")),
-            ("R_LIBS", libraries.clone()),
-            ("R_LIBS_SITE", libraries.clone()),
-            ("R_LIBS_USER", libraries),
-        ];
+        let own = [("r", self.interpreter.program.clone()), ("file", format!("{BUILD}/{file}"))];
+        let environment = own.into_iter().chain(super::told(&libraries, BUILD));
         let enclosure = Enclosure {
-            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).collect(),
             readable: &content.readable,
             folders,
             work: None,
@@ -113,7 +108,7 @@ impl Install<'_> {
     }
 
     /// What is seen at [`BUILD`].
-    fn lay(&self, build: &Path) -> io::Result<()> {
+    fn lay(&self, build: &Path, libraries: &str) -> io::Result<()> {
         let system = build.join("system");
         fs::create_dir_all(&system)?;
         for link in &self.needs.links {
@@ -121,11 +116,18 @@ impl Install<'_> {
         }
         let file = build.join(self.tarball.file_name().unwrap_or_default());
         fs::hard_link(self.tarball, &file).or_else(|_| fs::copy(self.tarball, &file).map(drop))?;
+        write(&build.join(ENVIRON), &environ(self.site, libraries))?;
         for (path, mode) in [(build, 0o755), (&system, 0o755), (&file, 0o644)] {
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         Ok(())
     }
+}
+
+/// Writes a file that others may read.
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 /// Makes a folder that has the same files as another one, which nobody changes any more. Where no link can be made, they are

@@ -62,9 +62,24 @@ pub struct Wanted<'a> {
     pub packages: &'a [RPackage],
 }
 
+/// What R reads in the place of this machine's `Renviron.site`, in a folder that R sees (R's `help(Startup)`).
+const ENVIRON: &str = ".Renviron";
+
 /// What R is told, so that it finds the library, then its own packages, and nothing else.
 pub fn variables() -> Vec<(&'static str, String)> {
-    ["R_LIBS", "R_LIBS_SITE", "R_LIBS_USER"].map(|name| (name, AT.to_owned())).to_vec()
+    told(AT, AT).to_vec()
+}
+
+/// For these libraries, with what it reads in this folder.
+fn told(libraries: &str, folder: &str) -> [(&'static str, String); 4] {
+    let environ = ("R_ENVIRON", format!("{folder}/{ENVIRON}"));
+    let [own, site, user] = ["R_LIBS", "R_LIBS_SITE", "R_LIBS_USER"].map(|name| (name, libraries.to_owned()));
+    [own, site, user, environ]
+}
+
+/// What an administrator set for R, but where it looks for packages: Debian's sets that whatever the environment says.
+fn environ(site: &str, libraries: &str) -> String {
+    format!("{site}\nR_LIBS_SITE={libraries}\n")
 }
 
 /// The folder that is [`AT`] for who needs this library; `None`: there is no repository to make it of, or nothing is listed,
@@ -85,8 +100,10 @@ pub async fn library(
     }
     let Interpreter { program, version, platform, .. } = wanted.interpreter;
     let system = source::system().await;
+    let site = Path::new(program).ancestors().nth(2).unwrap_or(Path::new("/")).join("etc/Renviron.site");
+    let site = tokio::fs::read_to_string(site).await.unwrap_or_default();
     let mut key = sha2::Sha256::new_with_prefix(b"bowline library 1\0");
-    for part in [program, version, platform, &system.id, &repository] {
+    for part in [program, version, platform, &system.id, &site, &repository] {
         key.update(part.as_bytes());
         key.update(b"\0");
     }
@@ -111,7 +128,8 @@ pub async fn library(
         Copy::Missing(making) => making,
     };
     say(&format!("Making the R library with R {version}, of {} packages", listed.len()));
-    let make = Make { parts, interpreter: wanted.interpreter, repository: &repository, system: &system, say };
+    let make =
+        Make { parts, interpreter: wanted.interpreter, repository: &repository, system: &system, site: &site, say };
     let made = make.make(&listed, there, making.folder());
     let made = tokio::time::timeout(parts.settings.content.environment_timeout, Box::pin(made)).await;
     made.map_err(|_| "the R library took too long to make (`content.environment_timeout`)".to_owned())??;
@@ -159,6 +177,8 @@ struct Make<'a> {
     interpreter: &'a Interpreter,
     repository: &'a str,
     system: &'a source::System,
+    /// The administrator's `Renviron.site`.
+    site: &'a str,
     say: &'a (dyn Fn(&str) + Sync),
 }
 
@@ -171,6 +191,7 @@ impl Make<'_> {
     ) -> Result<(), String> {
         let told = |e: std::io::Error| format!("the R library cannot be made: {e}");
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).map_err(told)?;
+        install::write(&folder.join(ENVIRON), &environ(self.site, AT)).map_err(told)?;
         let scratch = self.parts.spool.scratch().map_err(told)?;
         let mut entries = Vec::new();
         let mut files = HashMap::new();
@@ -200,7 +221,9 @@ impl Make<'_> {
             (self.say)(&format!("Not in the repository `{repository}`, so as installed here: {}", some.join(", ")));
         }
         let own = self.own(&entries).await?;
-        let plan = plan::plan(entries, &self.base(), &own)?;
+        let base = self.base();
+        let planned = tokio::task::spawn_blocking(move || plan::plan(entries, &base, &own));
+        let plan = planned.await.map_err(|e| e.to_string())??;
         let (mut total, mut cached) = (0, 0);
         // Those that are there by now, by their places, and until the last one is: who needs them sees them.
         let (mut there, mut held) = (HashMap::new(), Vec::new());
@@ -281,7 +304,7 @@ impl Make<'_> {
         Err(format!(
             "these R packages are neither in the repository `{repository}` nor, in that version, installed with R {version} \
              on this node: {first}{more}; publish them there, let it show an index that has them (`bowline source create \
-             --url`), or publish again with versions it has"
+             --url`), publish again with versions it has, or with `envManagementR = FALSE` to use what is installed"
         ))
     }
 
@@ -325,7 +348,8 @@ impl Make<'_> {
         (self.say)(&format!("Installing {name} {version}"));
         let bound = self.parts.settings.content.environment_bytes_max;
         let bytes_max = bound.checked_sub(total).ok_or_else(|| self.too_large())?;
-        let install = Install { interpreter: self.interpreter, tarball, needs, scratch, bytes_max };
+        let (interpreter, site) = (self.interpreter, self.site);
+        let install = Install { interpreter, site, tarball, needs, scratch, bytes_max };
         let done = install.run(self.parts, making.folder(), self.say).await;
         done.map_err(|why| format!("the R package `{name} {version}` cannot be installed: {why}"))?;
         if !making.folder().join(name).join("DESCRIPTION").is_file() {
