@@ -218,9 +218,9 @@ section! {
         max_processes: Count<1, 1000> = shown(default::CONTENT_MAX_PROCESSES),
         /// Connections of one process.
         max_connections: Count<1, 100_000> = shown(default::CONTENT_MAX_CONNECTIONS),
-        /// For making an environment.
+        /// For making an environment, or an R library.
         environment_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_ENVIRONMENT_TIMEOUT),
-        /// Bytes of one environment.
+        /// Bytes of one environment, or R library.
         environment_bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_ENVIRONMENT_BYTES_MAX),
         /// Bytes of unpacked bundles, renderings and environments below the cache's folder: beyond them what was used longest
         /// ago goes, but not what is in use. It is made again when it is wanted.

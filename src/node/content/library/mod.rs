@@ -127,7 +127,10 @@ pub async fn library(
         Copy::There(path) => return Ok(Some(path)),
         Copy::Missing(making) => making,
     };
-    say(&format!("Making the R library with R {version}, of {} packages", listed.len()));
+    say(&format!(
+        "Making the R library with R {version}: {} packages, from the repository `{repository}`",
+        listed.len()
+    ));
     let make =
         Make { parts, interpreter: wanted.interpreter, repository: &repository, system: &system, site: &site, say };
     let made = make.make(&listed, there, making.folder());

@@ -17,6 +17,7 @@ use crate::node::archive::Tar;
 use crate::node::content::interpreter::Interpreter;
 use crate::node::cran::description::Description;
 use crate::node::cran::serve;
+use crate::node::download::HERE;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::view::View;
@@ -130,7 +131,7 @@ fn asked(
     filename: String,
     agent: HeaderValue,
 ) -> BoxFuture<'static, Result<Response, Failure>> {
-    let fields = HeaderMap::from_iter([(USER_AGENT, agent)]);
+    let fields = HeaderMap::from_iter([(USER_AGENT, agent), (HERE, HeaderValue::from_static("1"))]);
     let origin = Extension(Origin { is_host: true, ..Origin::default() });
     let (parts, latest) = (State(parts), View::LATEST.to_owned());
     match codename.is_empty() {
