@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LOCATION,
     RANGE,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::blob::{Blobs, Content};
 use super::error::Failure;
@@ -22,6 +22,9 @@ pub struct Wanted<'a> {
     /// With its conditions.
     pub fields: &'a HeaderMap,
 }
+
+/// A field of requests: who asks reaches nothing but this server, so is sent to no other one.
+pub const HERE: HeaderName = HeaderName::from_static("x-bowline-here");
 
 /// A blob: named by its digest, so it never changes and may be kept for ever.
 ///
@@ -40,6 +43,7 @@ pub async fn blob(
     } else {
         // HEAD is answered here: a signed link is for GET alone.
         if *wanted.method == Method::GET
+            && !wanted.fields.contains_key(HERE)
             && let Some(link) = blobs.link(&digest).await?
         {
             return Ok(redirect(&link, repository));

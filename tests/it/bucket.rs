@@ -107,6 +107,9 @@ fn clients_may_be_sent_to_the_bucket_itself_but_ask_the_node_about_it() {
         assert!(sent.status == 307 && sent.fields.get("location").unwrap().contains("Signature"), "{sent:?}");
         let head = crate::harness::Client::tcp(&node.address).await.request("HEAD", &path, &[], b"").await;
         assert_eq!(head.status, 200);
+        // What runs in a sandbox reaches this node alone.
+        let here = get_as(&node.address, &path, &[("x-bowline-here", "1")]).await;
+        assert_eq!((here.status, here.body.len()), (200, std::fs::read(&alpha[0]).unwrap().len()));
         let client = Trusting(String::from("/dev/null"));
         let index = format!("http://{}/packages/pypi/simple/", node.address);
         for (program, first) in

@@ -133,6 +133,7 @@ pub fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
+        header.set_entry_type(tar::EntryType::Regular);
         header.set_cksum();
         out.append(&header, text.as_bytes()).unwrap();
     }

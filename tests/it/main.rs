@@ -42,6 +42,7 @@ mod reload;
 mod remote;
 mod reports;
 mod resume;
+mod rlibrary;
 mod routing;
 mod rsconnect;
 mod session;

@@ -9,24 +9,27 @@ use crate::packages::{base, proxy};
 use crate::signed::basic;
 
 /// R with a home of its own.
-struct R {
+pub struct R {
     url: String,
     ca: String,
     home: Folder,
+    /// Where it finds packages before all others.
+    pub library: String,
 }
 
 impl R {
-    fn new(proxy: &Proxy) -> Self {
+    pub fn new(proxy: &Proxy) -> Self {
         let ca = proxy.folder.path("ca.pem").to_str().unwrap().to_owned();
-        Self { url: base(proxy), ca, home: Folder::new() }
+        Self { url: base(proxy), ca, home: Folder::new(), library: String::new() }
     }
 
     /// `publish.R`, see there.
-    async fn publishes(&self, credential: &str, steps: &[&str]) -> Output {
+    pub async fn publishes(&self, credential: &str, steps: &[&str]) -> Output {
         let home = self.home.root().display();
         let (home, config) = (format!("HOME={home}"), format!("R_USER_CONFIG_DIR={home}/config"));
         let (ca, script) = (format!("CURL_CA_BUNDLE={}", self.ca), script("publish.R"));
-        let told = [&*home, &config, &ca, "Rscript", "--vanilla", &script, &self.url, credential];
+        let library = format!("R_LIBS={}", self.library);
+        let told = [&*home, &config, &ca, &library, "Rscript", "--vanilla", &script, &self.url, credential];
         run("/usr/bin/env".as_ref(), &[&told[..], steps].concat(), "").await
     }
 
@@ -60,7 +63,7 @@ fn listed(told: &Output) -> Vec<(String, String)> {
 }
 
 /// Path of the content of this name, in what `list` printed.
-fn path(told: &Output, name: &str) -> String {
+pub fn path(told: &Output, name: &str) -> String {
     let found = listed(told).into_iter().find(|(of, _)| of == name);
     found.unwrap_or_else(|| panic!("no `{name}`: {told:?}")).1
 }

@@ -198,7 +198,8 @@ section! {
         nodejs: PlainText = shown(default::CONTENT_NODEJS),
         /// The repository environments are made from. Default: the first for Python.
         pypi: PlainText = Optional("\"pypi\""),
-        /// The same for R. Default: what is installed on this machine, and nothing else.
+        /// The same for R: the packages a bundle lists come from there. Default: the first for R; while there is none, R has
+        /// what is installed on this machine.
         cran: PlainText = Optional("\"cran\""),
         /// For a process to answer its first request.
         init_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_INIT_TIMEOUT),
@@ -218,9 +219,9 @@ section! {
         max_processes: Count<1, 1000> = shown(default::CONTENT_MAX_PROCESSES),
         /// Connections of one process.
         max_connections: Count<1, 100_000> = shown(default::CONTENT_MAX_CONNECTIONS),
-        /// For making an environment.
+        /// For making an environment, or an R library.
         environment_timeout: Wait<1000, { DAY }> = shown(default::CONTENT_ENVIRONMENT_TIMEOUT),
-        /// Bytes of one environment.
+        /// Bytes of one environment, or R library.
         environment_bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_ENVIRONMENT_BYTES_MAX),
         /// Bytes of unpacked bundles, renderings and environments below the cache's folder: beyond them what was used longest
         /// ago goes, but not what is in use. It is made again when it is wanted.

@@ -238,7 +238,7 @@ pub struct Content {
     pub nodejs: String,
     /// Name of the repository they are made from; `None`: the first for Python.
     pub pypi: Option<String>,
-    /// Name of the repository R's are made from; `None`: what is installed will do.
+    /// Name of the repository R libraries are made from; `None`: the first for R.
     pub cran: Option<String>,
     /// For the first answer of a process.
     pub init_timeout: Duration,

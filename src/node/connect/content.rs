@@ -122,6 +122,8 @@ struct Told {
     network_access: Option<Option<Network>>,
     #[serde(deserialize_with = "said")]
     locked_message: Option<Option<String>>,
+    #[serde(deserialize_with = "said")]
+    default_r_environment_management: Option<Option<bool>>,
 }
 
 fn said<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
@@ -141,6 +143,9 @@ impl Told {
             load_factor: self.load_factor.unwrap_or(old.load_factor),
             network_access: self.network_access.unwrap_or(old.network_access),
             locked_message: self.locked_message.map_or_else(|| old.locked_message.clone(), Option::unwrap_or_default),
+            default_r_environment_management: self
+                .default_r_environment_management
+                .unwrap_or(old.default_r_environment_management),
         }
     }
 }
@@ -344,6 +349,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "max_conns_per_process": settings.max_conns_per_process,
         "load_factor": settings.load_factor,
         "network_access": settings.network_access,
+        "default_r_environment_management": settings.default_r_environment_management,
     });
     let how = json!({
         "memory_request": null,
@@ -364,7 +370,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "py_version": manifest.as_ref().and_then(|manifest| manifest.python.clone()),
         "quarto_version": null,
         "node_version": null,
-        "r_environment_management": true,
+        "r_environment_management": settings.manages_r(manifest.as_ref()),
         "py_environment_management": true,
         "run_as": null,
         "run_as_current_user": false,

@@ -1,4 +1,4 @@
-//! Folders on this node's own disk that are made once from what is kept elsewhere: unpacked bundles, environments.
+//! Folders on this node's own disk that are made once from what is kept elsewhere: unpacked bundles, environments, packages.
 //!
 //! Whoever wants one that is being made waits for it; one that was not made whole is not there. When one was last wanted is
 //! when its folder was changed; those that nobody has wanted for long go, and the oldest where there is too much.
@@ -30,7 +30,7 @@ pub struct Copies {
     at: PathBuf,
     turns: Turns,
     held: Arc<Mutex<HashMap<PathBuf, usize>>>,
-    /// Bytes of those that were measured: they do not change.
+    /// Bytes of those that were measured: they change only when others go that share files with them.
     sizes: Arc<Mutex<HashMap<PathBuf, u64>>>,
 }
 
@@ -132,10 +132,14 @@ pub fn tidy(all: &[&Copies], unused: Duration, bytes_max: u64, now: SystemTime) 
             gone += 1;
         }
     }
+    if gone > 0 {
+        // What is left may have more of the files to itself now.
+        all.iter().for_each(|copies| copies.sizes.lock().unwrap_or_else(PoisonError::into_inner).clear());
+    }
     gone
 }
 
-/// Bytes of a folder and all that is in it. Blocks.
+/// Bytes of a folder and all that is in it; of a file that is in several folders its share. Blocks.
 pub fn size(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut folders = vec![folder.to_owned()];
@@ -143,7 +147,8 @@ pub fn size(folder: &Path) -> u64 {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
             let Ok(metadata) = entry.metadata() else { continue };
-            bytes += FILE_BYTES + metadata.blocks() * 512;
+            let shares = if metadata.is_file() { metadata.nlink().max(1) } else { 1 };
+            bytes += (FILE_BYTES + metadata.blocks() * 512) / shares;
             if metadata.is_dir() {
                 folders.push(entry.path());
             }

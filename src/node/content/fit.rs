@@ -99,7 +99,8 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
         }
         let (contents, settings) = (parts.contents.clone(), parts.settings.clone());
         let tidied = tokio::task::spawn_blocking(move || {
-            let all = [&contents.bundles, &contents.renderings, &contents.environments];
+            let environments = [&contents.environments, &contents.libraries, &contents.packages];
+            let all = [&[&contents.bundles, &contents.renderings][..], &environments].concat();
             let content = &settings.content;
             copies::tidy(&all, content.cache_unused, content.cache_bytes_max, copies::now())
         });

@@ -22,6 +22,10 @@ pub struct Interpreter {
     pub version: String,
     /// Where it is, if that is not below `/usr`.
     pub root: Option<PathBuf>,
+    /// What machine it is for, as R says: `x86_64-pc-linux-gnu`; empty: it does not.
+    pub platform: String,
+    /// Where R finds packages, its own ones first.
+    pub libraries: Vec<PathBuf>,
 }
 
 impl Interpreter {
@@ -75,7 +79,8 @@ impl Interpreters {
             "--vanilla",
             "--slave",
             "-e",
-            "cat(as.character(getRversion()), file.path(R.home('bin'), 'R'), R.home(), sep = '\\n')",
+            "cat(as.character(getRversion()), file.path(R.home('bin'), 'R'), R.home(), R.version$platform, \
+             unique(normalizePath(c(.Library, .libPaths()))), sep = '\\n')",
         ];
         self.r.get_or_init(|| all(&self.r_programs, &arguments)).await
     }
@@ -100,7 +105,8 @@ async fn one(program: &str) -> Option<Interpreter> {
     let root = program.parent()?.parent()?.to_owned();
     let root = (!root.starts_with("/usr") && root.components().count() > 1).then_some(root);
     let is_one = said.status.success() && version.starts_with(|c: char| c.is_ascii_digit());
-    is_one.then(|| Interpreter { program: program.display().to_string(), version, root })
+    let program = program.display().to_string();
+    is_one.then(|| Interpreter { program, version, root, platform: String::new(), libraries: Vec::new() })
 }
 
 /// A program on the path, where it really is.
@@ -128,7 +134,13 @@ async fn all(programs: &[String], arguments: &[&str]) -> Vec<Interpreter> {
             let root =
                 lines.next().filter(|path| path.starts_with('/') && !path.starts_with("/usr/") && *path != "/usr");
             let root = root.map(PathBuf::from).filter(|path| path.components().count() > 2);
-            found.push(Interpreter { program: program.to_owned(), version: version.to_owned(), root });
+            found.push(Interpreter {
+                program: program.to_owned(),
+                version: version.to_owned(),
+                root,
+                platform: lines.next().unwrap_or_default().to_owned(),
+                libraries: lines.filter(|path| path.starts_with('/')).map(PathBuf::from).collect(),
+            });
         }
     }
     found
@@ -156,6 +168,8 @@ mod tests {
             program: version.into(),
             version: version.into(),
             root: None,
+            platform: String::new(),
+            libraries: Vec::new(),
         });
         for (wanted, chosen) in [
             (Some("3.9.1"), "3.9.2"),

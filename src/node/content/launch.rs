@@ -284,6 +284,8 @@ mod tests {
             requirements: None,
             has_parameters: false,
             hides: Hides::Nothing,
+            packages: Vec::new(),
+            manages_r: None,
         };
         let places =
             Places { app: "/app", socket: "/run/s", python: "/env/p", r: "R", nodejs: "node", prefix: "/content/g" };

@@ -1,11 +1,13 @@
 //! `manifest.json`: what a publishing client says of what it sends. Pure.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::mode::{Language, Mode};
+use crate::node::cran::name::{is_package, is_version};
 
 /// Its name in a bundle.
 pub const NAME: &str = "manifest.json";
@@ -13,6 +15,8 @@ pub const NAME: &str = "manifest.json";
 pub const BYTES_MAX: u64 = 32 << 20;
 /// Characters of an entrypoint.
 const ENTRYPOINT_MAX: usize = 500;
+/// Packages of R.
+const PACKAGES_MAX: usize = 2_000;
 
 /// What we want of it, checked, and as rows keep it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,22 @@ pub struct Manifest {
     /// Which code of a notebook is left out of what is shown.
     #[serde(default)]
     pub hides: Hides,
+    /// The packages of R it was made with, by name.
+    #[serde(default)]
+    pub packages: Vec<RPackage>,
+    /// Whether they are to be installed for it; `None`: it does not say.
+    #[serde(default)]
+    pub manages_r: Option<bool>,
+}
+
+/// A package of R.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version; `None`: the manifest does not say.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// Which code of a notebook is left out of what is shown.
@@ -58,6 +78,60 @@ struct Written {
     jupyter: Option<Jupyter>,
     #[serde(default)]
     files: BTreeMap<String, IgnoredAny>,
+    #[serde(default, deserialize_with = "by_name")]
+    packages: BTreeMap<String, Package>,
+    environment: Option<Environment>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    description: Option<Description>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Description {
+    #[serde(rename = "Version")]
+    version: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Environment {
+    environment_management: Option<Management>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Management {
+    r: Option<bool>,
+}
+
+/// An object, which R writes as an empty list where it has nothing.
+fn by_name<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Package>, D::Error> {
+    struct ByName;
+    impl<'de> Visitor<'de> for ByName {
+        type Value = BTreeMap<String, Package>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("packages by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some((name, package)) = map.next_entry()? {
+                all.insert(name, package);
+            }
+            Ok(all)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+    }
+    from.deserialize_any(ByName)
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +169,7 @@ impl Manifest {
     /// What is wrong with it and how it is mended, in a sentence for whoever publishes.
     pub fn read(bytes: &[u8], names: &HashSet<String>) -> Result<Self, String> {
         let wrong = |e: serde_json::Error| format!("The bundle's manifest.json cannot be read: {e}");
-        let Written { version, metadata, platform, python, jupyter, files } =
+        let Written { version, metadata, platform, python, jupyter, files, packages, environment } =
             serde_json::from_slice(bytes).map_err(wrong)?;
         if version.is_some_and(|version| version != 1) {
             return Err("The bundle's manifest.json is of a version this server does not know; it knows 1".into());
@@ -144,6 +218,8 @@ impl Manifest {
                 Some(Jupyter { hide_tagged_input: true, .. }) => Hides::Tagged,
                 _ => Hides::Nothing,
             },
+            packages: listed(mode, packages)?,
+            manages_r: environment.and_then(|of| of.environment_management).and_then(|of| of.r),
         })
     }
 
@@ -151,6 +227,25 @@ impl Manifest {
     pub fn mode(&self) -> Option<Mode> {
         Mode::parse(&self.mode)
     }
+}
+
+/// The packages of R, where they are wanted.
+fn listed(mode: Mode, packages: BTreeMap<String, Package>) -> Result<Vec<RPackage>, String> {
+    if !matches!(mode.language(), Language::R | Language::Quarto) {
+        return Ok(Vec::new());
+    }
+    if packages.len() > PACKAGES_MAX {
+        return Err(format!("The manifest lists more than {PACKAGES_MAX} packages"));
+    }
+    let checked = |(name, package): (String, Package)| {
+        let version = package.description.and_then(|of| of.version);
+        if !is_package(&name) || version.as_deref().is_some_and(|version| !is_version(version)) {
+            let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+            return Err(format!("The manifest lists {:?}, which is no package of R", format!("{name}{version}")));
+        }
+        Ok(RPackage { name, version })
+    };
+    packages.into_iter().map(checked).collect()
 }
 
 /// What is run, with what a client may leave out.
@@ -248,11 +343,22 @@ mod tests {
             (manifest.python.as_deref(), manifest.requirements.as_deref()),
             (Some("3.11.7"), Some("requirements.txt"))
         );
-        let r = json!({"version": 1, "platform": "4.2.2", "packages": {"R6": {}}, "users": null,
+        let r = json!({"version": 1, "platform": "4.2.2", "users": null,
+            "packages": {"R6": {"Source": "CRAN", "Repository": null, "description": {"Package": "R6", "Version": "2.5.1",
+            "Depends": "R (>= 3.0)"}}, "cli": {}}, "environment": {"environment_management": {"r": false, "python": null}},
             "metadata": {"appmode": "shiny", "primary_rmd": null, "primary_html": null, "has_parameters": false},
             "files": {"app.R": {"checksum": "x"}}});
         let manifest = read(&r, &["app.R", "packrat/packrat.lock"]).unwrap();
         assert_eq!((manifest.r.as_deref(), manifest.entrypoint), (Some("4.2.2"), None));
+        let named =
+            |name: &str, version: Option<&str>| RPackage { name: name.into(), version: version.map(str::to_owned) };
+        assert_eq!(manifest.packages, [named("R6", Some("2.5.1")), named("cli", None)]);
+        assert_eq!(manifest.manages_r, Some(false));
+        for nothing in [json!(null), json!([]), json!({})] {
+            let bare = json!({"packages": nothing, "environment": null, "metadata": {"appmode": "shiny"}});
+            let manifest = read(&bare, &["app.R"]).unwrap();
+            assert_eq!((manifest.packages.len(), manifest.manages_r), (0, None));
+        }
         let html = json!({"metadata": {"appmode": "static", "primary_html": "page.html", "entrypoint": "page.html"}});
         assert_eq!(read(&html, &["page.html"]).unwrap().entrypoint.as_deref(), Some("page.html"));
         let express = json!({"metadata": {"appmode": "python-shiny", "entrypoint": "shiny.express.app:app_2e_py"}});
@@ -277,6 +383,16 @@ mod tests {
             (of("jupyter-static", "../nb.ipynb"), &["nb.ipynb"], "not in the bundle"),
             (of("shiny", ""), &["ui.R"], "neither app.R nor server.R"),
             (of("rmd-static", ""), &["doc.txt"], "no `*.Rmd`"),
+            (
+                json!({"metadata": {"appmode": "shiny"}, "packages": {"../x": {}}}),
+                &["app.R"],
+                "\"../x\", which is no package",
+            ),
+            (
+                json!({"metadata": {"appmode": "shiny"}, "packages": {"R6": {"description": {"Version": "1; x"}}}}),
+                &["app.R"],
+                "\"R6 1; x\", which is no package",
+            ),
             (
                 json!({"metadata": {"appmode": "static"}, "files": {"lost.css": {}}}),
                 &["index.html"],

@@ -10,6 +10,7 @@ pub mod forward;
 pub mod interpreter;
 pub mod journal;
 pub mod launch;
+pub mod library;
 pub mod locked;
 pub mod manifest;
 pub mod mode;
@@ -104,6 +105,10 @@ pub struct Contents {
     pub renderings: Copies,
     /// Python environments.
     pub environments: Copies,
+    /// R libraries.
+    pub libraries: Copies,
+    /// Packages they are made of, installed.
+    pub packages: Copies,
     /// Python and R.
     pub interpreters: Arc<Interpreters>,
     /// Processes.
@@ -127,6 +132,8 @@ impl Contents {
             bundles: Copies::new(below.join("bundles")),
             renderings: Copies::new(below.join("renderings")),
             environments: Copies::new(below.join("python")),
+            libraries: Copies::new(below.join("r")),
+            packages: Copies::new(below.join("r-packages")),
             interpreters: Arc::new(Interpreters::new(settings)),
             workers: Workers::new(Arc::clone(&metrics)),
             sessions: Sessions::new(settings, metrics),

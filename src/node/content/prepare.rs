@@ -12,7 +12,7 @@ use super::manifest::Manifest;
 use super::mode::{Language, Mode};
 use super::settings::Settings;
 use super::worker::Start;
-use super::{bundle, nodejs, python, variable};
+use super::{bundle, library, nodejs, python, variable};
 use crate::node::parts::Parts;
 use crate::node::sandbox::{Folder, Memory};
 use crate::node::store::{BundleRow, ContentRow, RenderingRow};
@@ -83,13 +83,20 @@ pub struct Ground {
     pub quarto: String,
     /// Node.js; empty: it needs none.
     pub nodejs: String,
+    /// What its environment wants in the variables of a process.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 /// Makes it. `say`: what is said meanwhile.
 ///
 /// # Errors
 /// Why it cannot be, in a sentence.
-pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Sync)) -> Result<Ground, String> {
+pub async fn ground(
+    parts: &Parts,
+    content: &ContentRow,
+    bundle: &BundleRow,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Ground, String> {
     let manifest: Manifest =
         serde_json::from_str(&bundle.manifest).map_err(|e| format!("the bundle's manifest cannot be read: {e}"))?;
     let mode = manifest.mode().ok_or_else(|| format!("this server does not run `{}`", manifest.mode))?;
@@ -97,6 +104,7 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
     let mut held = vec![parts.contents.bundles.hold(&app)];
     let mut folders = vec![Folder { from: app.clone(), to: APP.into(), is_writable: false }];
     let (mut python_at, mut r_at, mut quarto_at, mut nodejs_at) = Default::default();
+    let mut variables = Vec::new();
     let language = mode.language();
     let is_quarto = language == Language::Quarto;
     if language == Language::Python || is_quarto && manifest.requirements.is_some() {
@@ -119,6 +127,14 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
         let interpreter = nearest(all, manifest.r.as_deref()).ok_or("there is no R on this node")?;
         folders.extend(interpreter.folder());
         r_at = interpreter.program.clone();
+        if Settings::read(&content.settings).manages_r(Some(&manifest)) {
+            let wanted = library::Wanted { interpreter, packages: &manifest.packages };
+            if let Some(made) = library::library(parts, wanted, say).await? {
+                held.push(parts.contents.libraries.hold(&made));
+                folders.push(Folder { from: made, to: library::AT.into(), is_writable: false });
+                variables = library::variables();
+            }
+        }
     }
     if is_quarto {
         let quarto = parts.contents.interpreters.quarto().await;
@@ -135,7 +151,8 @@ pub async fn ground(parts: &Parts, bundle: &BundleRow, say: &(dyn Fn(&str) + Syn
             say(&words);
         }
     }
-    Ok(Ground { manifest, mode, folders, held, python: python_at, r: r_at, quarto: quarto_at, nodejs: nodejs_at })
+    let (python, r, quarto, nodejs) = (python_at, r_at, quarto_at, nodejs_at);
+    Ok(Ground { manifest, mode, folders, held, python, r, quarto, nodejs, variables })
 }
 
 /// What a bundle needs to be started on this node; what takes long is done once. `say`: what is said meanwhile.
@@ -149,12 +166,14 @@ pub async fn prepare(
     prefix: &str,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Start, String> {
-    let Ground { manifest, mode, folders, held, python, r, nodejs, .. } = ground(parts, bundle, say).await?;
+    let ground = ground(parts, content, bundle, say).await?;
+    let Ground { manifest, mode, folders, held, python, r, nodejs, variables, .. } = ground;
     let settings = &parts.settings.content;
     let places = Places { app: APP, socket: super::worker::SOCKET, python: &python, r: &r, nodejs: &nodejs, prefix };
     let launch = launch(mode, &manifest, &places)
         .ok_or_else(|| format!("content of the kind `{}` is not answered for by a process", manifest.mode))?;
-    let environment = environment(parts, content, mode, &launch.environment).await?;
+    let own = [launch.environment, variables].concat();
+    let environment = environment(parts, content, mode, &own).await?;
     let start = Start {
         program: launch.program.clone(),
         environment,

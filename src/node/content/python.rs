@@ -22,7 +22,7 @@ pub const AT: &str = "/env";
 /// As metrics call it.
 const LANGUAGE: &str = "python";
 /// Bytes of `/tmp` meanwhile.
-const TMP_BYTES: u64 = 1 << 30;
+pub(super) const TMP_BYTES: u64 = 1 << 30;
 /// What is required, beside what is made of it.
 const LISTED: &str = "requirements.txt";
 /// Between two looks how much there is.
@@ -188,7 +188,7 @@ async fn make(
 }
 
 /// Returns when a folder that is being filled has more than it may.
-async fn outgrows(folder: &Path, bytes_max: u64) {
+pub(super) async fn outgrows(folder: &Path, bytes_max: u64) {
     loop {
         tokio::time::sleep(LOOK).await;
         let folder = folder.to_owned();
@@ -214,7 +214,8 @@ fn is_file(line: &str) -> bool {
         .any(|ending| line.to_ascii_lowercase().contains(ending))
 }
 
-async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&str) + Sync)) {
+/// Says what comes, line by line; a line that does not end is cut.
+pub(super) async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(&str) + Sync)) {
     let Some(from) = from else { return };
     let mut from = BufReader::new(from);
     let mut line = Vec::new();

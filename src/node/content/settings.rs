@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::manifest::Manifest;
 use crate::config::node::{Content, Network};
 use crate::node::sandbox::Outbound;
 
@@ -41,6 +42,9 @@ pub struct Settings {
     /// What visitors of locked content read, as Markdown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub locked_message: String,
+    /// Whether R packages are installed for it, where its bundle does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_r_environment_management: Option<bool>,
 }
 
 /// How content runs here.
@@ -121,6 +125,12 @@ impl Settings {
         let wanted = self.network_access.unwrap_or(node.network);
         let reaches = wanted == Network::Outbound && may_reach(node);
         reaches.then(|| Outbound { denied: node.network_denied.clone() })
+    }
+
+    /// Whether R packages are installed for what this manifest is of: as it says, else as this does.
+    pub fn manages_r(&self, manifest: Option<&Manifest>) -> bool {
+        let told = manifest.and_then(|manifest| manifest.manages_r);
+        told.or(self.default_r_environment_management).unwrap_or(true)
     }
 
     /// With what the node says where this says nothing.

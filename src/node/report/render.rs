@@ -94,6 +94,7 @@ fn script(manifest: &Manifest, ground: &Ground) -> Option<(String, Vec<(&'static
     for (name, at) in [("python", &ground.python), ("r", &ground.r), ("quarto", &ground.quarto)] {
         environment.push((name, at.clone()));
     }
+    environment.extend(ground.variables.iter().cloned());
     Some((format!("{BEFORE}{middle}{AFTER}"), environment))
 }
 
@@ -128,7 +129,7 @@ async fn made(
     bundle: &BundleRow,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Rendered, String> {
-    let ground = ground(parts, bundle, say).await?;
+    let ground = ground(parts, content, bundle, say).await?;
     let Some((script, own)) = script(&ground.manifest, &ground) else {
         return Err(format!("content of the kind `{}` is not rendered", ground.manifest.mode));
     };

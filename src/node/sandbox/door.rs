@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::node::download::HERE;
 use crate::node::parts::Origin;
 use crate::runtime::dice;
 
@@ -92,6 +93,7 @@ async fn connection(stream: UnixStream, router: Router, below: Arc<str>) {
             *request.uri_mut() = http::Uri::from_static("/-");
         }
         request.headers_mut().remove(http::header::AUTHORIZATION);
+        request.headers_mut().insert(HERE, HeaderValue::from_static("1"));
         request.extensions_mut().insert(Origin { is_host: true, ..Origin::default() });
         let service = TowerToHyperService::new(router.clone());
         hyper::service::Service::call(&service, request)
