@@ -550,6 +550,55 @@ fn a_node_that_leaves_waits_for_a_lost_browser_as_long_as_others_do() {
 }
 
 #[test]
+fn what_belongs_to_a_session_is_asked_of_its_own_process_whatever_other_tabs_have() {
+    within(120, async {
+        let app = "library(shiny)\nme <- paste(sample(1e9, 1))\n\
+                   server <- function(input, output, session) {\n  \
+                   output$get <- downloadHandler('me.txt', function(file) cat(me, file = file))\n}\n\
+                   shinyApp(fluidPage(downloadLink('get', 'Get')), server)\n";
+        let (a, _b, publisher, path) = published_r(app, "").await;
+        let begun = async || {
+            let own = cookies(&page(&a, &path).await);
+            let mut socket = script(&a, &path, "", &[("cookie", &own)]).await;
+            assert!(says(&mut socket).await.starts_with('s'));
+            let init = r#"m{"method":"init","data":{".clientdata_output_get_hidden":false}}"#;
+            socket.send(&Frame::text(init)).await;
+            let token = loop {
+                let told = says(&mut socket).await;
+                if let Some((_, rest)) = told.split_once("\"sessionId\":\"") {
+                    break rest.split('"').next().unwrap().to_owned();
+                }
+            };
+            (own, socket, token)
+        };
+        let (old, _first, token) = begun().await;
+        let get = async |token: &str, own: &str| {
+            let target = format!("{path}session/{token}/download/get?w=");
+            eventually("the file", async || {
+                let got = get_as(&a.address, &target, &[("cookie", own)]).await;
+                (got.status == 200).then(|| got)
+            })
+            .await
+        };
+        let me = get(&token, &old).await.text();
+        // Set up anew: the next page gets another process, and so does the browser's cookie.
+        let authorization = format!("Key {}", publisher.key);
+        let fields = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        let at = format!("/__api__/v1{}", path.trim_end_matches('/'));
+        let set = Client::tcp(&a.address).await.request("PATCH", &at, &fields, b"{\"read_timeout\": 99}").await;
+        assert_eq!(set.status, 200, "{}", set.text());
+        let (new, _second, other) = eventually("another process", async || {
+            let (new, socket, other) = begun().await;
+            (get(&other, &new).await.text() != me).then_some((new, socket, other))
+        })
+        .await;
+        let seen = get(&token, &new).await;
+        assert_eq!((seen.text(), seen.fields.has("set-cookie")), (me, false), "the first tab's");
+        assert_ne!(get(&other, &old).await.text(), get(&token, &new).await.text());
+    });
+}
+
+#[test]
 fn what_is_to_run_always_runs_and_ends_when_its_content_is_removed() {
     within(180, async {
         let app = "library(shiny)\nshinyApp(fluidPage('Hello'), function(input, output, session) {})\n";

@@ -324,10 +324,10 @@ fn check(about: &About<'_>) -> Result<(), Failure> {
 /// 503.
 pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: &ContentRow) -> Result<Value, Failure> {
     let bundle = match content.bundle {
-        Some(number) => parts.store.bundle(number).await?,
+        Some(number) => parts.contents.bundle(&parts.store, number).await?,
         None => None,
     };
-    let manifest = bundle.as_ref().and_then(manifest);
+    let manifest = bundle.as_ref().and_then(|bundle| manifest(bundle));
     let settings = Settings::read(&content.settings);
     let role = if access::may_change(manager.viewer(), content) { "owner" } else { "viewer" };
     let guid = &content.guid;

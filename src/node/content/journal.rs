@@ -9,7 +9,7 @@ use super::worker::{KeptJournal, ProcessEnd};
 use crate::node::jobs::plain;
 use crate::node::parts::Parts;
 use crate::node::registry;
-use crate::node::store::{Claimed, StoreError};
+use crate::node::store::{Claimed, StoreError, new_id};
 use crate::telemetry::Causes;
 
 /// As rows have it: a process is a job that its node began by itself.
@@ -30,6 +30,8 @@ const LOOK_FOR_LOST: u32 = 20;
 /// A process whose log is being written.
 struct Written {
     kept: KeptJournal,
+    /// Of its row.
+    id: i64,
     row: Option<Claimed>,
     /// Number of its last line, and of the last that went.
     last: i64,
@@ -52,6 +54,7 @@ pub async fn follow(parts: Parts, node: String, mut stop: watch::Receiver<bool>)
         }
         all.extend(parts.contents.workers.journals().into_iter().map(|kept| Written {
             kept,
+            id: new_id(),
             row: None,
             last: 0,
             gone: 0,
@@ -96,7 +99,7 @@ async fn write(parts: &Parts, node: &str, one: &mut Written) -> Result<bool, Sto
         Some(row) => row,
         None => {
             let input = json!({ "bundle": one.kept.bundle }).to_string();
-            one.row.insert(parts.store.begin_process(KIND, &one.kept.guid, &input, node).await?)
+            one.row.insert(parts.store.begin_process(one.id, KIND, &one.kept.guid, &input, node).await?)
         }
     };
     let (lines, end) = one.kept.journal.take();
@@ -107,7 +110,7 @@ async fn write(parts: &Parts, node: &str, one: &mut Written) -> Result<bool, Sto
             Ok(false) => {
                 // While this node was not heard of others took it for dead: the log goes on in another row.
                 one.kept.journal.back(lines);
-                (one.row, one.last, one.gone) = (None, 0, 0);
+                (one.id, one.row, one.last, one.gone) = (new_id(), None, 0, 0);
                 return Ok(false);
             }
             Err(error) => {

@@ -499,6 +499,9 @@ async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Reques
         // It would begin a session.
         return Err(Failure::leaving());
     }
+    let own = parts.contents.sessions.process_of(prefix, target).filter(|_| launch.is_shiny);
+    let is_own = own.is_some();
+    let had = own.or(had);
     let had = had.as_deref().map(|id| Had { id, is_session: !is_page });
     let lease = match parts.contents.workers.ready(&key, limits, had) {
         Some(lease) => lease,
@@ -525,7 +528,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Reques
         user,
         groups: &groups,
         names_script: launch.names_script,
-        is_bound: launch.is_bound,
+        is_bound: launch.is_bound && !is_own,
         is_shiny: launch.is_shiny,
         read_timeout: limits.read_timeout,
         connection_timeout: limits.connection_timeout,

@@ -1,5 +1,7 @@
 //! Users and groups, for administrators.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::extract::{Path, State};
 use maud::html;
 use serde_json::{Value, json};
@@ -104,16 +106,20 @@ pub(super) async fn groups(State(parts): State<Parts>, visit: Visit) -> Shown {
     visit.manager.may_everywhere(Scope::Admin)?;
     let all = parts.store.groups().await?;
     let users = parts.store.users().await?;
-    let mut members = Vec::new();
-    for group in &all {
-        members.push(parts.store.members(group.id).await?);
+    let mut members: HashMap<i64, HashSet<i64>> = HashMap::new();
+    for (group, user) in parts.store.memberships().await? {
+        members.entry(group).or_default().insert(user);
     }
+    let members = all.iter().map(|group| {
+        let own = members.get(&group.id);
+        users.iter().filter(|user| own.is_some_and(|own| own.contains(&user.id))).collect::<Vec<_>>()
+    });
     let action = visit.at("/connect/groups");
     let shown = html! {
         h1 { "Groups" }
         datalist id="users" { @for user in &users { option value=(user.username) {} } }
         div.grid {
-            @for (group, members) in all.iter().zip(&members) {
+            @for (group, members) in all.iter().zip(members) {
                 section.card aria-label=(group.name) {
                     div.row {
                         h2 { (group.name) } span.quiet { (members.len()) " members" }
@@ -124,7 +130,7 @@ pub(super) async fn groups(State(parts): State<Parts>, visit: Visit) -> Shown {
                         }
                     }
                     table { tbody {
-                        @for user in members {
+                        @for user in &members {
                             tr {
                                 td { (user.username) }
                                 td.number {

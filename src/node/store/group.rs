@@ -1,5 +1,7 @@
 //! Groups of users. Their table is `team`, because `GROUP` is a word of SQL's own.
 
+use std::collections::HashSet;
+
 use super::audit::{Deed, record};
 use super::{Store, StoreError, User, new_id, now, with, within};
 
@@ -105,14 +107,19 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn members(&self, group: i64) -> Result<Vec<User>, StoreError> {
-        let guids: Vec<String> = with!(self, pool => Ok(
-            sqlx::query_scalar(
-                "SELECT guid FROM account JOIN member ON account_id = account.id WHERE team_id = $1",
-            )
-            .bind(group).fetch_all(pool).await?
+        let ids: Vec<i64> = with!(self, pool => Ok(
+            sqlx::query_scalar("SELECT account_id FROM member WHERE team_id = $1").bind(group).fetch_all(pool).await?
         ))?;
-        let guids: std::collections::HashSet<String> = guids.into_iter().collect();
-        Ok(self.users().await?.into_iter().filter(|user| guids.contains(&user.guid)).collect())
+        let ids: HashSet<i64> = ids.into_iter().collect();
+        Ok(self.users().await?.into_iter().filter(|user| ids.contains(&user.id)).collect())
+    }
+
+    /// Who is in which group: ids of groups and of users.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn memberships(&self) -> Result<Vec<(i64, i64)>, StoreError> {
+        with!(self, pool => Ok(sqlx::query_as("SELECT team_id, account_id FROM member").fetch_all(pool).await?))
     }
 
     /// Adds a user to a group, or takes them out. Whether that changed something.

@@ -190,22 +190,25 @@ impl Store {
         ))
     }
 
-    /// Writes down a process of content that a node has begun: a job nobody has to claim.
+    /// Writes down a process of content that a node has begun: a job nobody has to claim. What was written down of this id stays,
+    /// so that who is not told so may try again.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn begin_process(
         &self,
+        id: i64,
         kind: &str,
         subject: &str,
         input: &str,
         node: &str,
     ) -> Result<Claimed, StoreError> {
-        let (id, at) = (new_id(), now());
+        let at = now();
         with!(self, pool => {
             sqlx::query(
                 "INSERT INTO job (id, kind, subject, input, state, created_at, created_by, attempt, deaths, node,
-                 started_at, is_cancelled) VALUES ($1, $2, $3, $4, 'running', $5, 'node', 1, 0, $6, $5, $7)",
+                 started_at, is_cancelled) VALUES ($1, $2, $3, $4, 'running', $5, 'node', 1, 0, $6, $5, $7)
+                 ON CONFLICT (id) DO NOTHING",
             )
             .bind(id).bind(kind).bind(subject).bind(input).bind(at).bind(node).bind(false).execute(pool).await?;
             Ok(Claimed {

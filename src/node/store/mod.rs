@@ -304,7 +304,7 @@ async fn sqlite(path: PathBuf, bounds: Bounds) -> Result<SqlitePool, sqlx::Error
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A new row's id: positive, random, so that nodes need not ask one another.
-fn new_id() -> i64 {
+pub fn new_id() -> i64 {
     i64::from_le_bytes(dice::secret()) & i64::MAX
 }
 

@@ -56,6 +56,8 @@ pub struct Sessions(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     all: Mutex<HashMap<String, Entry>>,
+    /// Processes by where what belongs to their sessions is: see [`Sessions::process_of`].
+    processes: Mutex<HashMap<String, String>>,
     /// What is kept for all browsers.
     bytes: AtomicUsize,
     /// How many there are.
@@ -207,6 +209,7 @@ impl Sessions {
         let bytes = |told: u64| usize::try_from(told).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
             all: Mutex::default(),
+            processes: Mutex::default(),
             bytes: AtomicUsize::new(0),
             total: Tally::default(),
             tallies: Mutex::default(),
@@ -216,6 +219,14 @@ impl Sessions {
             bytes_max: bytes(settings.sessions_bytes_max),
             metrics,
         }))
+    }
+
+    /// The process of the session that a path of content is of, whatever process the browser was last told to come back to: its
+    /// tabs may have several. `path`: below the prefix.
+    pub fn process_of(&self, prefix: &str, path: &str) -> Option<String> {
+        let token = path.strip_prefix("/session/")?.split(['/', '?']).next()?;
+        let all = self.0.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&place(prefix, token)).cloned()
     }
 
     /// Whether sessions outlive their connections here.
@@ -278,10 +289,11 @@ impl Sessions {
             let worker = socket(there, Role::Client, WORKER_MESSAGE_MAX).await;
             let id = secret();
             let (came, coming) = mpsc::channel(1);
+            let prefix = owner.prefix.clone();
             sessions.lock().insert(id.clone(), Entry { owner, came });
             let _listed = Listed { sessions: sessions.clone(), id: id.clone() };
             let seat = sessions.seat(&visitor.guid, false);
-            run::run(&sessions.0, &id, (browser, worker), coming, timeout, (lease, seat, &visitor)).await;
+            run::run(&sessions.0, &id, (browser, worker), coming, timeout, (lease, seat, &visitor, prefix)).await;
         });
     }
 
@@ -318,6 +330,33 @@ impl Sessions {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
         self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where what belongs to a session of an app is.
+fn place(prefix: &str, token: &str) -> String {
+    format!("{prefix}/session/{token}")
+}
+
+/// A session as the app calls it, until this is dropped.
+#[derive(Debug)]
+struct Named<'a> {
+    shared: &'a Shared,
+    place: String,
+}
+
+impl<'a> Named<'a> {
+    /// `token`: the app's word.
+    fn new(shared: &'a Shared, prefix: &str, token: &str, process: &str) -> Self {
+        let place = place(prefix, token);
+        shared.processes.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), process.to_owned());
+        Self { shared, place }
+    }
+}
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        self.shared.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
     }
 }
 

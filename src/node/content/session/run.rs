@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::parts::{Sending, joined};
-use super::{Came, PING_AFTER, Seat, Shared, Socket, UNANSWERED};
+use super::{Came, Named, PING_AFTER, Seat, Shared, Socket, UNANSWERED};
 use crate::node::content::visitor::Visitor;
 use crate::node::content::worker::Lease;
 use crate::node::metrics::HoldEnd;
@@ -28,6 +28,10 @@ const ANSWER: Duration = Duration::from_secs(1);
 const MESSAGE_BYTES: usize = 64;
 /// Messages that are read in a row.
 const TURNS: usize = 32;
+/// Messages of an app's in which it may say how it calls the session, and bytes of one, and of the name.
+const FIRST_MESSAGES: u32 = 4;
+const FIRST_MAX: usize = 4_096;
+const TOKEN_MAX: usize = 128;
 /// When others have taken all the memory there is, it is looked for again after this.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
 /// What is owed of acknowledgements is said after this at the latest.
@@ -50,9 +54,9 @@ pub(super) async fn run(
     (browser, worker): (Socket, Socket),
     mut coming: mpsc::Receiver<Came>,
     timeout: Duration,
-    (lease, seat, visitor): (Lease, Seat, &Visitor),
+    (lease, seat, visitor, prefix): (Lease, Seat, &Visitor, String),
 ) {
-    let mut run = Run::new(shared, worker, lease, seat);
+    let mut run = Run::new(shared, worker, lease, seat, prefix);
     let mut leaving = shared.leaving.subscribe();
     let turned_away = visitor.turned_away();
     tokio::pin!(turned_away);
@@ -164,6 +168,12 @@ struct Run<'a> {
     shared: &'a Shared,
     worker: Option<Socket>,
     lease: Option<Lease>,
+    /// See [`super::Owner`].
+    prefix: String,
+    /// What the app calls it.
+    named: Option<Named<'a>>,
+    /// Messages of the worker's in which it may say so.
+    is_new: u32,
     seat: Seat,
     browser: Option<Browser>,
     /// From the worker.
@@ -210,12 +220,15 @@ struct Browser {
 }
 
 impl<'a> Run<'a> {
-    fn new(shared: &'a Shared, worker: Socket, lease: Lease, seat: Seat) -> Self {
+    fn new(shared: &'a Shared, worker: Socket, lease: Lease, seat: Seat, prefix: String) -> Self {
         let now = Instant::now();
         Self {
             shared,
             worker: Some(worker),
             lease: Some(lease),
+            prefix,
+            named: None,
+            is_new: FIRST_MESSAGES,
             seat,
             browser: None,
             outbox: Outbox::new(),
@@ -458,6 +471,10 @@ impl<'a> Run<'a> {
         self.is_worker_dirty = true;
         let message = match message {
             Message::Text(text) => {
+                if self.is_new > 0 {
+                    self.is_new -= 1;
+                    self.name(&text);
+                }
                 let mut framed = String::with_capacity(text.len() + 1);
                 framed.push('m');
                 framed.push_str(&text);
@@ -472,6 +489,27 @@ impl<'a> Run<'a> {
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.outbox.push(message, bytes);
         Poll::Ready(None)
+    }
+
+    /// Among the first things an app says is how it calls the session.
+    fn name(&mut self, text: &str) {
+        /// Shiny's, of R and of Python.
+        #[derive(serde::Deserialize)]
+        struct First<'a> {
+            #[serde(borrow)]
+            config: Config<'a>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Config<'a> {
+            #[serde(rename = "sessionId")]
+            session_id: &'a str,
+        }
+        let Some(lease) = self.lease.as_ref().filter(|_| text.len() <= FIRST_MAX) else { return };
+        let Ok(First { config: Config { session_id } }) = serde_json::from_str(text) else { return };
+        if session_id.len() <= TOKEN_MAX {
+            self.named = Some(Named::new(self.shared, &self.prefix, session_id, lease.id()));
+            self.is_new = 0;
+        }
     }
 
     /// Whether the worker's last word was said.

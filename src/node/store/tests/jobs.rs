@@ -25,7 +25,7 @@ async fn a_job_is_claimed_once_and_again_when_its_node_is_dead() {
         let waiting = [Claimable { kind: "build".into(), count: 1, oldest }];
         let claimable = async || store.claimable(now() - micros(ALIVE)).await.unwrap();
         assert_eq!(claimable().await, waiting);
-        store.begin_process("process", "s", "{}", "nobody").await.unwrap();
+        store.begin_process(new_id(), "process", "s", "{}", "nobody").await.unwrap();
         let first = claim("a").await.unwrap();
         assert_eq!(claimable().await, [], "its node lives, and a process is for nobody to claim");
         assert_eq!((first.id, first.attempt, first.deaths), (id, 1, 0));
