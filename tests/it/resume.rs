@@ -576,7 +576,7 @@ fn what_belongs_to_a_session_is_asked_of_its_own_process_whatever_other_tabs_hav
             let target = format!("{path}session/{token}/download/get?w=");
             eventually("the file", async || {
                 let got = get_as(&a.address, &target, &[("cookie", own)]).await;
-                (got.status == 200).then(|| got)
+                (got.status == 200).then_some(got)
             })
             .await
         };

@@ -42,6 +42,14 @@ pub(in crate::node) async fn set(
     let content = own(&parts, &manager, &guid).await?;
     let Json(Wish { path, force }) = read(body)?;
     let path = vanity::check(&path).map_err(Failure::bad)?;
+    if let Some(folder) = &parts.settings.landing_dir {
+        // Nobody hides a page of the operator's.
+        let first = path.trim_matches('/').split('/').next().unwrap_or_default();
+        if tokio::fs::symlink_metadata(folder.join(first)).await.is_ok() {
+            let why = format!("`{path}` is a page of this server's own (`landing_dir`); choose another path");
+            return Err(Failure::new(StatusCode::CONFLICT, why).into());
+        }
+    }
     let all = parts.store.vanities().await?;
     let holder = all.iter().find(|row| row.path.eq_ignore_ascii_case(&path) && row.guid != content.guid);
     if let (Some(holder), true) = (holder, force) {
