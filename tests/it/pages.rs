@@ -112,7 +112,7 @@ async fn made(node: &Node, key: &str, path: &str, body: Value) -> Value {
 }
 
 /// A page that was published, and its guid.
-async fn site(node: &Node, key: &str, name: &str, html: &str) -> String {
+pub async fn site(node: &Node, key: &str, name: &str, html: &str) -> String {
     let guid = made(node, key, "/content", json!({ "name": name })).await["guid"].as_str().unwrap().to_owned();
     let manifest = r#"{"version": 1, "metadata": {"appmode": "static", "primary_html": "index.html"}, "files": {}}"#;
     let mut tar = tar::Builder::new(Vec::new());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::content::{Publisher, two_nodes};
 use crate::harness::{Authority, Client, Folder, Node, Socket, eventually, get_as, within};
 use crate::packages::proxy;
-use crate::pages::{Jar, api, people};
+use crate::pages::{Jar, api, people, site};
 
 const ECHO: &str = "from fastapi import FastAPI, WebSocket\napp = FastAPI()\n\
      @app.get('/')\ndef root():\n    return 'seen'\n\
@@ -113,5 +113,30 @@ fn locked_content_is_seen_by_nobody_and_stays_as_it_is() {
             (get_as(&a.address, &path, &[("authorization", &cys)]).await.status == 200).then_some(())
         })
         .await;
+    });
+}
+
+#[test]
+fn the_operators_pages_are_shown_and_hidden_by_no_content() {
+    within(60, async {
+        let own = Folder::new();
+        own.write("index.html", "<h1>Welcome</h1>");
+        own.write("docs/index.html", "<h1>Docs</h1>");
+        let a = Node::start("a", &format!("landing_dir = \"{}\"\n", own.root().display())).await;
+        let [ann, bob, _] = people(&a).await;
+        for (path, text) in [("/", "<h1>Welcome</h1>"), ("/docs/", "<h1>Docs</h1>")] {
+            let seen = get_as(&a.address, path, &[]).await;
+            assert_eq!((seen.status, &*seen.text()), (200, text));
+        }
+        assert_eq!(get_as(&a.address, "/none", &[]).await.status, 404);
+        let guid = site(&a, &bob, "report", "<h1>Report</h1>").await;
+        api(&a, &bob, "PATCH", &format!("/content/{guid}"), &json!({ "access_type": "all" })).await;
+        let at = format!("/content/{guid}/vanity");
+        for (path, status) in [("/docs/", 409), ("/docs/more/", 409), ("/report/", 200)] {
+            let told = api(&a, &ann, "PUT", &at, &json!({ "path": path })).await;
+            assert_eq!(told.status, status, "{path}: {}", told.text());
+        }
+        let seen = get_as(&a.address, "/report/", &[]).await;
+        assert_eq!((seen.status, &*seen.text()), (200, "<h1>Report</h1>"));
     });
 }
