@@ -351,6 +351,35 @@ impl Store {
         }.await)
     }
 
+    /// Writes down what was done at once because somebody wanted it, as a job that has ended; its number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn write_done(
+        &self,
+        kind: &str,
+        subject: &str,
+        lines: &[String],
+        result: &str,
+        by: &Deed<'_>,
+    ) -> Result<i64, StoreError> {
+        let (id, at) = (new_id(), now());
+        within!(self, tx => async {
+            sqlx::query(
+                "INSERT INTO job (id, kind, subject, input, state, result, created_at, created_by, attempt, deaths,
+                 started_at, ended_at, is_cancelled) VALUES ($1, $2, $3, '{}', 'done', $4, $5, $6, 1, 0, $5, $5, $7)",
+            )
+            .bind(id).bind(kind).bind(subject).bind(result).bind(at).bind(by.who).bind(false)
+            .execute(&mut *tx).await?;
+            for (number, line) in (1_i64..).zip(lines) {
+                sqlx::query("INSERT INTO job_line (job_id, number, at, text) VALUES ($1, $2, $3, $4)")
+                    .bind(id).bind(number).bind(at).bind(line).execute(&mut *tx).await?;
+            }
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(id)
+        }.await)
+    }
+
     /// Number of a job's last line.
     ///
     /// # Errors
