@@ -14,11 +14,11 @@ use super::content::{self, Wish, changeable};
 use super::deploy;
 use super::tasks;
 use crate::node::api::{Answer, Body, Manager, Query, read, time};
+use crate::node::content::access;
 use crate::node::content::mode::Mode;
-use crate::node::content::{access, journal};
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{ContentRow, Deed};
+use crate::node::store::ContentRow;
 
 /// `GET /applications?filter=account_id:1&filter=name:x&count=100&offset=0`. Clients ask for the next page until they have
 /// `total`, so all of it is told at once.
@@ -118,18 +118,11 @@ pub(super) async fn deploy(
 
 /// As rows have it.
 pub(super) const TERMINATE: &str = "terminate";
-/// Jobs that are looked through for processes.
-const JOBS_MAX: i64 = 1_000;
 
 /// Ends its processes on all nodes; whoever opens it next lets new ones begin. Told is a task that has ended.
 pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
     let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
-    let jobs = parts.store.jobs_of(&content.guid, JOBS_MAX).await?;
-    let mut count = 0;
-    for process in jobs.iter().filter(|job| job.kind == journal::KIND && job.ended_at.is_none()) {
-        let deed = manager.deed("cancel_job", &content.name, "");
-        count += i32::from(parts.store.cancel(process.id, &Deed { detail: &process.id.to_string(), ..deed }).await?);
-    }
+    let count = parts.store.cancel_processes(&content.guid).await?;
     let line = format!("{count} processes are told to end; opening it begins new ones");
     let deed = manager.deed("terminate", &content.name, &content.guid);
     let lines = std::slice::from_ref(&line);

@@ -326,6 +326,19 @@ impl Store {
         }.await)
     }
 
+    /// Lets all processes of content end, of this guid; their nodes see it. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn cancel_processes(&self, guid: &str) -> Result<u64, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query(
+                "UPDATE job SET is_cancelled = $2 WHERE subject = $1 AND kind = 'process' AND state = 'running'",
+            )
+            .bind(guid).bind(true).execute(pool).await?.rows_affected()
+        ))
+    }
+
     /// Writes lines of a job; `first`: the number of the first of them. Whether it was still ours.
     ///
     /// # Errors
