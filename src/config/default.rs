@@ -275,6 +275,9 @@ pub const CONTENT_RENDER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// `content.renderings_kept`.
 pub const CONTENT_RENDERINGS_KEPT: u64 = 30;
 
+/// `content.bundles_kept`: all.
+pub const CONTENT_BUNDLES_KEPT: u64 = 0;
+
 /// `mail.port`: submission (RFC 6409).
 pub const MAIL_PORT: u64 = 587;
 

@@ -27,6 +27,7 @@ for (step in arguments[-(1:2)]) {
         doc = deployApp(dirname(what[[2]]), appFiles = basename(what[[2]]), appPrimaryDoc = basename(what[[2]]),
             appName = what[[3]], server = "bowline", launch.browser = FALSE),
         rmd = deployDoc(what[[2]], appName = what[[3]], server = "bowline", launch.browser = FALSE),
+        end = terminateApp(what[[2]], server = "bowline"),
         list = applications(server = "bowline")
     )
     if (is.data.frame(done)) {

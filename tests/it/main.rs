@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod api;
 mod browser;
 mod bucket;
 mod builder;

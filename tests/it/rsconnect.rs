@@ -165,6 +165,12 @@ fn r_publishes_a_shiny_app_that_runs_on_every_node() {
         assert!(told.stdout.contains("hello FALSE") && told.stderr.contains("no luck today"), "{told:?}");
         let (status, text) = page(&proxy, &ca, &at, &key).await;
         assert!(status == 200 && text.contains("Hello from R"), "{text}");
+
+        // R ends its processes; who comes next gets another one.
+        let told = r.publishes(&secret, &["end=hello=ended"]).await.ok();
+        assert!(told.stdout.contains("ended") && told.stderr.contains("processes are told to end"), "{told:?}");
+        let (status, text) = page(&proxy, &ca, &at, &key).await;
+        assert!(status == 200 && text.contains("Hello from R"), "{text}");
     });
 }
 

@@ -122,7 +122,13 @@ fn the_operators_pages_are_shown_and_hidden_by_no_content() {
         let own = Folder::new();
         own.write("index.html", "<h1>Welcome</h1>");
         own.write("docs/index.html", "<h1>Docs</h1>");
-        let a = Node::start("a", &format!("landing_dir = \"{}\"\n", own.root().display())).await;
+        let top = format!("landing_dir = \"{}\"\n", own.root().display());
+        let folder = std::sync::Arc::new(Folder::new());
+        crate::harness::bowline(&["keygen", folder.path("node.key").to_str().unwrap()]).await.ok();
+        let config = format!(
+            "role = \"node\"\n{top}key_file = \"node.key\"\n[[listener]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\n"
+        );
+        let a = Node::start_exactly_in(folder, &config).await;
         let [ann, bob, _] = people(&a).await;
         for (path, text) in [("/", "<h1>Welcome</h1>"), ("/docs/", "<h1>Docs</h1>")] {
             let seen = get_as(&a.address, path, &[]).await;

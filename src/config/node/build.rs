@@ -238,6 +238,11 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
             .unwrap_or(default::CONTENT_RENDERINGS_KEPT)
             .try_into()
             .unwrap_or(u32::MAX),
+        bundles_kept: written
+            .and_then(|content| Some(content.bundles_kept.get()?.0))
+            .unwrap_or(default::CONTENT_BUNDLES_KEPT)
+            .try_into()
+            .unwrap_or(u32::MAX),
         memory_max: written.and_then(|content| Some(content.memory_max.get()?.0)),
         disk_max: size(written.and_then(|content| Some(content.disk_max.get()?.0)), default::CONTENT_DISK_MAX),
     }

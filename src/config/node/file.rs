@@ -232,6 +232,9 @@ section! {
         render_timeout: Wait<1000, { 7 * DAY }> = shown(default::CONTENT_RENDER_TIMEOUT),
         /// Renderings of one content that are kept.
         renderings_kept: Count<1, 100_000> = shown(default::CONTENT_RENDERINGS_KEPT),
+        /// Bundles of one content that are kept: after a deployment older ones go, but never one that is newer than what
+        /// runs, that was rendered and is still shown, or that a task is about. 0: all are kept.
+        bundles_kept: Count<0, 100_000> = shown(default::CONTENT_BUNDLES_KEPT),
         /// Bytes of writable memory of one process. Default: no bound.
         memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = Optional("\"4GiB\""),
         /// Bytes of files in memory (`/tmp`) of one process.

@@ -270,6 +270,8 @@ pub struct Content {
     pub render_timeout: Duration,
     /// Renderings of one content that are kept.
     pub renderings_kept: u32,
+    /// Bundles of one content that are kept; 0: all.
+    pub bundles_kept: u32,
     /// Bytes of writable memory of one process; `None`: no bound.
     pub memory_max: Option<u64>,
     /// Bytes of files in memory of one process.

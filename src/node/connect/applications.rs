@@ -5,6 +5,7 @@ use axum::body::Body as RawBody;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -113,6 +114,29 @@ pub(super) async fn deploy(
     let bundle = deploy::bundle(&parts, &content, bundle.as_ref()).await?;
     let task = deploy::begin(&parts, &manager, &content, &bundle, true).await?;
     Ok(Json(json!({ "id": task })))
+}
+
+/// As rows have it.
+pub(super) const TERMINATE: &str = "terminate";
+
+/// Ends its processes on all nodes; whoever opens it next lets new ones begin. Told is a task that has ended.
+pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
+    let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
+    let count = parts.store.cancel_processes(&content.guid).await?;
+    let line = format!("{count} processes are told to end; opening it begins new ones");
+    let deed = manager.deed("terminate", &content.name, &content.guid);
+    let lines = std::slice::from_ref(&line);
+    let task = parts.store.write_done(TERMINATE, &content.guid, lines, &line, &deed).await?.to_string();
+    Ok(Json(json!({ "id": task, "task_id": task })))
+}
+
+/// Ends a task.
+pub(super) async fn kill(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
+    let (job, _) = tasks::look(&parts, &manager, &id, i64::MAX).await?;
+    if !parts.store.cancel(job.id, &manager.deed("cancel_job", &job.subject, &id)).await? {
+        return Err(Failure::new(StatusCode::CONFLICT, "This task has ended already").into());
+    }
+    Ok(Json(json!({ "id": id, "task_id": id })))
 }
 
 /// What is known already.

@@ -7,20 +7,21 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::StatusCode;
-use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use multer::{Constraints, Multipart, SizeLimit};
 use serde_json::{Map, Value, json};
 
 use super::content::{manifest, missing, own, unlocked};
 use crate::node::api::{Answer, ApiFailure, Manager, time};
 use crate::node::blob::Spooled;
-use crate::node::content::bundle;
+use crate::node::content::{bundle, python};
 use crate::node::error::Failure;
 use crate::node::parts::{Parts, keep_and_name};
 use crate::node::publish::append;
 use crate::node::store::{BundleRow, ContentRow, NewBundle, StoreError};
 use crate::types::Sha256;
 
+const GENERATED_BY: HeaderName = HeaderName::from_static("generated-by");
 /// Bytes of what is said of a bundle.
 const METADATA_MAX: u64 = 64 << 10;
 /// What is kept of it: where it comes from.
@@ -75,6 +76,30 @@ pub(in crate::node) async fn download(
     let name = format!("attachment; filename=\"bundle-{}.tar.gz\"", bundle.number);
     head.insert(CONTENT_DISPOSITION, HeaderValue::try_from(name).map_err(|_| missing(&guid))?);
     Ok(response)
+}
+
+/// What the environment of the bundle that runs had when it was deployed, as pip freezes it.
+pub(super) async fn lockfile(
+    State(parts): State<Parts>,
+    manager: Manager,
+    Path(guid): Path<String>,
+) -> Result<Response, ApiFailure> {
+    let content = own(&parts, &manager, &guid).await?;
+    let none = |why: &str| Failure::new(StatusCode::NOT_FOUND, format!("There is no lock file: {why}"));
+    let Some(number) = content.bundle else { return Err(none("this content was not deployed yet").into()) };
+    let Some(lock) = parts.store.lock(number).await? else {
+        let why = "only content whose bundle lists Python packages has one, and has it since it was last deployed";
+        return Err(none(why).into());
+    };
+    let version = python::version(&lock).unwrap_or_default();
+    let by = format!("bowline/{}; python={version}", env!("CARGO_PKG_VERSION"));
+    let fields = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"requirements.txt.lock\"")),
+        // By it a client chooses the Python that it installs this for.
+        (GENERATED_BY, HeaderValue::try_from(by).map_err(std::io::Error::other)?),
+    ];
+    Ok((fields, lock).into_response())
 }
 
 pub(super) async fn create(

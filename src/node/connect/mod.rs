@@ -3,9 +3,11 @@
 //!
 //! Everything a client may ask about is in the database, so that any node answers any request.
 
+mod absent;
 mod applications;
 mod bootstrap;
 pub(super) mod bundles;
+mod caches;
 pub(super) mod claim;
 pub(super) mod content;
 pub(super) mod deploy;
@@ -79,6 +81,24 @@ pub fn router(parts: &Parts) -> Router<Parts> {
             get(variants::schedule).put(variants::set_schedule).delete(variants::remove_schedule),
         )
         .route("/v1/timezones", get(variants::zones))
+        .route("/v1/content/{guid}/lockfile", get(bundles::lockfile))
+        .route("/v1/system/caches/runtime", get(caches::list).delete(caches::remove))
+        .route("/v1/environments", get(caches::environments).post(absent::environments))
+        .route("/v1/environments/{guid}", get(caches::of_guid).put(absent::environments).delete(absent::environments))
+        .route("/v1/environments/{guid}/permissions", get(absent::none).post(absent::environments))
+        // What there is not.
+        .route(
+            "/v1/content/{guid}/repository",
+            get(absent::no_repository).put(absent::git).patch(absent::git).delete(absent::no_repository),
+        )
+        .route("/v1/content/{guid}/repository/bundle", post(absent::git))
+        .route("/v1/content/{guid}/oauth/integrations/associations", get(absent::none_of).put(absent::oauth))
+        .route("/v1/oauth/integrations", get(absent::none).post(absent::oauth))
+        .route("/v1/oauth/integrations/{guid}", get(absent::nothing).patch(absent::nothing).delete(absent::nothing))
+        .route("/v1/oauth/integrations/credentials", post(absent::oauth))
+        .route("/v1/oauth/templates", get(absent::none))
+        .route("/v1/oauth/templates/{key}", get(absent::nothing))
+        .route("/v1/oauth/sessions", get(absent::none))
         // From before `/v1`.
         .route("/applications/{id}/variants", get(variants::list))
         .route("/variants/{id}", get(variants::show))
@@ -92,10 +112,12 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         .route("/applications/{id}", get(applications::show))
         .route("/applications/{id}/config", get(applications::config))
         .route("/applications/{id}/deploy", post(applications::deploy))
+        .route("/applications/{id}/terminate", post(applications::terminate))
         .route("/tasks/{id}", get(applications::task))
+        .route("/tasks/{id}/kill", post(applications::kill))
         .route_layer(signed())
         // Whoever asks has nothing to sign with yet.
         .route("/v1/experimental/bootstrap", post(bootstrap::bootstrap))
         .route("/tokens", post(tokens::create).layer(DefaultBodyLimit::max(tokens::BYTES_MAX)));
-    more.merge(uploads)
+    more.merge(uploads).fallback(absent::call)
 }

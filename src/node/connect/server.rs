@@ -59,7 +59,7 @@ pub(super) async fn nodejs(State(parts): State<Parts>, _: Manager) -> Answer {
     Ok(Json(json!({ "installations": told })))
 }
 
-fn installation(version: &str) -> Value {
+pub(super) fn installation(version: &str) -> Value {
     json!({ "version": version, "cluster_name": "Local", "image_name": "Local" })
 }
 

@@ -7,6 +7,8 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::applications::TERMINATE;
+use super::caches;
 use crate::node::api::{Answer, Manager, Query, read};
 use crate::node::content::access;
 use crate::node::content::{deploy, journal};
@@ -68,7 +70,8 @@ pub(in crate::node) async fn look(
 ) -> Result<(JobRow, Vec<JobLine>), Failure> {
     let missing = || Failure::not_found(format_args!("task `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
-    let is_task = |job: &JobRow| [deploy::KIND, run::RENDER, run::REPORT, journal::KIND].contains(&&*job.kind);
+    let kinds = [deploy::KIND, run::RENDER, run::REPORT, journal::KIND, TERMINATE, caches::KIND];
+    let is_task = |job: &JobRow| kinds.contains(&&*job.kind);
     let job = parts.store.job(number).await?.filter(is_task).ok_or_else(missing)?;
     let content = parts.store.content(&job.subject).await?;
     let may = match &content {

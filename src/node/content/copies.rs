@@ -66,6 +66,23 @@ impl Copies {
         Held { path: path.to_owned(), held: Arc::clone(&self.held) }
     }
 
+    /// All that are whole. Blocks.
+    pub fn all(&self) -> Vec<PathBuf> {
+        let found = fs::read_dir(&self.at).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        found.filter(|path| path.extension().is_none() && path.is_dir()).collect()
+    }
+
+    /// Removes one, unless somebody runs on it; whether it went. Blocks.
+    pub fn remove(&self, path: &Path) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.contains_key(path) {
+            return false;
+        }
+        let old = out_of_sight(path);
+        drop(held);
+        old.is_some_and(|old| fs::remove_dir_all(old).is_ok())
+    }
+
     /// Those that are whole and may go: when they were last wanted, and their bytes. What was left half made goes at once.
     fn removable(&self, now: SystemTime) -> Vec<(SystemTime, PathBuf, u64)> {
         let mut found = Vec::new();
@@ -122,11 +139,9 @@ pub fn tidy(all: &[&Copies], unused: Duration, bytes_max: u64, now: SystemTime) 
         if is_wanted || holders.iter().any(|held| held.contains_key(&path)) {
             continue;
         }
-        // First out of sight, so that nobody finds half of it.
-        let old = path.with_extension(format!("{:032x}.old", dice::unique()));
-        let is_gone = fs::rename(&path, &old).is_ok();
+        let old = out_of_sight(&path);
         drop(holders);
-        if is_gone {
+        if let Some(old) = old {
             let _ = fs::remove_dir_all(&old);
             bytes = bytes.saturating_sub(size);
             gone += 1;
@@ -137,6 +152,12 @@ pub fn tidy(all: &[&Copies], unused: Duration, bytes_max: u64, now: SystemTime) 
         all.iter().for_each(|copies| copies.sizes.lock().unwrap_or_else(PoisonError::into_inner).clear());
     }
     gone
+}
+
+/// Renames what is to go, so that nobody finds half of it; where it is then.
+fn out_of_sight(path: &Path) -> Option<PathBuf> {
+    let old = path.with_extension(format!("{:032x}.old", dice::unique()));
+    fs::rename(path, &old).ok().map(|()| old)
 }
 
 /// Bytes of a folder and all that is in it; of a file that is in several folders its share. Blocks.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::Manifest;
 use super::mode::Way;
 use super::prepare::{prepare, unpacked};
+use super::python;
 use super::settings::Settings;
 use super::worker::Process;
 use crate::node::jobs::{Ended, Log};
@@ -51,6 +52,7 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
         Way::Workers => {
             let prefix = content.prefix();
             let start = prepare(parts, &content, &bundle, &prefix, &say).await?;
+            python::note(parts, bundle.number, &start.folders).await?;
             log.say("Starting it on trial");
             log.flush().await;
             let limits = Settings::read(&content.settings).limits(&parts.settings.content);
@@ -101,5 +103,18 @@ pub async fn deploy(parts: &Parts, log: &Log, input: &str) -> Ended {
     }
     parts.contents.forget(&content.guid);
     log.say("It runs now");
+    let kept = parts.settings.content.bundles_kept;
+    if kept > 0 {
+        let deed = Deed { action: "remove_bundle", detail: "", ..deed };
+        match parts.store.retire_bundles(content.id, &content.guid, kept, &deed).await {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => {
+                let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+                log.say(&format!("Removed older bundles, of which {kept} are kept: {}", gone.join(", ")));
+            }
+            // It is tried again after the next deployment.
+            Err(error) => log.say(&format!("Older bundles cannot be removed: {}", Causes(&error))),
+        }
+    }
     Ok("activated".to_owned())
 }

@@ -15,6 +15,7 @@ use crate::node::parts::Parts;
 use crate::node::router;
 use crate::node::sandbox::{Door, Enclosure, Folder, INDEX, Memory};
 use crate::runtime::clock;
+use crate::telemetry::Causes;
 use crate::types::Sha256;
 
 /// Where it is, as programs see it. Its files know that place.
@@ -25,6 +26,12 @@ const LANGUAGE: &str = "python";
 pub(super) const TMP_BYTES: u64 = 1 << 30;
 /// What is required, beside what is made of it.
 const LISTED: &str = "requirements.txt";
+/// What was made of it, as pip freezes it; its first line says for which Python.
+const LOCK: &str = "requirements.lock";
+/// Before that Python's version.
+const LOCK_HEAD: &str = "# python=";
+/// Bytes of it.
+const LOCK_MAX: u64 = 1 << 20;
 /// Between two looks how much there is.
 const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of a line of what is said.
@@ -35,10 +42,12 @@ const LINE_MAX: u64 = 4_000;
 const UV: &str = "set -e; export UV_CACHE_DIR=/env/.cache UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1; \
      \"$uv\" venv --quiet --python \"$python\" /env/venv; \
      \"$uv\" pip install --compile-bytecode --python /env/venv/bin/python $index ${file:+-r \"$file\"} $more; \
-     \"$uv\" pip freeze --quiet --python /env/venv/bin/python > /env/requirements.lock; rm -rf /env/.cache; chmod -R a+rX /env/venv";
+     echo \"# python=$version\" > /env/requirements.lock; \
+     \"$uv\" pip freeze --quiet --python /env/venv/bin/python >> /env/requirements.lock; rm -rf /env/.cache; chmod -R a+rX /env/venv";
 const PIP: &str = "set -e; \"$python\" -I -m venv /env/venv; \
      /env/venv/bin/python -I -m pip --disable-pip-version-check --no-cache-dir install --progress-bar off $index ${file:+-r \"$file\"} $more; \
-     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze > /env/requirements.lock; chmod -R a+rX /env/venv";
+     echo \"# python=$version\" > /env/requirements.lock; \
+     /env/venv/bin/python -I -m pip --disable-pip-version-check freeze >> /env/requirements.lock; chmod -R a+rX /env/venv";
 
 /// What an environment is made of.
 #[derive(Clone, Debug)]
@@ -73,7 +82,7 @@ pub async fn environment(
     }
     let content = &parts.settings.content;
     let repository = content.pypi.clone().or_else(|| parts.catalog.first(crate::node::store::Language::Python));
-    let mut key = sha2::Sha256::new_with_prefix(b"bowline environment 1\0");
+    let mut key = sha2::Sha256::new_with_prefix(b"bowline environment 2\0");
     for part in [&interpreter.program, &interpreter.version, repository.as_deref().unwrap_or_default(), &more.join(" ")]
     {
         key.update(part.as_bytes());
@@ -105,6 +114,38 @@ pub async fn environment(
     made.map(Some)
 }
 
+/// What the environment among these folders has, as pip freezes it; `None`: there is none.
+async fn lock(folders: &[Folder]) -> Option<String> {
+    let environment = folders.iter().find(|folder| folder.to == Path::new(AT))?;
+    let file = tokio::fs::File::open(environment.from.join(LOCK)).await.ok()?;
+    let mut text = String::new();
+    file.take(LOCK_MAX).read_to_string(&mut text).await.ok()?;
+    Some(text)
+}
+
+/// Writes down what the environment among the folders of a bundle has.
+///
+/// # Errors
+/// Why not, in a sentence.
+pub async fn note(parts: &Parts, bundle: i64, folders: &[Folder]) -> Result<(), String> {
+    let lock = lock(folders).await;
+    let told = |e| format!("what the environment has cannot be written down: {}", Causes(&e));
+    parts.store.set_lock(bundle, lock.as_deref()).await.map_err(told)
+}
+
+/// For which Python a lock is.
+pub fn version(lock: &str) -> Option<&str> {
+    lock.lines().next()?.strip_prefix(LOCK_HEAD)
+}
+
+/// For which Python the environment in this folder was made. Blocks.
+pub fn made_for(environment: &Path) -> Option<String> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    std::fs::File::open(environment.join(LOCK)).ok()?.take(LINE_MAX).read_to_end(&mut text).ok()?;
+    version(&String::from_utf8_lossy(&text)).map(str::to_owned)
+}
+
 async fn make(
     parts: &Parts,
     wanted: &Wanted<'_>,
@@ -132,6 +173,7 @@ async fn make(
     };
     let mut environment = vec![
         ("python".to_owned(), wanted.interpreter.program.clone()),
+        ("version".to_owned(), wanted.interpreter.version.clone()),
         ("index".to_owned(), index),
         ("more".to_owned(), wanted.more.join(" ")),
     ];

@@ -4,11 +4,11 @@
 use std::fs::File;
 
 use crate::node::blob::Spooled;
-use crate::node::content::bundle;
 use crate::node::content::manifest::{Hides, Manifest};
 use crate::node::content::mode::Mode;
 use crate::node::content::prepare::{Ground, environment, ground};
 use crate::node::content::settings::Settings;
+use crate::node::content::{bundle, python};
 use crate::node::parts::{Parts, keep_and_name};
 use crate::node::sandbox::{Bounds, Memory, Run};
 use crate::node::store::{BundleRow, ContentRow, NewRendering};
@@ -130,6 +130,7 @@ async fn made(
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Rendered, String> {
     let ground = ground(parts, content, bundle, say).await?;
+    python::note(parts, bundle.number, &ground.folders).await?;
     let Some((script, own)) = script(&ground.manifest, &ground) else {
         return Err(format!("content of the kind `{}` is not rendered", ground.manifest.mode));
     };

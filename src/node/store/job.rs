@@ -329,6 +329,19 @@ impl Store {
         }.await)
     }
 
+    /// Lets all processes of content end, of this guid; their nodes see it. How many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn cancel_processes(&self, guid: &str) -> Result<u64, StoreError> {
+        with!(self, pool => Ok(
+            sqlx::query(
+                "UPDATE job SET is_cancelled = $2 WHERE subject = $1 AND kind = 'process' AND state = 'running'",
+            )
+            .bind(guid).bind(true).execute(pool).await?.rows_affected()
+        ))
+    }
+
     /// Writes lines of a job; `first`: the number of the first of them. Whether it was still ours.
     ///
     /// # Errors
@@ -351,6 +364,35 @@ impl Store {
                 .bind(job.id).bind(number).bind(at).bind(line).execute(&mut *tx).await?;
             }
             Ok::<_, StoreError>(true)
+        }.await)
+    }
+
+    /// Writes down what was done at once because somebody wanted it, as a job that has ended; its number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn write_done(
+        &self,
+        kind: &str,
+        subject: &str,
+        lines: &[String],
+        result: &str,
+        by: &Deed<'_>,
+    ) -> Result<i64, StoreError> {
+        let (id, at) = (new_id(), now());
+        within!(self, tx => async {
+            sqlx::query(
+                "INSERT INTO job (id, kind, subject, input, state, result, created_at, created_by, attempt, deaths,
+                 started_at, ended_at, is_cancelled) VALUES ($1, $2, $3, '{}', 'done', $4, $5, $6, 1, 0, $5, $5, $7)",
+            )
+            .bind(id).bind(kind).bind(subject).bind(result).bind(at).bind(by.who).bind(false)
+            .execute(&mut *tx).await?;
+            for (number, line) in (1_i64..).zip(lines) {
+                sqlx::query("INSERT INTO job_line (job_id, number, at, text) VALUES ($1, $2, $3, $4)")
+                    .bind(id).bind(number).bind(at).bind(line).execute(&mut *tx).await?;
+            }
+            record!(&mut *tx, by)?;
+            Ok::<_, StoreError>(id)
         }.await)
     }
 

@@ -5,6 +5,7 @@
 
 mod audit;
 mod block;
+mod bundle;
 mod content;
 mod cran;
 mod download;

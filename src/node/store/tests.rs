@@ -417,3 +417,38 @@ async fn what_was_wanted_earlier_comes_too_late_and_what_is_locked_stays() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn older_bundles_go_but_for_what_runs_what_is_newer_and_what_somebody_needs() {
+    each(async |store| {
+        let about = About { name: "x", title: "", description: "", access: "acl", settings: "{}", is_locked: false };
+        store.create_content("g", "o", about, &DEED).await.unwrap();
+        let id = store.content("g").await.unwrap().unwrap().id;
+        let new = NewBundle { content_id: id, sha256: "aa", md5: "m", size: 1, manifest: "{}", metadata: "{}" };
+        let mut all = Vec::new();
+        for _ in 0..6 {
+            all.push(store.create_bundle(new, None, &DEED).await.unwrap());
+        }
+        assert!(store.retire_bundles(id, "g", 1, &DEED).await.unwrap().is_empty(), "nothing runs");
+        assert!(store.activate(id, all[4], None, "static", 10, &DEED).await.unwrap());
+        let rendering =
+            NewRendering { content_id: id, bundle: all[0], sha256: "bb", size: 1, main: "m", took: 1, created_by: "t" };
+        store.create_rendering(rendering, false, None).await.unwrap();
+        let input = format!("{{\"bundle\":{}}}", all[1]);
+        let task = NewJob { kind: "deploy", subject: "g", input: &input, slot: "s" };
+        let task = store.enqueue(task, None).await.unwrap().unwrap();
+        assert!(store.retire_bundles(id, "g", 6, &DEED).await.unwrap().is_empty(), "there are no more");
+        assert_eq!(store.retire_bundles(id, "g", 1, &DEED).await.unwrap(), [all[2], all[3]]);
+        let left = async || store.bundles(id).await.unwrap().iter().map(|row| row.number).collect::<Vec<_>>();
+        assert_eq!(left().await, [all[5], all[4], all[1], all[0]]);
+        assert!(store.cancel(task, &DEED).await.unwrap());
+        assert_eq!(store.retire_bundles(id, "g", 1, &DEED).await.unwrap(), [all[1]]);
+        let told = store.audit(i64::MAX, 1).await.unwrap();
+        assert_eq!(told[0].detail, all[1].to_string());
+
+        assert_eq!(store.lock(all[4]).await.unwrap(), None);
+        store.set_lock(all[4], Some("a==1")).await.unwrap();
+        assert_eq!(store.lock(all[4]).await.unwrap().as_deref(), Some("a==1"));
+    })
+    .await;
+}

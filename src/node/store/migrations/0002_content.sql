@@ -76,7 +76,9 @@ CREATE TABLE bundle (
     -- Where it comes from, JSON: a commit.
     metadata TEXT NOT NULL,
     created_at BIGINT NOT NULL,
-    created_by TEXT NOT NULL
+    created_by TEXT NOT NULL,
+    -- What its Python environment had when it was last deployed, as pip freezes it.
+    lock TEXT
 );
 CREATE INDEX bundle_content ON bundle (content_id);
 CREATE INDEX bundle_sha256 ON bundle (sha256);
