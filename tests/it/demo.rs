@@ -4,6 +4,7 @@ use rustix::process::Signal;
 
 use crate::harness::demo::is_alive;
 use crate::harness::{Client, ClientTls, Demo, Folder, Output, eventually, run, tool, within};
+use crate::pages;
 
 fn needs_shiny() {
     // Says what to do when they are missing.
@@ -47,18 +48,59 @@ async fn shows(demo: &Demo) {
     }
 }
 
+/// Who it names is let in to the pages, and finds there what was published.
+async fn lets_in(demo: &Demo) {
+    let login = |key: &str| demo.told["login"][key].as_str().unwrap();
+    assert_eq!(login("url"), format!("https://{}/connect/", demo.address()));
+    let mut client = Client::tls(demo.address(), &trust(demo, "localhost")).await;
+    let form = client.request("GET", "/connect/login", &[("Host", "localhost"), ("Accept", "text/html")], b"").await;
+    let cookie = pages::cookie(&form, "bowline_login").unwrap();
+    let (token, name, password) = (pages::value(&form, "token"), login("username"), login("password"));
+    let sent = format!("token={token}&username={name}&password={password}&next=/connect/");
+    let fields = [
+        ("Host", "localhost"),
+        ("Accept", "text/html"),
+        ("Content-Type", "application/x-www-form-urlencoded"),
+        ("Cookie", &cookie),
+    ];
+    let mut client = Client::tls(demo.address(), &trust(demo, "localhost")).await;
+    let answer = client.request("POST", "/connect/login", &fields, sent.as_bytes()).await;
+    assert_eq!((answer.status, answer.fields.get("location")), (303, Some("/connect/")), "{}", answer.text());
+    let session = pages::cookie(&answer, "__Host-bowline_session").unwrap();
+    let fields = [("Host", "localhost"), ("Accept", "text/html"), ("Cookie", &session)];
+    let mut client = Client::tls(demo.address(), &trust(demo, "localhost")).await;
+    let page = client.request("GET", "/connect/", &fields, b"").await.text();
+    for content in demo.told["content"].as_array().unwrap() {
+        assert!(page.contains(content["guid"].as_str().unwrap()), "{content}: {page}");
+    }
+    assert!(page.contains("by demo") && page.contains("/connect/users"), "an administrator's: {page}");
+}
+
 #[test]
 fn one_line_tells_where_everything_is_and_it_is_there() {
     needs_shiny();
     within(200, async {
         let mut demo = Demo::start_whole().await;
-        let keys =
-            ["url", "ca", "admin", "admin_socket", "config", "proxy", "nodes", "content", "pypi", "cran", "api_key"];
+        let keys = [
+            "url",
+            "ca",
+            "admin",
+            "admin_socket",
+            "config",
+            "proxy",
+            "nodes",
+            "content",
+            "pypi",
+            "cran",
+            "api_key",
+            "login",
+        ];
         for key in keys {
             assert!(!demo.told[key].is_null(), "`{key}` is missing: {}", demo.told);
         }
         serves(&demo).await;
         shows(&demo).await;
+        lets_in(&demo).await;
         for name in ["localhost", "python.localhost", "r.localhost", "127.0.0.1"] {
             assert!(
                 Client::try_tls(demo.address(), &trust(&demo, name)).await.is_ok(),

@@ -65,14 +65,15 @@ impl Jar {
     }
 }
 
-fn cookie(response: &Response, name: &str) -> Option<String> {
+/// A cookie that an answer sets, as browsers send it back.
+pub fn cookie(response: &Response, name: &str) -> Option<String> {
     let mut all = response.fields.all("set-cookie");
     let found = all.find_map(|line| line.split(';').next().filter(|pair| pair.starts_with(&format!("{name}="))));
     found.map(str::to_owned)
 }
 
 /// Of the first input of this name.
-fn value(page: &Response, name: &str) -> String {
+pub fn value(page: &Response, name: &str) -> String {
     let text = page.text();
     let at = text.find(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no `{name}` in {text}"));
     text[at..].split("value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
@@ -236,6 +237,59 @@ fn who_logs_in_on_one_node_is_known_on_the_other_until_their_session_ends() {
         }
         a.command(&["user", "unlock", "cy"]).await;
         assert!(!other.is_known(&b).await, "what was ended stays so");
+    });
+}
+
+#[test]
+fn people_give_themselves_another_password_which_ends_their_sessions_elsewhere() {
+    within(90, async {
+        let a = Node::start("a", "").await;
+        let b = a.beside("b").await;
+        let [admin, ..] = people(&a).await;
+        let log_in = async |password: &str| Jar::log_in(&b, "bob", password, "/connect/", &[]).await;
+        let (_, jar) = log_in("secret of bob").await;
+        let (_, elsewhere) = log_in("secret of bob").await;
+        assert!(jar.is_known(&b).await && elsewhere.is_known(&a).await);
+        let token = jar.token(&a).await;
+        let change = async |token: &str, old: &str, new: &str, again: &str| {
+            let pairs = [("do", "password"), ("token", token), ("old", old), ("new", new), ("again", again)];
+            let sent = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+            jar.post(&a, "/connect/account", &[], &sent).await
+        };
+        let (old, new) = ("secret of bob", " ein neues für bob ");
+        for (token, old, new, again, status, why) in [
+            (&*token, "not it", new, new, 403, "another one than you wrote"),
+            (&token, old, new, "something else", 400, "the same way twice"),
+            (&token, old, "short", "short", 400, "A password has 8 to"),
+            (&token, old, "bwl_looks_like_a_key", "bwl_looks_like_a_key", 400, "API keys do"),
+            ("x", old, new, new, 403, "not one of your session"),
+        ] {
+            let refused = change(token, old, new, again).await;
+            assert_eq!(refused.status, status, "{why}: {}", refused.text());
+            assert!(refused.text().contains(why) && !refused.text().contains(new), "{why}: {}", refused.text());
+            assert!(cookie(&refused, "bowline_session").is_none());
+        }
+        assert!(elsewhere.is_known(&a).await && jar.is_known(&a).await, "nothing has changed");
+
+        let done = change(&token, old, new, new).await;
+        let told = (done.status, done.fields.get("location"));
+        assert_eq!(told, (303, Some("/connect/account?done=password")), "{}", done.text());
+        let now = Jar(cookie(&done, "bowline_session").unwrap());
+        let page = now.get(&b, "/connect/account?done=password", &[]).await;
+        assert!(page.status == 200 && page.text().contains("is another one now"), "{}", page.text());
+        for node in [&a, &b] {
+            for ended in [&jar, &elsewhere] {
+                eventually("the end of the session", async || (!ended.is_known(node).await).then_some(())).await;
+            }
+            assert!(now.is_known(node).await, "where it was changed they stay");
+        }
+        assert_eq!(log_in(new).await.0.status, 303);
+        eventually("the end of the old one", async || (log_in(old).await.0.status == 401).then_some(())).await;
+        let log = api(&a, &admin, "GET", "/audit?limit=50", &Value::Null).await.json();
+        let deeds = log.as_array().unwrap();
+        let deed = deeds.iter().find(|deed| deed["action"] == "set_password").unwrap_or_else(|| panic!("{log}"));
+        assert_eq!((&deed["who"], &deed["subject"]), (&"bob".into(), &"bob".into()));
+        assert!(!log.to_string().contains("neues"), "{log}");
     });
 }
 

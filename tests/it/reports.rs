@@ -11,6 +11,7 @@ use crate::harness::{
     within,
 };
 use crate::packages::proxy;
+use crate::pages::Jar;
 
 /// A notebook of one cell.
 fn notebook(code: &str) -> String {
@@ -150,6 +151,82 @@ fn a_notebook_is_rendered_and_again_when_it_is_time_and_who_wrote_it_hears_of_it
 
 async fn metrics(node: &Node) -> Metrics {
     Metrics::parse(get_as(&node.address, "/metrics", &[]).await.text())
+}
+
+#[test]
+fn a_page_says_when_a_document_is_rendered_and_renders_it_now() {
+    within(240, async {
+        let (a, b) = two_nodes("").await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a, &b], &ca).await;
+        let key = ann(&a).await;
+        let folder = Folder::new();
+        let file = folder.write("report.ipynb", notebook("import random\nprint('drawn', random.random())"));
+        folder.write("requirements.txt", "ipykernel\n");
+        let publisher = Publisher::new(&proxy, key.clone());
+        let told = publisher.runs(&["deploy", "notebook"], &[file.to_str().unwrap()]).await.ok();
+        let guid = Publisher::guid(&told);
+        let first = eventually("the page", async || {
+            let seen = page(&a, &key, &format!("/content/{guid}/")).await;
+            (seen.status == 200).then(|| seen.text())
+        })
+        .await;
+
+        let (_, jar) = Jar::log_in(&a, "ann", "secret of ann", "/connect/", &[]).await;
+        let at = format!("/connect/content/{guid}/schedule");
+        let shown = async || jar.get(&a, &at, &[]).await.text();
+        let token = jar.token(&a).await;
+        let post = async |node: &Node, token: &str, form: &str| {
+            let answer = jar.post(node, &at, &[], &format!("token={token}&{form}")).await;
+            (answer.status, answer.fields.get("location").map(str::to_owned))
+        };
+        let back = (303, Some(at.clone()));
+        let before = shown().await;
+        assert!(before.contains("It is not scheduled") && before.contains("Render now"), "{before}");
+        assert!(before.contains("shown</span>") && !before.contains("No schedule"), "{before}");
+        let daily = "do=set&type=day&n=2&day=1&start=2031-03-30T02:30&zone=Europe%2FZurich&mails=on";
+        assert_eq!(post(&a, "another", daily).await.0, 403);
+        assert!(shown().await.contains("It is not scheduled"), "without its token the form does nothing");
+        assert_eq!(post(&a, &token, daily).await, back);
+        let set = shown().await;
+        // That night clocks went from two to three.
+        for words in
+            ["every 2 days, Europe/Zurich", "No schedule", "value=\"2031-03-30T03:30\"", "2031-03-30</time>", "checked"]
+        {
+            assert!(set.contains(words), "{words}: {set}");
+        }
+        assert_eq!(post(&a, &token, "do=set&type=day&n=2&start=2031-03-30T02:30&zone=Europe%2FNowhere").await.0, 400);
+        let monthly = "do=set&type=dayofmonth&n=3&day=31&start=2031-01-31T08:00&zone=UTC";
+        assert_eq!(post(&b, &token, monthly).await, back);
+        let changed = shown().await;
+        for words in ["2031-01-31</time>", "value=\"dayofmonth\" selected", "name=\"day\" type=\"number\""] {
+            assert!(changed.contains(words), "{words}: {changed}");
+        }
+        assert!(!changed.contains("Europe/Zurich\"") && !changed.contains("checked"), "{changed}");
+        let told = api(&b, &key, "GET", &format!("/applications/{guid}/variants"), &Value::Null).await.json();
+        let kept = format!("/variants/{}/schedules", told[0]["id"]);
+        let schedules = api(&b, &key, "GET", &kept, &Value::Null).await.json();
+        assert_eq!((&schedules[0]["type"], schedules.as_array().unwrap().len()), (&"dayofmonth".into(), 1));
+
+        let (status, location) = post(&a, &token, "do=render").await;
+        let log = location.unwrap();
+        assert!(status == 303 && log.starts_with(&format!("/connect/content/{guid}/logs?task=")), "{status} {log}");
+        eventually_in(Duration::from_secs(60), "another rendering", async || {
+            (page(&b, &key, &format!("/content/{guid}/")).await.text() != first).then_some(())
+        })
+        .await;
+        assert!(jar.get(&a, &log, &[]).await.text().contains("Rendering"));
+        let listed = shown().await;
+        for number in [1, 2] {
+            let look = format!("/connect/open?next=/content/{guid}/_rev{number}/");
+            assert!(listed.contains(&look), "{look}: {listed}");
+        }
+        assert_eq!(listed.matches("shown</span>").count(), 1, "the latest: {listed}");
+
+        assert_eq!(post(&a, &token, "do=remove").await, back);
+        assert!(shown().await.contains("It is not scheduled"));
+        assert_eq!(api(&b, &key, "GET", &kept, &Value::Null).await.json(), json!([]));
+    });
 }
 
 #[test]

@@ -35,12 +35,25 @@ pub(super) struct Report {
     pub(super) cran: String,
     /// May do everything with the repositories.
     pub(super) api_key: String,
+    /// Who may look at the pages, and do everything there.
+    pub(super) login: Login,
     /// Where the demo brought PostgreSQL along.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) postgres: Option<Database>,
     /// How the reader called us, to be called again.
     #[serde(skip)]
     pub(super) program: String,
+}
+
+/// What a person logs in with.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Login {
+    /// The pages, through the proxy.
+    pub(super) url: String,
+    /// Of an administrator.
+    pub(super) username: &'static str,
+    /// Another one at each start.
+    pub(super) password: String,
 }
 
 /// The proxy's process.
@@ -154,6 +167,9 @@ fn quoted(text: &str) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nBowline serves.\n")?;
+        let Login { url, username, password } = &self.login;
+        writeln!(f, "Its pages, for who logs in as `{username}` with the password `{password}`:\n")?;
+        writeln!(f, "    {:<20}{url}\n", "Pages")?;
         writeln!(f, "Published, and run by the nodes:\n")?;
         for Content { title, url, .. } in &self.content {
             writeln!(f, "    {title:<20}{url}")?;
@@ -238,6 +254,11 @@ mod tests {
             pypi: "https://127.0.0.1:8443/packages/pypi/simple/".into(),
             cran: "https://127.0.0.1:8443/packages/cran/latest".into(),
             api_key: "bwl_x".into(),
+            login: Login {
+                url: "https://127.0.0.1:8443/connect/".into(),
+                username: "demo",
+                password: "0a1b2c3d4e5f".into(),
+            },
             postgres: None,
             program: "target/debug/bowline".into(),
         }
@@ -245,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_json_is_one_line_with_the_agreed_keys() {
-        insta::assert_snapshot!(report().json(), @r#"{"url":"https://127.0.0.1:8443","ca":"/d/ca.pem","admin":"http://127.0.0.1:9443","admin_socket":"/d/admin.sock","config":"/d/proxy.toml","proxy":{"pid":1},"nodes":[{"name":"node-a","pid":2,"url":"http://127.0.0.1:4001","app":"packages"},{"name":"python-a","pid":3,"url":"http://127.0.0.1:4101","app":"shiny-python"}],"content":[{"name":"static","guid":"g","url":"https://127.0.0.1:8443/content/g/"}],"plain":[{"name":"shiny-python","url":"https://127.0.0.1:8443/"}],"pypi":"https://127.0.0.1:8443/packages/pypi/simple/","cran":"https://127.0.0.1:8443/packages/cran/latest","api_key":"bwl_x"}"#);
+        insta::assert_snapshot!(report().json(), @r#"{"url":"https://127.0.0.1:8443","ca":"/d/ca.pem","admin":"http://127.0.0.1:9443","admin_socket":"/d/admin.sock","config":"/d/proxy.toml","proxy":{"pid":1},"nodes":[{"name":"node-a","pid":2,"url":"http://127.0.0.1:4001","app":"packages"},{"name":"python-a","pid":3,"url":"http://127.0.0.1:4101","app":"shiny-python"}],"content":[{"name":"static","guid":"g","url":"https://127.0.0.1:8443/content/g/"}],"plain":[{"name":"shiny-python","url":"https://127.0.0.1:8443/"}],"pypi":"https://127.0.0.1:8443/packages/pypi/simple/","cran":"https://127.0.0.1:8443/packages/cran/latest","api_key":"bwl_x","login":{"url":"https://127.0.0.1:8443/connect/","username":"demo","password":"0a1b2c3d4e5f"}}"#);
     }
 
     #[test]
@@ -266,6 +287,7 @@ mod tests {
         for wanted in [
             "https://127.0.0.1:8443/",
             "https://127.0.0.1:8443/content/g/",
+            "as `demo` with the password `0a1b2c3d4e5f`",
             "kill -9 2 ",
             "target/debug/bowline status --admin /d/admin.sock",
             "/d/ca.pem",

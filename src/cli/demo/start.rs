@@ -20,8 +20,8 @@ use super::configuration::{self, Front, Member};
 use super::folder::{Folder, FolderError};
 use super::ports::{self, NoneFree, Ports};
 use super::publish::{self, PublishError};
-use super::report::{Content, Database, PACKAGES, PROXY, Proxy, Report};
-use super::repositories::{self, PrepareError};
+use super::report::{Content, Database, Login, PACKAGES, PROXY, Proxy, Report};
+use super::repositories::{self, Opened, PrepareError};
 use super::supervise::{Launcher, Program, Running};
 use super::{ask, content, wheels};
 use crate::node::content::interpreter::find;
@@ -118,7 +118,7 @@ pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Resu
     }
     let (database, postgres) = start_database(stage, folder, wish, &ports).await?;
     let uv = uv(wish);
-    let api_key = prepare_nodes(folder, &database, &uv).await?;
+    let Opened { key: api_key, password } = prepare_nodes(folder, &database, &uv).await?;
     let mut nodes = Vec::new();
     for letter in ('a'..='z').take(wish.count.into()) {
         nodes.push(node::launch(&stage.launcher, folder, &node_name(letter), &database, &uv, &ports).await?);
@@ -153,7 +153,7 @@ pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Resu
     Ok(Report {
         pypi: format!("{url}/packages/pypi/simple/"),
         cran: format!("{url}/packages/cran/latest"),
-        url,
+        url: url.clone(),
         ca,
         admin: format!("http://127.0.0.1:{}", proxy.admin_port),
         admin_socket: folder.join("admin.sock"),
@@ -163,6 +163,7 @@ pub(super) async fn all(stage: &mut Stage, folder: &Folder, wish: &Wish) -> Resu
         content,
         plain: pools.iter().map(|(app, _)| shiny::content(*app, proxy.https_port)).collect(),
         api_key,
+        login: Login { url: format!("{url}/connect/"), username: repositories::USER, password },
         postgres,
         program: std::env::args_os()
             .next()
@@ -230,8 +231,8 @@ fn uv(wish: &Wish) -> String {
     beside.and_then(|uv| uv.to_str().map(str::to_owned)).unwrap_or_else(|| "uv".to_owned())
 }
 
-/// What nodes share: the cluster's key, repositories and an API key, which is also in a file for commands.
-async fn prepare_nodes(folder: &Folder, database: &str, uv: &str) -> Result<String, StartError> {
+/// What nodes share: the cluster's key, repositories, a user and an API key, which is also in a file for commands.
+async fn prepare_nodes(folder: &Folder, database: &str, uv: &str) -> Result<Opened, StartError> {
     let key = folder.join("keys/node.key");
     if !key.exists() {
         ClusterKey::generate(&key).map_err(|error| FolderError::Io { path: key, error })?;
@@ -239,9 +240,9 @@ async fn prepare_nodes(folder: &Folder, database: &str, uv: &str) -> Result<Stri
     let first = node_name('a');
     // No port yet: nothing listens before the node is launched.
     node::configure(folder, &first, 0, database, uv)?;
-    let api_key = repositories::prepare(&folder.join(&format!("{first}.toml"))).await?;
-    folder.write("keys/api.key", &api_key)?;
-    Ok(api_key)
+    let opened = repositories::prepare(&folder.join(&format!("{first}.toml"))).await?;
+    folder.write("keys/api.key", &opened.key)?;
+    Ok(opened)
 }
 
 /// The proxy, serving.

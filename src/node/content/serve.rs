@@ -591,8 +591,8 @@ fn page(failure: &Failure, is_page: bool) -> Response {
         let status = failure.status();
         let page = format!(
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-             <title>{status}</title><style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:44rem;margin:15vh auto;\
-             padding:0 1rem;color-scheme:light dark}}pre{{white-space:pre-wrap;font-size:.85rem}}</style>\
+             <title>{status}</title><style>:root{{color-scheme:light dark}}body{{font:1.1rem/1.5 system-ui,sans-serif;\
+             max-width:44rem;margin:15vh auto;padding:0 1rem}}pre{{font:inherit;white-space:pre-wrap}}</style>\
              <h1>{status}</h1><pre>{text}</pre>\n"
         );
         *response.body_mut() = Body::from(page);

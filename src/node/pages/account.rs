@@ -1,25 +1,47 @@
 //! What is somebody's own: their API keys, and the clients of R that publish as them.
 
-use axum::extract::{Path, State};
+use axum::Extension;
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use http::StatusCode;
+use http::header::SET_COOKIE;
 use maud::{Markup, html};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::page::{Section, ago, copyable, csrf};
-use super::{Sent, Shown, Visit, body, done, refused};
+use super::{Form, Sent, Shown, Visit, body, done, refused, to};
 use crate::node::error::Failure;
 use crate::node::manage::keys;
-use crate::node::parts::Parts;
+use crate::node::parts::{Origin, Parts};
+use crate::node::session::Began;
 use crate::node::store::{Role, Scope};
 
 /// How long keys may hold: as durations are written, and as people read them.
 const LIFETIMES: &[(&str, &str)] = &[("30d", "30 days"), ("90d", "90 days"), ("365d", "a year"), ("", "until revoked")];
 
-pub(super) async fn show(State(parts): State<Parts>, visit: Visit) -> Shown {
-    shown(&parts, &visit, None).await
+/// What was just done.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    done: Option<String>,
 }
 
-async fn shown(parts: &Parts, visit: &Visit, made: Option<&Value>) -> Shown {
+/// What the page says of what was just done.
+#[derive(Clone, Copy, Debug)]
+enum News<'a> {
+    None,
+    /// Made, and shown this once.
+    Key(&'a str),
+    Password,
+    NoPassword(&'a Failure),
+}
+
+pub(super) async fn show(State(parts): State<Parts>, visit: Visit, Query(Asked { done }): Query<Asked>) -> Shown {
+    let news = if done.as_deref() == Some("password") { News::Password } else { News::None };
+    shown(&parts, &visit, news).await
+}
+
+async fn shown(parts: &Parts, visit: &Visit, news: News<'_>) -> Shown {
     let user = visit.user();
     let mut all = parts.store.keys().await?;
     all.retain(|key| key.username.as_ref() == Some(&user.username));
@@ -28,7 +50,12 @@ async fn shown(parts: &Parts, visit: &Visit, made: Option<&Value>) -> Shown {
     let name = [user.first_name.as_str(), user.last_name.as_str()].join(" ");
     let page = html! {
         h1 { "Your account" }
-        @if let Some(key) = made.and_then(|made| made["key"].as_str()) { (new_key(key)) }
+        @match news {
+            News::None => {}
+            News::Key(key) => (new_key(key)),
+            News::Password => p.notice.good role="status" { "Your password is another one now. You are logged in here only." },
+            News::NoPassword(failure) => p.notice.bad role="alert" { "Your password was not changed. " (failure.message()) },
+        }
         section.card aria-labelledby="keys" {
             h2 id="keys" { "API keys" }
             p.quiet { "For rsconnect, pip, twine and other programs. A key does what you may do, or less." }
@@ -107,9 +134,30 @@ async fn shown(parts: &Parts, visit: &Visit, made: Option<&Value>) -> Shown {
                     }
                 }
             }
+            (password(visit, &action))
         }
     };
-    Ok(visit.page("Your account", Section::Account, &page))
+    let mut response = visit.page("Your account", Section::Account, &page);
+    if let News::NoPassword(failure) = news {
+        *response.status_mut() = failure.status();
+    }
+    Ok(response)
+}
+
+fn password(visit: &Visit, action: &str) -> Markup {
+    html! {
+        form.card method="post" action=(action) aria-labelledby="password" {
+            (csrf(&visit.token))
+            h2 id="password" { "Password" }
+            p.quiet { "Another one logs you out everywhere else. API keys and R clients stay." }
+            // For what keeps people's passwords.
+            input type="hidden" name="username" autocomplete="username" value=(visit.user().username);
+            label { "The one you have" input type="password" name="old" autocomplete="current-password" required; }
+            label { "New one" small { "8 characters or more" } input type="password" name="new" autocomplete="new-password" minlength="8" required; }
+            label { "New one, again" input type="password" name="again" autocomplete="new-password" minlength="8" required; }
+            button.primary name="do" value="password" { "Change password" }
+        }
+    }
 }
 
 fn new_key(key: &str) -> Markup {
@@ -135,7 +183,11 @@ fn day(at: i64) -> String {
     crate::node::api::time(at).chars().take(10).collect()
 }
 
-pub(super) async fn change(State(parts): State<Parts>, Sent { visit, form }: Sent) -> Result<Response, super::Failed> {
+pub(super) async fn change(
+    State(parts): State<Parts>,
+    Extension(origin): Extension<Origin>,
+    Sent { visit, form }: Sent,
+) -> Shown {
     let (manager, state) = (visit.manager.clone(), State(parts.clone()));
     let id = form.text("id").to_owned();
     match form.text("do") {
@@ -144,7 +196,13 @@ pub(super) async fn change(State(parts): State<Parts>, Sent { visit, form }: Sen
             let wish = json!({ "name": form.text("name"), "scope": form.text("scope"), "expires_in": expires });
             let made = keys::create(state, manager, body(wish)?).await.map_err(refused)?;
             // Not sent elsewhere first: it is shown once.
-            return shown(&parts, &visit, Some(&made.0)).await;
+            return shown(&parts, &visit, made.0["key"].as_str().map_or(News::None, News::Key)).await;
+        }
+        "password" => {
+            return match set_password(&parts, origin, &visit, &form).await {
+                Ok(response) => Ok(response),
+                Err(failure) => shown(&parts, &visit, News::NoPassword(&failure)).await,
+            };
         }
         "revoke" => done(keys::revoke(state, manager, Path(id)).await)?,
         _ => {
@@ -156,4 +214,31 @@ pub(super) async fn change(State(parts): State<Parts>, Sent { visit, form }: Sen
         }
     }
     Ok(visit.to("/connect/account"))
+}
+
+/// Gives somebody another password, of their own choice. All their sessions end; here a new one begins.
+async fn set_password(parts: &Parts, origin: Origin, visit: &Visit, form: &Form) -> Result<Response, Failure> {
+    let user = visit.user();
+    let (old, new) = (form.raw("old"), form.raw("new"));
+    if new != form.raw("again") {
+        return Err(Failure::bad("The new one was not written the same way twice"));
+    }
+    // Tries count as those of the login do: who found a session open cannot guess here either.
+    let wrong = || Failure::forbidden("The one you have is another one than you wrote");
+    let shown = match parts.auth.user(&user.username, old, origin.address).await {
+        Ok(caller) => caller,
+        Err(failure) if failure.status() == StatusCode::UNAUTHORIZED => return Err(wrong()),
+        Err(failure) => return Err(failure),
+    };
+    if shown.user().is_none_or(|shown| shown.id != user.id) {
+        return Err(wrong());
+    }
+    let hash = parts.auth.hash_password(new.to_owned()).await?;
+    let deed = visit.manager.deed("set_password", &user.username, "");
+    parts.store.set_password(user.id, Some(&hash), &deed).await?;
+    parts.auth.forget();
+    parts.sessions.forget();
+    let mut response = to(&visit.at("/connect/account?done=password"));
+    response.headers_mut().append(SET_COOKIE, visit.jar().set(Some(&parts.sessions.begin(user, Began::Password))));
+    Ok(response)
 }

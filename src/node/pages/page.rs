@@ -181,6 +181,21 @@ pub fn access_words(access: &str) -> &'static str {
     }
 }
 
+/// A moment, microseconds since 1970, as how long from now it is.
+pub fn ahead(micros: i64) -> Markup {
+    let at = Duration::from_micros(micros.unsigned_abs());
+    let whole = Timestamp::from_unix(at).to_string();
+    let seconds = at.saturating_sub(clock::unix()).as_secs();
+    let words = match seconds {
+        0..60 => "in a moment".to_owned(),
+        60..3600 => format!("in {} min", seconds.div_ceil(60)),
+        3600..172_800 => format!("in {} h", seconds / 3600),
+        172_800..2_592_000 => format!("in {} d", seconds / 86_400),
+        _ => whole.chars().take(10).collect(),
+    };
+    html! { time datetime=(whole) title=(whole) { (words) } }
+}
+
 /// A moment, microseconds since 1970, as how long ago it was.
 pub fn ago(micros: i64) -> Markup {
     let at = Duration::from_micros(micros.unsigned_abs());

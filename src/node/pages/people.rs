@@ -23,7 +23,7 @@ pub(super) async fn users(State(parts): State<Parts>, visit: Visit) -> Shown {
     let shown = html! {
         div.row.head { h1 { "Users" } input type="search" placeholder="Name or mail" aria-label="Search users" data-filter; }
         section.card.wide aria-label="All users" {
-            table {
+            table.stack {
                 thead { tr { th scope="col" { "User" } th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { "" } } }
                 tbody {
                     @for user in &all {
@@ -122,7 +122,7 @@ pub(super) async fn groups(State(parts): State<Parts>, visit: Visit) -> Shown {
             @for (group, members) in all.iter().zip(members) {
                 section.card aria-label=(group.name) {
                     div.row {
-                        h2 { (group.name) } span.quiet { (members.len()) " members" }
+                        h2 { (group.name) } span.quiet { (members.len()) @if members.len() == 1 { " member" } @else { " members" } }
                         form method="post" action=(action) {
                             (csrf(&visit.token))
                             input type="hidden" name="group" value=(group.guid);

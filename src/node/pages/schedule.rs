@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::{Map, json};
 
 use super::content::{Tab, at, framed};
-use super::page::{ago, bytes, csrf};
+use super::page::{ago, ahead, bytes, csrf};
 use super::{Sent, Shown, Visit, body, done, refused};
 use crate::node::api::read;
 use crate::node::connect::content;
@@ -67,7 +67,7 @@ fn when(visit: &Visit, content: &ContentRow, row: Option<&ScheduleRow>) -> Marku
             @match (row, &told) {
                 (Some(row), Some(plan)) => {
                     p { (plan.every.told()) ", " (row.zone) "; "
-                        @match row.next_at { Some(next) => { "next " (ago(next)) }, None => "never again" } }
+                        @match row.next_at { Some(next) => { "next " (ahead(next)) }, None => "never again" } }
                 }
                 _ => p.quiet { "It is not scheduled." },
             }
@@ -85,7 +85,7 @@ fn when(visit: &Visit, content: &ContentRow, row: Option<&ScheduleRow>) -> Marku
                 label { "Day of the month" input name="day" type="number" min="1" max="31" value=(number("Day").unwrap_or(1)); }
                 label { "From" input name="start" type="datetime-local" value=[start]; }
                 label { "On the clock of" input name="zone" value=(row.map_or("UTC", |row| row.zone.as_str())) placeholder="Europe/Zurich"; }
-                label.row { input name="mails" type="checkbox" checked[row.is_some_and(|row| row.mails)]; " Mail me when it is done, not only when it failed" }
+                label.choice { input name="mails" type="checkbox" checked[row.is_some_and(|row| row.mails)]; span { "Mail me when it is done, not only when it failed" } }
                 div.row {
                     button.primary name="do" value="set" { "Save" }
                     @if row.is_some() { button.danger name="do" value="remove" { "No schedule" } }
