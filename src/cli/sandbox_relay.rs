@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::process::Command;
-use tokio::signal::unix::SignalKind;
 
 use super::on_host;
 use crate::node::sandbox::INDEX_PORT;
+use crate::runtime::signal::Signals;
 
 /// Where to, where from, and for whom.
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ async fn relay(Args { to, from, command }: Args) -> std::io::Result<ExitCode> {
         begun.env("PORT", port.to_string());
     }
     // Who is asked to end is the command; this ends after it.
-    let _asked = tokio::signal::unix::signal(SignalKind::terminate())?;
+    let _asked = Signals::new()?;
     let mut child = begun.spawn()?;
     if let Some((listener, to)) = index {
         tokio::spawn(async move {

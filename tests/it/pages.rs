@@ -285,7 +285,7 @@ fn people_give_themselves_another_password_which_ends_their_sessions_elsewhere()
         }
         assert_eq!(log_in(new).await.0.status, 303);
         eventually("the end of the old one", async || (log_in(old).await.0.status == 401).then_some(())).await;
-        let log = api(&a, &admin, "GET", "/audit?limit=50", &Value::Null).await.json();
+        let log = api(&a, &admin, "GET", "/audit?limit=1000", &Value::Null).await.json();
         let deeds = log.as_array().unwrap();
         let deed = deeds.iter().find(|deed| deed["action"] == "set_password").unwrap_or_else(|| panic!("{log}"));
         assert_eq!((&deed["who"], &deed["subject"]), (&"bob".into(), &"bob".into()));
