@@ -577,6 +577,7 @@ fn pool_settings(name: &str, policy: Policy, fail_open: bool, is_probed: bool) -
         },
         reconnect_shim: false,
         rsc_request: false,
+        heeds_leaving: false,
         fail_open,
         retries: 2,
     }

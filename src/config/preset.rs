@@ -33,6 +33,8 @@ pub struct Behind {
     pub reconnect_shim: bool,
     /// Set `X-RSC-Request`.
     pub rsc_request: bool,
+    /// An answer may say that its backend leaves: no application behind it can.
+    pub heeds_leaving: bool,
 }
 
 /// The defaults of a pool with this preset, or without one.
@@ -44,13 +46,15 @@ pub const fn behind(preset: Option<Preset>) -> Behind {
         probe_path: None,
         reconnect_shim: false,
         rsc_request: false,
+        heeds_leaving: false,
     };
     let sticky = Behind { affinity: true, ..plain };
     match preset {
         None => plain,
         // `/__ping__` and `X-RSC-Request` as Connect documents them for proxies; our nodes follow.
-        Some(Preset::Bowline | Preset::Connect) => {
-            Behind { probe_path: Some("/__ping__"), rsc_request: true, ..sticky }
+        Some(preset @ (Preset::Bowline | Preset::Connect)) => {
+            let heeds_leaving = matches!(preset, Preset::Bowline);
+            Behind { probe_path: Some("/__ping__"), rsc_request: true, heeds_leaving, ..sticky }
         }
         Some(Preset::Shiny) => Behind { probe_path: Some("/"), reconnect_shim: true, ..sticky },
         // Any node answers any request, and installs are short: even out the requests.

@@ -171,6 +171,8 @@ pub struct Pool {
     pub reconnect_shim: bool,
     /// Set `X-RSC-Request` from the original URL and strip what a Connect server trusts.
     pub rsc_request: bool,
+    /// Its backends are nodes, whose word that they leave counts in every answer; of others only in those to probes.
+    pub heeds_leaving: bool,
     /// Use down backends when nobody is up.
     pub fail_open: bool,
     /// Attempts on other backends after the first.

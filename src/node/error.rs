@@ -20,6 +20,9 @@ pub struct Failure {
     message: String,
 }
 
+/// What a node that ends says.
+const LEAVES: &str = "This node is leaving; another one serves";
+
 impl Failure {
     /// With this status and one sentence for people.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
@@ -63,7 +66,12 @@ impl Failure {
 
     /// 503 of a node that is about to end.
     pub fn leaving() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "This node is leaving; another one serves")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, LEAVES)
+    }
+
+    /// Whether it is that one.
+    pub fn is_leaving(&self) -> bool {
+        self.message == LEAVES
     }
 
     /// 429.

@@ -240,21 +240,24 @@ impl Sessions {
     /// [`Arriving::trace`].
     pub fn ticket(&self, session: &Session, next: &str, browser: &str) -> String {
         let told = Told { renewed: now(), ..session.told.clone() };
-        let plain = serde_json::to_vec(&told).unwrap_or_default();
-        URL_SAFE_NO_PAD.encode(self.tickets.seal(&bound(next, browser), &plain).unwrap_or_default())
+        let plain = serde_json::to_vec(&(told, browser)).unwrap_or_default();
+        URL_SAFE_NO_PAD.encode(self.tickets.seal(next.as_bytes(), &plain).unwrap_or_default())
     }
 
-    /// The cookie's value at content's own origin; `None`: the ticket holds no more, or was taken.
+    /// The cookie's value at content's own origin; `None`: the ticket holds no more, was taken, or is for none of these browsers.
+    /// Whoever brings it, it is taken.
     ///
     /// # Errors
     /// 503.
-    pub async fn redeem(&self, ticket: &str, next: &str, browser: &str) -> Result<Option<String>, Failure> {
+    pub async fn redeem(&self, ticket: &str, next: &str, browsers: &[&str]) -> Result<Option<String>, Failure> {
         let sealed = URL_SAFE_NO_PAD.decode(ticket).ok();
-        let opened = sealed.and_then(|sealed| self.tickets.open(&bound(next, browser), &sealed));
-        let told: Option<Told> = opened.and_then(|plain| serde_json::from_slice(&plain).ok());
-        let Some(told) = told.filter(|told| (now() - told.renewed).abs() < micros(TICKET)) else { return Ok(None) };
+        let opened = sealed.and_then(|sealed| self.tickets.open(next.as_bytes(), &sealed));
+        let told: Option<(Told, String)> = opened.and_then(|plain| serde_json::from_slice(&plain).ok());
+        let told = told.filter(|(told, _)| (now() - told.renewed).abs() < micros(TICKET));
+        let Some((told, browser)) = told else { return Ok(None) };
         let is_new = self.store.take_signed(&hash(ticket)).await?;
-        Ok(is_new.then(|| self.write(Realm::Content, &told)))
+        let is_theirs = browsers.contains(&&*browser);
+        Ok((is_new && is_theirs).then(|| self.write(Realm::Content, &told)))
     }
 
     fn sealer(&self, realm: Realm) -> &Sealer {
@@ -285,11 +288,6 @@ impl Sessions {
         self.known.invalidate_all();
         self.remembered.invalidate_all();
     }
-}
-
-/// What a ticket is good for.
-fn bound(next: &str, browser: &str) -> Vec<u8> {
-    format!("{browser} {next}").into_bytes()
 }
 
 /// What a browser remembers at content's origin while it is at the pages to bring a ticket from there: a ticket is for the

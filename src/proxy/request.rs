@@ -434,7 +434,8 @@ impl Context {
         let Some((chosen, route)) = self.chosen.as_ref().zip(self.route.clone()) else {
             return Reply::Pass { remove: Vec::new(), set: Vec::new(), cookie: None, injector: None };
         };
-        let says_so = status == 503 && fields.contains_key(LEAVING);
+        let heeds = route.backing.pool.settings().heeds_leaving;
+        let says_so = heeds && status == 503 && fields.contains_key(LEAVING);
         if says_so {
             self.observe(Outcome::Leaving, "it says that it leaves");
         }

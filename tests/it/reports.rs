@@ -212,7 +212,8 @@ fn a_page_says_when_a_document_is_rendered_and_renders_it_now() {
         let log = location.unwrap();
         assert!(status == 303 && log.starts_with(&format!("/connect/content/{guid}/logs?task=")), "{status} {log}");
         eventually_in(Duration::from_secs(60), "another rendering", async || {
-            (page(&b, &key, &format!("/content/{guid}/")).await.text() != first).then_some(())
+            let seen = page(&b, &key, &format!("/content/{guid}/")).await;
+            (seen.status == 200 && seen.text() != first).then_some(())
         })
         .await;
         assert!(jar.get(&a, &log, &[]).await.text().contains("Rendering"));

@@ -149,6 +149,14 @@ async fn goes_on(language: Language, seconds: u64) {
     proxy.killed_and_started().await;
     clicks(&mut browser, 4).await;
     more_ticks(&mut browser, before + 10).await;
+    let before = ticked(&mut browser).await;
+
+    // The other proxy of the pair takes the address over.
+    let other = proxy.twin("other").await;
+    link.lead_to(other.web());
+    proxy.signal(rustix::process::Signal::KILL);
+    clicks(&mut browser, 5).await;
+    more_ticks(&mut browser, before + 10).await;
     ticked(&mut browser).await;
     let seen = browser.ask(json!({ "do": "value", "code": "window.lost" })).await;
     assert_eq!(seen["value"], Value::from(0), "Shiny noticed nothing");
@@ -156,12 +164,12 @@ async fn goes_on(language: Language, seconds: u64) {
 }
 
 #[test]
-fn an_r_session_goes_on_after_a_break_and_after_the_proxys_death() {
+fn an_r_session_goes_on_after_a_break_after_the_proxys_death_and_by_the_other_proxy() {
     within(240, goes_on(Language::R, 3));
 }
 
 #[test]
-fn a_python_session_goes_on_after_a_break_and_after_the_proxys_death() {
+fn a_python_session_goes_on_after_a_break_after_the_proxys_death_and_by_the_other_proxy() {
     within(240, goes_on(Language::Python, 3));
 }
 

@@ -341,7 +341,10 @@ fn least_requests_avoids_the_busy_one() {
             eventually("the request to arrive", async || (arrived() > before).then_some(())).await;
             waiting.push(client);
         }
+        // A request counts until its answer is through.
+        let is_idle = async || proxy.backend("quick").await["in_flight"] == 0;
         for _ in 0..10 {
+            eventually("the quick one to be idle", async || is_idle().await.then_some(())).await;
             assert_eq!(proxy.get("/").await.origin(), "quick");
         }
     });

@@ -61,6 +61,7 @@ fn build(pool: &file::Pool, site: &mut Site<'_, '_>) -> Option<Pool> {
         timeouts: timeouts(pool.timeouts.get()),
         reconnect_shim: pool.reconnect_shim.get().copied().unwrap_or(behind.reconnect_shim),
         rsc_request: pool.rsc_request.get().copied().unwrap_or(behind.rsc_request),
+        heeds_leaving: behind.heeds_leaving,
         fail_open: pool.fail_open.get().copied().unwrap_or(default::FAIL_OPEN),
         retries: as_u32(pool.retries.get().map_or(default::RETRIES, |n| n.0)),
     })

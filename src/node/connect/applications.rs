@@ -123,6 +123,8 @@ pub(super) const TERMINATE: &str = "terminate";
 pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
     let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
     let count = parts.store.cancel_processes(&content.guid).await?;
+    // Those too that began here a moment ago and are not written down yet.
+    parts.contents.workers.remove(&content.guid);
     let line = format!("{count} processes are told to end; opening it begins new ones");
     let deed = manager.deed("terminate", &content.name, &content.guid);
     let lines = std::slice::from_ref(&line);

@@ -163,7 +163,8 @@ fn out_of_sight(path: &Path) -> Option<PathBuf> {
 /// Bytes of a folder and all that is in it; of a file that is in several folders its share. Blocks.
 pub fn size(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    let mut folders = vec![folder.to_owned()];
+    let is_folder = fs::symlink_metadata(folder).is_ok_and(|of| of.is_dir());
+    let mut folders: Vec<PathBuf> = is_folder.then(|| folder.to_owned()).into_iter().collect();
     let mut bytes = 0;
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {

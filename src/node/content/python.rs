@@ -116,11 +116,25 @@ pub async fn environment(
 
 /// What the environment among these folders has, as pip freezes it; `None`: there is none.
 async fn lock(folders: &[Folder]) -> Option<String> {
-    let environment = folders.iter().find(|folder| folder.to == Path::new(AT))?;
-    let file = tokio::fs::File::open(environment.from.join(LOCK)).await.ok()?;
-    let mut text = String::new();
-    file.take(LOCK_MAX).read_to_string(&mut text).await.ok()?;
-    Some(text)
+    use std::io::Read;
+    let environment = folders.iter().find(|folder| folder.to == Path::new(AT))?.from.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        opened(&environment)?.take(LOCK_MAX).read_to_string(&mut text).ok()?;
+        Some(text)
+    });
+    read.await.ok().flatten()
+}
+
+/// The lock of an environment. It was written where code of others runs: what is no plain file of this folder's own is not
+/// opened. Blocks.
+fn opened(environment: &Path) -> Option<std::fs::File> {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::unix::fs::MetadataExt;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::open(environment.join(LOCK), flags, Mode::empty()).ok()?);
+    let is_plain = file.metadata().is_ok_and(|of| of.is_file() && of.nlink() == 1);
+    is_plain.then_some(file)
 }
 
 /// Writes down what the environment among the folders of a bundle has.
@@ -142,7 +156,7 @@ pub fn version(lock: &str) -> Option<&str> {
 pub fn made_for(environment: &Path) -> Option<String> {
     use std::io::Read;
     let mut text = Vec::new();
-    std::fs::File::open(environment.join(LOCK)).ok()?.take(LINE_MAX).read_to_end(&mut text).ok()?;
+    opened(environment)?.take(LINE_MAX).read_to_end(&mut text).ok()?;
     version(&String::from_utf8_lossy(&text)).map(str::to_owned)
 }
 
@@ -273,6 +287,27 @@ pub(super) async fn listen(from: Option<impl tokio::io::AsyncRead + Unpin>, say:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_a_plain_file_of_the_environments_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let [secret, environment] = ["secret", "environment"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&environment).unwrap();
+        let lock = environment.join(LOCK);
+        let text = format!("{LOCK_HEAD}3.11.2\nx==1\n");
+        std::fs::write(&secret, &text).unwrap();
+        std::fs::write(&lock, &text).unwrap();
+        assert_eq!(made_for(&environment).as_deref(), Some("3.11.2"));
+        std::fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(&secret, &lock).unwrap();
+        assert_eq!(made_for(&environment), None, "a link leads elsewhere");
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::hard_link(&secret, &lock).unwrap();
+        assert_eq!(made_for(&environment), None, "so may another name of the same file");
+        std::fs::remove_file(&lock).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert_eq!(made_for(&environment), None, "nobody waits for what never comes");
+    }
 
     #[test]
     fn lines_that_lead_elsewhere_are_told_from_names() {

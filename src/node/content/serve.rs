@@ -76,7 +76,9 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
         && !request.headers().contains_key(AUTHORIZATION)
         && request.headers().get("sec-fetch-dest").is_none_or(|to| to == "document");
     let login = wants_login.then(|| way.login(&parts, request.uri(), request.headers()));
-    let mut response = match (answer(&parts, origin, &way, visit, request).await, login) {
+    let answered = answer(&parts, origin, &way, visit, request).await;
+    let is_sent_away = answered.as_ref().is_err_and(Failure::is_leaving);
+    let mut response = match (answered, login) {
         (Ok(response), _) => response,
         (Err(failure), Some((login, arriving))) if failure.status() == StatusCode::UNAUTHORIZED => {
             let mut response = sent(&login);
@@ -89,7 +91,7 @@ pub async fn serve(State(parts): State<Parts>, Extension(origin): Extension<Orig
         // It would ask for a password of its own, and remember that for the whole origin.
         response.headers_mut().remove(http::header::WWW_AUTHENTICATE);
     }
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE && parts.is_leaving.load(Ordering::Relaxed) {
+    if is_sent_away {
         // A proxy asks another node, and brings nobody new.
         response.headers_mut().insert(LEAVING, HeaderValue::from_static("1"));
     }
@@ -273,7 +275,6 @@ async fn answer(
         mode::Way::Workers => {
             let asked = Asked {
                 viewer,
-                proof,
                 content: &content,
                 bundle: &bundle,
                 mode,
@@ -282,7 +283,7 @@ async fn answer(
                 base: &way.base,
                 target,
             };
-            worker(parts, origin, asked, request).await
+            worker(parts, origin, &asked, proof, request).await
         }
         mode::Way::Rendering => {
             let shown = match content.rendering.filter(|_| content.bundle == Some(number)) {
@@ -437,8 +438,6 @@ fn escaped(path: &str) -> String {
 /// What is asked of a worker.
 struct Asked<'a> {
     viewer: Viewer<'a>,
-    /// By what they were let in.
-    proof: Proof,
     content: &'a Arc<Shown>,
     bundle: &'a Arc<Kept>,
     mode: Mode,
@@ -451,8 +450,15 @@ struct Asked<'a> {
     target: String,
 }
 
-async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Request) -> Result<Response, Failure> {
-    let Asked { viewer, content, bundle, mode, prefix, told, base, ref target, .. } = asked;
+/// `proof`: by what they were let in.
+async fn worker(
+    parts: &Parts,
+    origin: Origin,
+    asked: &Asked<'_>,
+    proof: Proof,
+    request: Request,
+) -> Result<Response, Failure> {
+    let &Asked { viewer, content, bundle, mode, prefix, told, base, ref target } = asked;
     let caller = viewer.caller;
     let key = Key {
         guid: content.guid.clone(),
@@ -476,10 +482,17 @@ async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Reques
         cookie: cookie.unwrap_or_else(held::secret),
         caller: format!("{} {}", caller.user().map_or("", |user| &*user.guid), caller.name()),
     });
+    let visitor = forward::is_upgrade(request.headers()).then(|| Visitor {
+        parts: parts.clone(),
+        guid: content.guid.clone(),
+        is_draft: *prefix != content.prefix() && prefix.contains("/_bundle"),
+        proof,
+    });
     if let (Some(Wanted::Resumed(id, has)), Some(owner)) = (&wanted, &owner) {
         let none = || Failure::new(StatusCode::BAD_REQUEST, "This is no request for a websocket");
         let switched = held::switched(request.headers()).ok_or_else(none)?;
-        parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, owner);
+        let visitor = visitor.ok_or_else(none)?;
+        parts.contents.sessions.resume(hyper::upgrade::on(&mut request), id, *has, owner, visitor);
         let mut response = held::SWITCHED.into_response();
         *response.headers_mut() = switched;
         return Ok(response);
@@ -506,7 +519,7 @@ async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Reques
     let lease = match parts.contents.workers.ready(&key, limits, had) {
         Some(lease) => lease,
         None => {
-            let begun = begun(parts, &asked, &key, had);
+            let begun = begun(parts, asked, &key, had);
             let is_navigation = starting::is_navigation(request.method(), request.headers());
             let wait = if is_navigation { START_SHOWN } else { limits.init_timeout + START_MARGIN };
             match tokio::time::timeout(wait, begun).await {
@@ -536,12 +549,6 @@ async fn worker(parts: &Parts, origin: Origin, asked: Asked<'_>, request: Reques
         owner: owner.as_ref(),
         has_cookie,
     };
-    let visitor = forward::is_upgrade(request.headers()).then(|| Visitor {
-        parts: parts.clone(),
-        guid: content.guid.clone(),
-        is_draft: *prefix != content.prefix() && prefix.contains("/_bundle"),
-        proof: asked.proof,
-    });
     let mut response = forward(lease, request, &about, &parts.contents.sessions, visitor).await.map_err(|why| {
         tracing::warn!(content = content.guid, bundle = bundle.number, why, "content does not answer");
         Failure::new(StatusCode::BAD_GATEWAY, "This content does not answer; try again in a moment")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::access::{self, Groups, Viewer};
 use crate::node::auth::Caller;
@@ -38,7 +38,7 @@ pub struct Visitor {
 
 impl Visitor {
     /// Returns when they may not see it any more. What cannot be looked up changes nothing.
-    pub async fn turned_away(&self) {
+    pub async fn turned_away(mut self) {
         loop {
             tokio::time::sleep(LOOK).await;
             if let Ok(false) = self.may_stay().await {
@@ -47,7 +47,7 @@ impl Visitor {
         }
     }
 
-    async fn may_stay(&self) -> Result<bool, Failure> {
+    async fn may_stay(&mut self) -> Result<bool, Failure> {
         let parts = &self.parts;
         let Some(content) = parts.contents.find(&parts.store, &self.guid).await? else { return Ok(false) };
         if content.is_locked {
@@ -61,7 +61,11 @@ impl Visitor {
             }
             Proof::Credential(fields, origin) => match parts.auth.caller(fields, *origin).await {
                 Ok(caller) => caller,
-                Err(failure) if failure.status().is_client_error() => Caller::Anonymous,
+                // Not tried again: that would be guessing.
+                Err(failure) if matches!(failure.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                    self.proof = Proof::Nothing;
+                    Caller::Anonymous
+                }
                 Err(failure) => return Err(failure),
             },
         };

@@ -196,12 +196,8 @@ pub async fn arrive(
     let is_framed = said("sec-fetch-dest").is_none_or(|to| to == "iframe")
         && said("sec-fetch-site").is_none_or(|site| matches!(site, "same-site" | "same-origin"));
     let arriving = Arriving::of(&fields, url).map(|arriving| arriving.trace());
-    let mut redeemed = None;
-    for browser in arriving.as_deref().into_iter().chain(is_framed.then_some(FRAME)) {
-        if redeemed.is_none() {
-            redeemed = parts.sessions.redeem(&ticket, next, browser).await?;
-        }
-    }
+    let browsers: Vec<&str> = arriving.as_deref().into_iter().chain(is_framed.then_some(FRAME)).collect();
+    let redeemed = parts.sessions.redeem(&ticket, next, &browsers).await?;
     let jar = Jar::new(url, "");
     if redeemed.is_none() && cookie(&fields, jar.name()).is_none() {
         // Without this, a browser that takes no cookies would be sent to and fro for ever.

@@ -124,7 +124,7 @@ impl Reach {
         Ok((child_pid, root))
     }
 
-    /// Asks all that runs inside to end, by SIGTERM: what comes of it is its own business.
+    /// Asks all that runs inside to end, by SIGTERM: what comes of it is its own business. Blocks.
     ///
     /// # Errors
     /// Nothing runs there, or the system does not say what.
@@ -132,14 +132,16 @@ impl Reach {
         let (first, _) = self.first()?;
         let (mut parents, mut all) = (vec![first], Vec::new());
         while let Some(parent) = parents.pop() {
-            for child in children(parent)? {
-                let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) else { continue };
-                let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                // It is still the one that was meant, and so is what was opened.
-                if all.len() < ASKED_MAX && children(parent)?.contains(&child) {
-                    all.push(process);
-                    parents.push(child);
-                }
+            let opened = children(parent)?.into_iter().take(ASKED_MAX.saturating_sub(all.len())).filter_map(|child| {
+                let pid = i32::try_from(child).ok().and_then(Pid::from_raw)?;
+                Some((child, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?))
+            });
+            let opened: Vec<_> = opened.collect();
+            // Those are still the ones that were meant, and so is what was opened.
+            let still = children(parent)?;
+            for (child, process) in opened.into_iter().filter(|(child, _)| still.contains(child)) {
+                all.push(process);
+                parents.push(child);
             }
         }
         for process in &all {

@@ -54,7 +54,7 @@ families! {
     BACKEND_DRAINING = Gauge "bowline_proxy_backend_draining";
     /// Whether the operator took the backend out. {pool, backend}
     BACKEND_DISABLED = Gauge "bowline_proxy_backend_disabled";
-    /// Active health checks. {pool, backend, outcome = ok, failed, refused, timed_out}
+    /// Active health checks. {pool, backend, outcome = ok, failed, refused, timed_out, leaving}
     PROBES = Counter "bowline_proxy_probes_total";
 }
 

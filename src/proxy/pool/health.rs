@@ -106,7 +106,10 @@ impl Cell {
 
     /// For a pool whose probes were switched off: what nobody will probe counts as up.
     pub(super) fn stop_waiting_for_probes(&self, now: Instant) {
-        self.change(now, |v| if v.health == Health::Unknown { Verdict::fresh(Health::Up) } else { v });
+        self.change(now, |v| match v.health {
+            Health::Unknown | Health::Leaving => Verdict::fresh(Health::Up),
+            Health::Up | Health::Down => v,
+        });
     }
 
     pub(super) fn health(&self) -> Health {

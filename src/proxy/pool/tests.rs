@@ -51,6 +51,7 @@ impl Wanted {
             },
             reconnect_shim: false,
             rsc_request: false,
+            heeds_leaving: false,
             fail_open: self.fail_open,
             retries: 2,
         })

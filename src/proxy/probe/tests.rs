@@ -521,6 +521,7 @@ fn pool(backends: &[(&str, &BackendAddress)], probe: Option<Probe>) -> Arc<Pool>
         },
         reconnect_shim: false,
         rsc_request: false,
+        heeds_leaving: false,
         fail_open: false,
         retries: 1,
     };

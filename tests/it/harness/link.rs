@@ -1,8 +1,8 @@
 //! A way between a client and a server that can be broken.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 /// Passes connections on; ends with whoever holds it.
 pub struct Link {
     pub address: SocketAddr,
+    target: Arc<Mutex<String>>,
     is_broken: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
     /// Bytes a second of each way of a connection; 0: as many as there are.
@@ -31,6 +32,8 @@ impl Link {
         let (broken, count, told, target) =
             (Arc::clone(&is_broken), Arc::clone(&refused), breaks.clone(), target.to_owned());
         let slow = Arc::clone(&rate);
+        let target = Arc::new(Mutex::new(target));
+        let leads = Arc::clone(&target);
         let task = tokio::spawn(async move {
             while let Ok((mut here, _)) = listener.accept().await {
                 if broken.load(Ordering::SeqCst) {
@@ -38,7 +41,8 @@ impl Link {
                     reset(&here);
                     continue;
                 }
-                let (mut told, target, slow) = (told.subscribe(), target.clone(), Arc::clone(&slow));
+                let target = leads.lock().unwrap().clone();
+                let (mut told, slow) = (told.subscribe(), Arc::clone(&slow));
                 tokio::spawn(async move {
                     let Ok(mut there) = TcpStream::connect(target).await else { return reset(&here) };
                     // What waits on the line waits where it can be seen.
@@ -60,7 +64,12 @@ impl Link {
                 });
             }
         });
-        Self { address, is_broken, refused, rate, breaks, task }
+        Self { address, target, is_broken, refused, rate, breaks, task }
+    }
+
+    /// New connections lead there: as an address does that another machine takes over.
+    pub fn lead_to(&self, target: &str) {
+        target.clone_into(&mut self.target.lock().unwrap());
     }
 
     /// So many bytes a second from now on, each way of each connection.

@@ -163,6 +163,15 @@ impl Proxy {
         self.wait_until_ready().await;
     }
 
+    /// The other proxy of a pair: in the same folder, so with the same keys, and with the same configuration.
+    pub async fn twin(&self, name: &str) -> Self {
+        let text = self.folder.read(&format!("{}.toml", self.name));
+        let config = text.replace(&format!("\"{}.sock\"", self.name), &format!("\"{name}.sock\""));
+        let mut twin = Self::launch(name, std::sync::Arc::clone(&self.folder), &config).await;
+        twin.wait_until_ready().await;
+        twin
+    }
+
     async fn wait_until_ready(&mut self) {
         let admin = self.admin().to_owned();
         eventually("/readyz", async || (get(&admin, "/readyz").await.status == 200).then_some(())).await;

@@ -22,6 +22,9 @@ const NEEDS: &str = "/needs";
 const SCRIPT: &str =
     "set -e; umask 022; exec 2>&1; \"$r\" CMD INSTALL --library=/library \"$file\"; chmod -R a+rX /library";
 
+/// Bytes of memory of each of its processes; a compiler takes one or two GiB.
+const MEMORY: u64 = 4 << 30;
+
 /// What a package needs.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
@@ -86,7 +89,7 @@ impl Install<'_> {
             port_at: None,
             run: None,
             outbound: None,
-            memory: Memory::Unbounded,
+            memory: Memory::Writable(MEMORY),
         };
         let mut begun = enclosure.begin(&["sh", "-c", SCRIPT].map(OsString::from)).map_err(told)?;
         drop(begun.child.stdin.take());
@@ -136,6 +139,9 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
 /// # Errors
 /// What the system says, or that there is something that is neither file nor folder nor link.
 pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(from)?.is_dir() {
+        return Err(io::Error::other(format!("{} is no folder", from.display())));
+    }
     let mut folders = vec![(from.to_owned(), to.to_owned())];
     while let Some((from, to)) = folders.pop() {
         fs::create_dir(&to)?;

@@ -366,7 +366,11 @@ impl Make<'_> {
         let install = Install { interpreter, site, tarball, needs, scratch, bytes_max };
         let done = install.run(self.parts, making.folder(), self.say).await;
         done.map_err(|why| format!("the R package `{name} {version}` cannot be installed: {why}"))?;
-        if !making.folder().join(name).join("DESCRIPTION").is_file() {
+        // What it made is not believed: a link in its place leads elsewhere.
+        let package = making.folder().join(name);
+        let is_made = std::fs::symlink_metadata(&package).is_ok_and(|of| of.is_dir())
+            && std::fs::symlink_metadata(package.join("DESCRIPTION")).is_ok_and(|of| of.is_file());
+        if !is_made {
             return Err(format!("R has not installed the package `{name} {version}`; the lines above may say why"));
         }
         Ok((making.done()?, false))

@@ -142,11 +142,12 @@ pub struct Owner {
 }
 
 /// A browser that comes back.
-#[derive(Debug)]
 struct Came {
     socket: Socket,
     /// Messages it has.
     has: u64,
+    /// Who they are now.
+    visitor: Visitor,
 }
 
 /// What a request for a websocket wants.
@@ -293,20 +294,20 @@ impl Sessions {
             sessions.lock().insert(id.clone(), Entry { owner, came });
             let _listed = Listed { sessions: sessions.clone(), id: id.clone() };
             let seat = sessions.seat(&visitor.guid, false);
-            run::run(&sessions.0, &id, (browser, worker), coming, timeout, (lease, seat, &visitor, prefix)).await;
+            run::run(&sessions.0, &id, (browser, worker), coming, timeout, (lease, seat, visitor, prefix)).await;
         });
     }
 
     /// Gives a browser that comes back its session, once it has left HTTP; or tells it that there is none.
-    pub fn resume(&self, here: OnUpgrade, id: &str, has: u64, owner: &Owner) {
+    pub fn resume(&self, here: OnUpgrade, id: &str, has: u64, owner: &Owner, visitor: Visitor) {
         let came = self.lock().get(id).filter(|entry| entry.owner == *owner).map(|entry| entry.came.clone());
         let metrics = Arc::clone(&self.0.metrics);
         tokio::spawn(async move {
             let Ok(Ok(here)) = tokio::time::timeout(UPGRADE_PATIENCE, here).await else { return };
             let socket = socket(here, Role::Server, BROWSER_MESSAGE_MAX).await;
             let refused = match came {
-                Some(came) => came.send(Came { socket, has }).await.err().map(|refused| refused.0),
-                None => Some(Came { socket, has }),
+                Some(came) => came.send(Came { socket, has, visitor }).await.err().map(|refused| refused.0),
+                None => Some(Came { socket, has, visitor }),
             };
             if let Some(Came { socket, .. }) = refused {
                 metrics.resumed(false);

@@ -59,28 +59,48 @@ impl Sending {
     }
 }
 
-/// What came of a message before, and this.
+/// What came of a message.
+pub(super) enum Gathered {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// Adds what came. `is_part`: more of it follows; else the whole message.
 ///
 /// # Errors
 /// Why that is none.
-pub(super) fn joined(before: Option<Message>, message: Message) -> Result<Message, (CloseCode, &'static str)> {
-    let Some(before) = before else { return Ok(message) };
-    if before.len() + message.len() > BROWSER_MESSAGE_MAX {
+pub(super) fn gather(
+    into: &mut Option<Gathered>,
+    message: Message,
+    is_part: bool,
+) -> Result<Option<Message>, (CloseCode, &'static str)> {
+    if into.is_none() && !is_part {
+        return Ok(Some(message));
+    }
+    if is_part && message.is_empty() {
+        return Err((CloseCode::Protocol, "a part of its message is empty"));
+    }
+    let before = into.as_ref().map_or(0, |before| match before {
+        Gathered::Text(text) => text.len(),
+        Gathered::Bytes(bytes) => bytes.len(),
+    });
+    if before + message.len() > BROWSER_MESSAGE_MAX {
         return Err((CloseCode::Size, "its message is too long"));
     }
-    match (before, message) {
-        (Message::Text(before), Message::Text(rest)) => {
-            let mut text = String::from(before.as_str());
-            text.push_str(&rest);
-            Ok(Message::text(text))
-        }
-        (Message::Binary(before), Message::Binary(rest)) => {
-            let mut bytes = Vec::from(before);
-            bytes.extend_from_slice(&rest);
-            Ok(Message::binary(bytes))
-        }
-        _ => Err((CloseCode::Protocol, "parts of its message are of two kinds")),
+    match (into.as_mut(), message) {
+        (None, Message::Text(text)) => *into = Some(Gathered::Text(text.as_str().to_owned())),
+        (None, Message::Binary(bytes)) => *into = Some(Gathered::Bytes(bytes.to_vec())),
+        (Some(Gathered::Text(before)), Message::Text(rest)) => before.push_str(&rest),
+        (Some(Gathered::Bytes(before)), Message::Binary(rest)) => before.extend_from_slice(&rest),
+        _ => return Err((CloseCode::Protocol, "parts of its message are of two kinds")),
     }
+    if is_part {
+        return Ok(None);
+    }
+    Ok(into.take().map(|whole| match whole {
+        Gathered::Text(text) => Message::text(text),
+        Gathered::Bytes(bytes) => Message::binary(bytes),
+    }))
 }
 
 #[cfg(test)]
@@ -105,11 +125,9 @@ mod tests {
                 other => other.clone(),
             };
             assert!(message.len() <= PART);
-            let message = joined(parts.take(), message).unwrap();
-            if !std::mem::take(&mut is_part) {
-                return message;
+            if let Some(whole) = gather(&mut parts, message, std::mem::take(&mut is_part)).unwrap() {
+                return whole;
             }
-            parts = Some(message);
         }
         panic!("it has no end");
     }
@@ -135,8 +153,14 @@ mod tests {
     #[test]
     fn parts_make_no_message_that_is_too_long_or_of_two_kinds() {
         let half = Message::binary(vec![0; BROWSER_MESSAGE_MAX / 2]);
-        let most = joined(Some(half.clone()), half).unwrap();
-        assert_eq!(joined(Some(most), Message::binary(vec![0])).unwrap_err().0, CloseCode::Size);
-        assert_eq!(joined(Some(Message::text("a")), Message::binary(vec![0])).unwrap_err().0, CloseCode::Protocol);
+        let mut parts = None;
+        for _ in 0..2 {
+            assert_eq!(gather(&mut parts, half.clone(), true), Ok(None));
+        }
+        assert_eq!(gather(&mut parts, Message::binary(vec![0]), false).unwrap_err().0, CloseCode::Size);
+        let mut parts = None;
+        assert_eq!(gather(&mut parts, Message::text("a"), true), Ok(None));
+        assert_eq!(gather(&mut parts, Message::text(""), true).unwrap_err().0, CloseCode::Protocol);
+        assert_eq!(gather(&mut parts, Message::binary(vec![0]), false).unwrap_err().0, CloseCode::Protocol);
     }
 }

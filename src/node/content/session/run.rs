@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::parts::{Sending, joined};
+use super::parts::{Gathered, Sending, gather};
 use super::{Came, Named, PING_AFTER, Seat, Shared, Socket, UNANSWERED};
 use crate::node::content::visitor::Visitor;
 use crate::node::content::worker::Lease;
@@ -54,12 +54,11 @@ pub(super) async fn run(
     (browser, worker): (Socket, Socket),
     mut coming: mpsc::Receiver<Came>,
     timeout: Duration,
-    (lease, seat, visitor, prefix): (Lease, Seat, &Visitor, String),
+    (lease, seat, visitor, prefix): (Lease, Seat, Visitor, String),
 ) {
     let mut run = Run::new(shared, worker, lease, seat, prefix);
     let mut leaving = shared.leaving.subscribe();
-    let turned_away = visitor.turned_away();
-    tokio::pin!(turned_away);
+    let mut turned_away: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(visitor.turned_away());
     let begun = Said::Begun(id, shared.hold.as_secs()).to_string();
     run.attach(browser, begun);
     loop {
@@ -69,12 +68,18 @@ pub(super) async fn run(
             Some(came) = coming.recv() => Event::Came(Box::new(came)),
             _ = leaving.wait_for(|leaving| *leaving), if run.browser.is_none() => Event::Leaving,
             () = &mut turned_away => Event::TurnedAway,
-            event = poll_fn(|cx| run.poll(cx)) => event,
+            event = poll_fn(|cx| match run.poll(cx) {
+                // Something is due sooner than the clock below knows.
+                Poll::Pending if run.until(timeout) < until => Poll::Ready(Event::Look),
+                polled => polled,
+            }) => event,
             () = tokio::time::sleep_until(until) => Event::Time,
         };
         match event {
+            Event::Look => {}
             Event::Came(came) => match run.outbox.rewind(came.has) {
                 Ok(bytes) => {
+                    turned_away = Box::pin(came.visitor.turned_away());
                     shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
                     shared.metrics.resumed(true);
                     let resumed = Said::Resumed(run.inbox.tell()).to_string();
@@ -90,9 +95,14 @@ pub(super) async fn run(
                 shared.metrics.hold_ended(HoldEnd::Leaving);
                 return run.end_worker(closing(CloseCode::Away)).await;
             }
-            Event::TurnedAway => {
+            Event::TurnedAway if run.is_over() => {
                 run.end_browser(CloseCode::Policy).await;
                 return run.end_worker(closing(CloseCode::Policy)).await;
+            }
+            // Who logged in anew, or has another password, comes back by a request that says so; others do not.
+            Event::TurnedAway => {
+                turned_away = Box::pin(std::future::pending());
+                run.detach();
             }
             Event::BrowserLost if run.is_over() => return run.end_worker(closing(CloseCode::Away)).await,
             Event::BrowserLost => run.detach(),
@@ -142,6 +152,8 @@ pub(super) async fn run(
 }
 
 enum Event {
+    /// Something may be due.
+    Look,
     Came(Box<Came>),
     Leaving,
     /// They may not see it any more.
@@ -216,7 +228,7 @@ struct Browser {
     /// The next message is only a part.
     is_part: bool,
     /// What came of a message.
-    parts: Option<Message>,
+    parts: Option<Gathered>,
 }
 
 impl<'a> Run<'a> {
@@ -435,15 +447,15 @@ impl<'a> Run<'a> {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Poll::Ready(None),
         };
         self.active = now;
-        let message = match joined(browser.parts.take(), message) {
-            Ok(message) => message,
+        let is_part = std::mem::take(&mut browser.is_part);
+        let message = match gather(&mut browser.parts, message, is_part) {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                browser.owes_count = true;
+                return Poll::Ready(None);
+            }
             Err((code, why)) => return Poll::Ready(Some(Event::BrowserErred(code, why))),
         };
-        if std::mem::take(&mut browser.is_part) {
-            browser.parts = Some(message);
-            browser.owes_count = true;
-            return Poll::Ready(None);
-        }
         self.inbox.came(message.len() + 1);
         browser.tell_at.get_or_insert(now + TELL_AFTER);
         if self.worker.is_some() && self.deaf_until.is_none() {

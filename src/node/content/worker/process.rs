@@ -211,7 +211,8 @@ impl Process {
         let process = Arc::clone(self);
         tokio::spawn(async move {
             let until = clock::now() + ENDING;
-            if process.knock.0.ask_to_end().is_ok() {
+            let reach = Arc::clone(&process.knock.0);
+            if tokio::task::spawn_blocking(move || reach.ask_to_end()).await.is_ok_and(|asked| asked.is_ok()) {
                 while !process.has_ended() && clock::now() < until {
                     tokio::time::sleep(5 * LOOK).await;
                 }
