@@ -166,7 +166,9 @@ impl Proxy {
     /// The other proxy of a pair: in the same folder, so with the same keys, and with the same configuration.
     pub async fn twin(&self, name: &str) -> Self {
         let text = self.folder.read(&format!("{}.toml", self.name));
-        let config = text.replace(&format!("\"{}.sock\"", self.name), &format!("\"{name}.sock\""));
+        let config = text
+            .replace(&format!("\"{}.sock\"", self.name), &format!("\"{name}.sock\""))
+            .replace(&format!("address = \"{}\"", self.web()), "address = \"127.0.0.1:0\"");
         let mut twin = Self::launch(name, std::sync::Arc::clone(&self.folder), &config).await;
         twin.wait_until_ready().await;
         twin
