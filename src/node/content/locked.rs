@@ -1,10 +1,9 @@
 //! The page that visitors of locked content see.
 
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use http::StatusCode;
 
+use super::starting;
 use crate::node::pages::markdown::markdown;
 
 /// The page, with what its publisher has to say, as Markdown. 423 (RFC 4918 §11.3).
@@ -13,17 +12,8 @@ pub fn page(message: &str) -> Response {
         "" => "Whoever published it has locked it. Ask them, or whoever runs this server.",
         message => message,
     };
-    let mut response = StatusCode::LOCKED.into_response();
-    *response.body_mut() = Body::from(PAGE.replace("{message}", &markdown(message).into_string()));
-    let fields = response.headers_mut();
-    for (name, value) in [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
-    ] {
-        fields.insert(name, HeaderValue::from_static(value));
-    }
-    response
+    let page = PAGE.replace("{message}", &markdown(message).into_string());
+    starting::shown(StatusCode::LOCKED, page, "default-src 'none'; style-src 'unsafe-inline'")
 }
 
 const PAGE: &str = "<!doctype html>

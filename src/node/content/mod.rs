@@ -5,6 +5,7 @@ pub mod ahead;
 pub mod bundle;
 pub mod copies;
 pub mod deploy;
+pub mod files;
 pub mod fit;
 pub mod forward;
 pub mod interpreter;

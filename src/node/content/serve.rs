@@ -1,6 +1,5 @@
 //! `/content/GUID/…`: who may see it, which bundle, and how that answers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,14 +9,12 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, HeaderValue,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, SET_COOKIE,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, LOCATION, SET_COOKIE,
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
-use tower_http::services::ServeDir;
-use tower_service::Service;
 
 use super::access::{self, Viewer};
+use super::files::{Pages, escaped, files};
 use super::forward::{self, About, forward};
 use super::mode::{self, Mode};
 use super::prepare::{prepare, shown, unpacked};
@@ -29,7 +26,6 @@ use super::worker::{Got, Had, Key, Lease, Refused};
 use super::{Kept, Shown};
 use super::{locked, manifest};
 use crate::node::auth::Caller;
-use crate::node::download;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
 use crate::node::session::{self, Arriving, Jar, Realm, Session};
@@ -246,6 +242,7 @@ async fn answer(
     }
     // A bundle that does not run yet is for those who publish.
     let draft = rest.split_once('/').and_then(|(first, rest)| Some((first, numbered(first, "_bundle")?, rest)));
+    let is_draft = draft.is_some();
     let (number, prefix, told, rest) = match draft {
         Some((first, number, rest)) => {
             if !access::may_change(viewer, &content) {
@@ -275,6 +272,7 @@ async fn answer(
         mode::Way::Workers => {
             let asked = Asked {
                 viewer,
+                is_draft,
                 content: &content,
                 bundle: &bundle,
                 mode,
@@ -357,87 +355,11 @@ async fn report(
     files(&pages, prefix, target, request).await
 }
 
-/// Files to be shown.
-struct Pages<'a> {
-    folder: PathBuf,
-    /// Of what they were unpacked from.
-    sha256: &'a str,
-    /// What is shown at the top.
-    first: &'a str,
-    /// What is not shown.
-    hidden: Option<&'a str>,
-}
-
-/// Their times are those of unpacking, on each node its own, so validators are of the digest of what they come from.
-async fn files(pages: &Pages<'_>, prefix: &str, target: &str, request: Request) -> Result<Response, Failure> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "These are files: GET or HEAD"));
-    }
-    let missing = || Failure::not_found("page at this address");
-    let path = target.split('?').next().unwrap_or("/");
-    let plain = percent_decode(path).ok_or_else(missing)?;
-    if pages.hidden == Some(plain.trim_start_matches(['/', '.'])) {
-        return Err(missing());
-    }
-    let uri = if path == "/" { Uri::try_from(format!("/{}", escaped(pages.first))) } else { Uri::try_from(target) };
-    let (mut head, _) = request.into_parts();
-    head.uri = uri.map_err(|_| missing())?;
-    let etag = download::quoted(pages.sha256);
-    let knows = download::knows(&head.headers, &etag);
-    if head.headers.get(IF_RANGE).is_some_and(|told| *told != etag) {
-        head.headers.remove(RANGE);
-    }
-    for name in [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, IF_NONE_MATCH] {
-        head.headers.remove(name);
-    }
-    let mut service = ServeDir::new(&pages.folder).append_index_html_on_directories(true).redirect_path_prefix(prefix);
-    let Ok(served) = service.call(http::Request::from_parts(head, Body::empty())).await;
-    if served.status() == StatusCode::NOT_FOUND {
-        return Err(missing());
-    }
-    let mut response = served.map(Body::new);
-    if knows && response.status().is_success() {
-        response = StatusCode::NOT_MODIFIED.into_response();
-    }
-    let head = response.headers_mut();
-    head.remove(LAST_MODIFIED);
-    head.insert(ETAG, etag);
-    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Ok(response)
-}
-
-/// A path without its escapes; `None`: it is none.
-fn percent_decode(path: &str) -> Option<String> {
-    let mut bytes = path.bytes();
-    let mut plain = Vec::with_capacity(path.len());
-    while let Some(byte) = bytes.next() {
-        plain.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| (byte? as char).to_digit(16).map(|n| n as u8);
-                digit(bytes.next())? << 4 | digit(bytes.next())?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(plain).ok()
-}
-
-/// A path in a URL.
-fn escaped(path: &str) -> String {
-    use std::fmt::Write as _;
-    path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
-}
-
 /// What is asked of a worker.
 struct Asked<'a> {
     viewer: Viewer<'a>,
+    /// It does not run yet.
+    is_draft: bool,
     content: &'a Arc<Shown>,
     bundle: &'a Arc<Kept>,
     mode: Mode,
@@ -458,7 +380,7 @@ async fn worker(
     proof: Proof,
     request: Request,
 ) -> Result<Response, Failure> {
-    let &Asked { viewer, content, bundle, mode, prefix, told, base, ref target } = asked;
+    let &Asked { viewer, is_draft, content, bundle, mode, prefix, told, base, ref target } = asked;
     let caller = viewer.caller;
     let key = Key {
         guid: content.guid.clone(),
@@ -485,7 +407,7 @@ async fn worker(
     let visitor = forward::is_upgrade(request.headers()).then(|| Visitor {
         parts: parts.clone(),
         guid: content.guid.clone(),
-        is_draft: *prefix != content.prefix() && prefix.contains("/_bundle"),
+        is_draft,
         proof,
     });
     if let (Some(Wanted::Resumed(id, has)), Some(owner)) = (&wanted, &owner) {
@@ -512,7 +434,7 @@ async fn worker(
         // It would begin a session.
         return Err(Failure::leaving());
     }
-    let own = parts.contents.sessions.process_of(prefix, target).filter(|_| launch.is_shiny);
+    let own = launch.is_shiny.then(|| parts.contents.sessions.process_of(prefix, target)).flatten();
     let is_own = own.is_some();
     let had = own.or(had);
     let had = had.as_deref().map(|id| Had { id, is_session: !is_page });

@@ -1,6 +1,5 @@
 //! The page a browser sees while content starts: it needs nothing but itself, waits, and shows the content when it is there.
 
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -19,21 +18,17 @@ pub fn page(title: &str) -> Response {
     let title: String = title.chars().take(200).collect();
     let title = title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let title = if title.is_empty() { "Content".to_owned() } else { title };
-    let mut response = StatusCode::SERVICE_UNAVAILABLE.into_response();
-    *response.body_mut() = Body::from(PAGE.replace("{title}", &title));
-    let fields = response.headers_mut();
-    for (name, value) in [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-store"),
-        (RETRY_AFTER, "2"),
-        (
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'",
-        ),
-    ] {
-        fields.insert(name, HeaderValue::from_static(value));
-    }
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    let mut response = shown(StatusCode::SERVICE_UNAVAILABLE, PAGE.replace("{title}", &title), policy);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
     response
+}
+
+/// A page of ours in the place of content, which nobody keeps. `policy`: its `Content-Security-Policy`.
+pub fn shown(status: StatusCode, page: String, policy: &'static str) -> Response {
+    let fields =
+        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, policy)];
+    (status, fields, page).into_response()
 }
 
 const PAGE: &str = "<!doctype html>
