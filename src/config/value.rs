@@ -43,6 +43,57 @@ impl<const MIN: u64, const MAX: u64> Value for Count<MIN, MAX> {
     }
 }
 
+/// Processors, in thousandths: from a twentieth to a thousand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processors(pub(super) u32);
+
+impl Processors {
+    const MIN: f64 = 0.05;
+    const MAX: f64 = 1_000.0;
+}
+
+impl Value for Processors {
+    fn read(value: &Spanned<DeValue<'_>>, name: &str, problems: &mut Problems<'_>) -> Option<Self> {
+        let remedy = format!("write a number from {} to {}, such as `2` or `0.5`", Self::MIN, Self::MAX);
+        let told = match value.get_ref() {
+            DeValue::Integer(integer) => integer.to_string(),
+            DeValue::Float(float) => float.to_string(),
+            _ => {
+                wrong_type(value, name, &remedy, problems);
+                return None;
+            }
+        };
+        match told.replace('_', "").parse::<f64>() {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within bounds")]
+            Ok(number) if (Self::MIN..=Self::MAX).contains(&number) => Some(Self((number * 1_000.0).round() as u32)),
+            _ => {
+                problems.at(&value.span(), format!("`{name}` is out of range: {}", quoted(&told)), remedy);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Leaf(json!({ "type": "number", "minimum": Self::MIN, "maximum": Self::MAX }))
+    }
+}
+
+/// The name of an account of this machine (useradd(8), and what directories of accounts add to it).
+#[derive(Clone, Debug)]
+pub(super) struct AccountName(pub(super) String);
+
+impl Text for AccountName {
+    const REMEDY: &'static str = "write the name of an account of this machine, such as `\"finance\"`";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let is_part = |b: u8| b.is_ascii_alphanumeric() || b"_-.@\\$".contains(&b);
+        match (1..=64).contains(&text.len()) && text.bytes().all(is_part) && !text.starts_with('-') {
+            true => Ok(Self(text.to_owned())),
+            false => Err(Wrong::not(text, "the name of an account", Self::REMEDY)),
+        }
+    }
+}
+
 /// A length of time from `MIN` to `MAX` milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wait<const MIN: u64, const MAX: u64>(pub(super) Duration);

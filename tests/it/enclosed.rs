@@ -10,7 +10,7 @@ use crate::packages::proxy;
 
 /// An app that does what it is asked.
 const OBEDIENT: &str = r#"
-import os, socket, subprocess
+import os, socket, subprocess, sys
 from fastapi import FastAPI
 app = FastAPI()
 
@@ -44,6 +44,28 @@ def bomb():
     except OSError:
         pass
     return {'begun': len(begun)}
+
+@app.get('/write')
+def write(path: str):
+    try:
+        with open(path, 'a') as f:
+            f.write('x')
+        return {'wrote': os.stat(path).st_uid, 'gid': os.stat(path).st_gid, 'groups': os.getgroups()}
+    except OSError as error:
+        return {'why': str(error)}
+
+@app.get('/eat')
+def eat(many: int):
+    # Who is to be ended first is for a process to say.
+    each = 'open("/proc/self/oom_score_adj", "w").write("1000"); all = bytearray(30 << 20); print(1, flush=True); input()'
+    begun = [subprocess.Popen([sys.executable, '-c', each], stdin=-1, stdout=-1) for _ in range(many)]
+    for one in begun:
+        one.stdout.readline()
+    ended = [one.poll() for one in begun]
+    for one in begun:
+        one.kill()
+        one.wait()
+    return {'ended': ended.count(-9), 'lived': ended.count(None)}
 
 @app.get('/fill')
 def fill():
@@ -179,18 +201,86 @@ fn content_reaches_other_machines_where_it_may_and_never_this_one() {
     in_own_network(name, || within(240, reaches()));
 }
 
-async fn reaches() {
+/// A node that has wheels. `content`: what is in `[content]`, and before it.
+async fn one_node(before: &str, content: &str) -> Node {
     let uv = crate::harness::tool("uv");
-    let more = format!(
-        "[[listener]]\nname = \"lan\"\naddress = \"192.0.2.1:7000\"\n[content]\nnetwork_choice = true\n\
-         network_denied = [\"192.0.2.128/25\"]\nuv = \"{}\"\n",
-        uv.display()
-    );
-    let mut a = Node::start("a", &more).await;
+    let a = Node::start("a", &format!("{before}[content]\n{content}uv = \"{}\"\n", uv.display())).await;
     a.command(&["repo", "create", "pypi"]).await;
     let wheels = crate::content::wheels("wheels");
     let files: Vec<&str> = wheels.iter().map(String::as_str).collect();
     a.command(&[&["add", "pypi"][..], &files].concat()).await;
+    a
+}
+
+#[test]
+fn content_runs_as_the_account_and_with_the_share_it_is_given() {
+    within(240, async {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("left out: only root runs content as others");
+            return;
+        }
+        // An account that Debian has, of uid 5 and gid 60.
+        let shared = Folder::new();
+        std::os::unix::fs::chown(shared.root(), Some(5), Some(60)).unwrap();
+        std::fs::set_permissions(shared.root(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let at = shared.root().display();
+        let settings = format!(
+            "run_as = [\"games\"]\nwritable = [\"{at}\"]\nmemory_max = \"1GiB\"\ndisk_max = \"16MiB\"\n\
+                                cpus_max = 1.5\n"
+        );
+        let a = one_node("", &settings).await;
+        let ca = Authority::new();
+        let proxy = proxy(&[&a], &ca).await;
+        let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let publisher = Publisher::new(&proxy, key);
+        let app = published(&publisher, &a, &[]).await;
+        let write = format!("write?path={at}/x");
+        let told = app.asks(&write).await;
+        assert!(told["why"].as_str().unwrap().contains("Permission denied"), "{told}");
+
+        let refused = app.is_set(json!({ "run_as": "root" })).await;
+        assert!(refused.status == 400 && refused.text().contains("`games`"), "{}", refused.text());
+        let refused = app.is_set(json!({ "cpu_limit": 2 })).await;
+        assert!(refused.status == 400 && refused.text().contains("1.5"), "{}", refused.text());
+        a.command(&["user", "create", "bob", "--role", "publisher"]).await;
+        let bob = a.command(&["key", "create", "--user", "bob", "--scope", "publish", "--name", "bob"]).await;
+        let bobs = Publisher::new(&proxy, bob);
+        let bobs = published(&bobs, &a, &[]).await;
+        assert_eq!(bobs.is_set(json!({ "run_as": "games" })).await.status, 403, "that is for administrators to say");
+        assert_eq!(bobs.is_set(json!({ "title": "mine" })).await.status, 200);
+
+        let set = app.is_set(json!({ "run_as": "games", "memory_limit": 128 << 20, "cpu_limit": 0.5 })).await;
+        assert_eq!((set.status, &set.json()["run_as"]), (200, &"games".into()));
+        let told = eventually("a process of that account", async || {
+            let told = app.asks(&write).await;
+            (told["wrote"] == 5).then_some(told)
+        })
+        .await;
+        assert_eq!((&told["gid"], app.asks("").await["uid"].as_u64()), (&json!(60), Some(5)), "{told}");
+
+        let checks = eventually("the node to have looked", async || {
+            let told = bowline(&["doctor", "-c", &a.config(), "--json"]).await.json();
+            let all = told["checks"].as_array().unwrap().clone();
+            all.iter().any(|check| check["name"] == "content").then_some(all)
+        })
+        .await;
+        let accounts = checks.iter().find(|check| check["name"] == "same_content_accounts").unwrap();
+        assert!(accounts["found"].as_str().unwrap().contains("games=5:60+"), "{accounts}");
+        let has_groups = checks.iter().all(|check| check["name"] != "content_bounds");
+        if !has_groups {
+            eprintln!("left out: control groups cannot be made here");
+            return;
+        }
+        // Each of its processes stays below the bound; more than four of them together do not.
+        assert_eq!(app.asks("eat?many=1").await, json!({ "ended": 0, "lived": 1 }));
+        let told = app.asks("eat?many=8").await;
+        assert!(told["ended"].as_u64().unwrap() >= 1 && told["lived"].as_u64().unwrap() >= 1, "{told}");
+    });
+}
+
+async fn reaches() {
+    let before = "[[listener]]\nname = \"lan\"\naddress = \"192.0.2.1:7000\"\n";
+    let mut a = one_node(before, "network_choice = true\nnetwork_denied = [\"192.0.2.128/25\"]\n").await;
     let ca = Authority::new();
     let proxy = proxy(&[&a], &ca).await;
     let key = a.command(&["key", "create", "--admin", "--name", "ann"]).await;

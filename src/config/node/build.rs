@@ -173,7 +173,19 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
             .iter()
             .map(|net| *net.get_ref())
             .collect(),
+        run_as: written
+            .map(|content| content.run_as.elements())
+            .unwrap_or_default()
+            .iter()
+            .map(|name| name.get_ref().0.clone())
+            .collect(),
         readable: paths.iter().map(|path| site.path(&path.get_ref().0, path.span())).collect(),
+        writable: written
+            .map(|content| content.writable.elements())
+            .unwrap_or_default()
+            .iter()
+            .map(|path| site.path(&path.get_ref().0, path.span()))
+            .collect(),
         python: programs(written.map(|content| content.python.elements()), default::CONTENT_PYTHON),
         r: programs(written.map(|content| content.r.elements()), default::CONTENT_R),
         uv: written.and_then(|content| text(content.uv.get())).unwrap_or_else(|| default::CONTENT_UV.to_owned()),
@@ -244,6 +256,7 @@ fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content 
             .try_into()
             .unwrap_or(u32::MAX),
         memory_max: written.and_then(|content| Some(content.memory_max.get()?.0)),
+        cpus_max: written.and_then(|content| Some(content.cpus_max.get()?.0)),
         disk_max: size(written.and_then(|content| Some(content.disk_max.get()?.0)), default::CONTENT_DISK_MAX),
     }
 }

@@ -8,7 +8,9 @@ use crate::config::file::{AccessLog, Log, Metrics, Shutdown, shown};
 use crate::config::node::{MailTls, Network};
 use crate::config::reader::Presence::{AtLeastOne, Optional, Required, Table};
 use crate::config::reader::section;
-use crate::config::value::{BaseUrl, Count, DatabaseAddress, FilePath, Mailbox, Name, PlainText, Size, Wait};
+use crate::config::value::{
+    AccountName, BaseUrl, Count, DatabaseAddress, FilePath, Mailbox, Name, PlainText, Processors, Size, Wait,
+};
 use crate::config::word::{NodeRole, StorageType};
 use crate::types::ListenAddress;
 
@@ -177,6 +179,9 @@ section! {
         uid: Count<1, { u32::MAX as u64 - 1 }> = shown(default::CONTENT_UID),
         /// With 1, all content runs as `uid`. Default: 65536 where `uid` is not written, else 1.
         uid_count: Count<1, { 1 << 24 }> = Optional("65536"),
+        /// Accounts of this machine that administrators may let a content run as (`run_as`), where the node runs as root. The
+        /// same on every node, with the same numbers.
+        run_as: Vec<Spanned<AccountName>> = Optional("[\"finance\", \"research\"]"),
         /// What content reaches: `none`, or `outbound`, other machines by IPv4. Never this machine, nor 169.254.0.0/16. It needs
         /// `slirp4netns` and `ip` (iproute2).
         network: Network = shown(default::CONTENT_NETWORK),
@@ -186,6 +191,8 @@ section! {
         network_denied: Vec<Spanned<IpNet>> = Optional("[\"10.1.0.0/16\", \"192.168.7.1\"]"),
         /// What content sees of this machine, read-only, beside /usr: where interpreters are.
         readable: Vec<Spanned<FilePath>> = Optional("[\"/opt/R\", \"/opt/python\"]"),
+        /// Folders of this machine that content sees under their own names, and writes to as far as who it runs as may.
+        writable: Vec<Spanned<FilePath>> = Optional("[\"/srv/shared\"]"),
         /// Python interpreters; content gets the one nearest to what it was made with.
         python: Vec<Spanned<PlainText>> = Optional("[\"python3\", \"/opt/python/3.12/bin/python3\"]"),
         /// The same for R.
@@ -235,8 +242,12 @@ section! {
         /// Bundles of one content that are kept: after a deployment older ones go, but never one that is newer than what
         /// runs, that was rendered and is still shown, or that a task is about. 0: all are kept.
         bundles_kept: Count<0, 100_000> = shown(default::CONTENT_BUNDLES_KEPT),
-        /// Bytes of writable memory of one process. Default: no bound.
+        /// Bytes of writable memory of one process; where there are control groups (cgroups(7)), also of one process of content
+        /// with all it starts, beside `disk_max`. Content may be given less (`memory_limit`). Default: no bound.
         memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = Optional("\"4GiB\""),
+        /// Processors of one process of content with all it starts, where there are control groups. Content may be given
+        /// less (`cpu_limit`). Default: no bound.
+        cpus_max: Processors = Optional("2"),
         /// Bytes of files in memory (`/tmp`) of one process.
         disk_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_DISK_MAX),
     }

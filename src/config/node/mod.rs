@@ -218,6 +218,8 @@ pub struct Content {
     pub uid: u32,
     /// So many there are with it; one: all run as that.
     pub uid_count: u32,
+    /// Accounts of this machine that they may run as.
+    pub run_as: Vec<String>,
     /// What they reach where they say nothing.
     pub network: Network,
     /// They may say so.
@@ -226,6 +228,8 @@ pub struct Content {
     pub network_denied: Vec<IpNet>,
     /// What they see of this machine beside `/usr`.
     pub readable: Vec<PathBuf>,
+    /// What of it they write to, as far as who they run as may.
+    pub writable: Vec<PathBuf>,
     /// Python interpreters.
     pub python: Vec<String>,
     /// R.
@@ -272,8 +276,10 @@ pub struct Content {
     pub renderings_kept: u32,
     /// Bundles of one content that are kept; 0: all.
     pub bundles_kept: u32,
-    /// Bytes of writable memory of one process; `None`: no bound.
+    /// Bytes of writable memory of one process, with all it starts; `None`: no bound.
     pub memory_max: Option<u64>,
+    /// Thousandths of a processor of one process, with all it starts; `None`: no bound.
+    pub cpus_max: Option<u32>,
     /// Bytes of files in memory of one process.
     pub disk_max: u64,
 }

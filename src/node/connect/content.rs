@@ -121,6 +121,12 @@ struct Told {
     #[serde(deserialize_with = "said")]
     network_access: Option<Option<Network>>,
     #[serde(deserialize_with = "said")]
+    memory_limit: Option<Option<u64>>,
+    #[serde(deserialize_with = "said")]
+    cpu_limit: Option<Option<f64>>,
+    #[serde(deserialize_with = "said")]
+    run_as: Option<Option<String>>,
+    #[serde(deserialize_with = "said")]
     locked_message: Option<Option<String>>,
     #[serde(deserialize_with = "said")]
     default_r_environment_management: Option<Option<bool>>,
@@ -142,6 +148,12 @@ impl Told {
             max_conns_per_process: self.max_conns_per_process.unwrap_or(old.max_conns_per_process),
             load_factor: self.load_factor.unwrap_or(old.load_factor),
             network_access: self.network_access.unwrap_or(old.network_access),
+            memory_limit: self.memory_limit.unwrap_or(old.memory_limit),
+            cpu_limit: self.cpu_limit.unwrap_or(old.cpu_limit),
+            run_as: match self.run_as {
+                Some(told) => told.filter(|name| !name.is_empty()),
+                None => old.run_as.clone(),
+            },
             locked_message: self.locked_message.map_or_else(|| old.locked_message.clone(), Option::unwrap_or_default),
             default_r_environment_management: self
                 .default_r_environment_management
@@ -171,6 +183,7 @@ pub(super) async fn make(parts: &Parts, manager: &Manager, wish: Wish) -> Result
     let name = wish.name.ok_or_else(|| Failure::bad("Content needs a `name`"))?;
     let settings = wish.settings.over(&Settings::default());
     settings.check(&parts.settings.content).map_err(Failure::bad)?;
+    may_choose_account(manager, &settings, None)?;
     let written = serde_json::to_string(&settings).unwrap_or_default();
     let about = About {
         name: &name,
@@ -211,8 +224,10 @@ pub(in crate::node) async fn change(
 ) -> Answer {
     let Json(wish) = read(body)?;
     let content = own(&parts, &manager, &guid).await?;
-    let settings = wish.settings.over(&Settings::read(&content.settings));
+    let old = Settings::read(&content.settings);
+    let settings = wish.settings.over(&old);
     settings.check(&parts.settings.content).map_err(Failure::bad)?;
+    may_choose_account(&manager, &settings, old.run_as.as_ref())?;
     let written = serde_json::to_string(&settings).unwrap_or_default();
     let about = About {
         name: wish.name.as_deref().unwrap_or(&content.name),
@@ -240,6 +255,17 @@ pub(in crate::node) async fn remove(
     parts.store.remove_content(content.id, &manager.deed("remove_content", &content.name, &guid)).await?;
     parts.contents.forget(&guid);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What content runs as is for administrators to say, as its publisher then has all that account may do.
+///
+/// # Errors
+/// 401, 403.
+fn may_choose_account(manager: &Manager, settings: &Settings, old: Option<&String>) -> Result<(), Failure> {
+    match settings.run_as.as_ref() == old {
+        true => Ok(()),
+        false => manager.may_everywhere(Scope::Admin),
+    }
 }
 
 /// Whether content may be changed.
@@ -353,9 +379,9 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
     });
     let how = json!({
         "memory_request": null,
-        "memory_limit": null,
+        "memory_limit": settings.memory_limit,
         "cpu_request": null,
-        "cpu_limit": null,
+        "cpu_limit": settings.cpu_limit,
         "service_account_name": null,
         "default_image_name": null,
         "created_time": time(content.created_at),
@@ -372,7 +398,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "node_version": null,
         "r_environment_management": settings.manages_r(manifest.as_ref()),
         "py_environment_management": true,
-        "run_as": null,
+        "run_as": settings.run_as,
         "run_as_current_user": false,
         "owner_guid": content.owner,
         "content_url": format!("{base}/content/{guid}/"),

@@ -1,5 +1,6 @@
 //! What this node has for content: what it says of itself, and what it does every now and then to stay so.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,10 +10,12 @@ use tokio::sync::watch;
 
 use super::copies;
 use super::interpreter::find;
+use super::prepare::with_writable;
 use crate::config::node::Network;
 use crate::node::blob::Spool;
 use crate::node::parts::Parts;
-use crate::node::sandbox::{Bounds, Folder, Memory, Outbound, Run};
+use crate::node::sandbox;
+use crate::node::sandbox::{Account, Bounds, Folder, Memory, Outbound, Run};
 
 /// Between two looks for copies that may go.
 const TIDY: Duration = Duration::from_secs(600);
@@ -27,6 +30,10 @@ pub struct Fitness {
     pub sandbox: Option<String>,
     /// Why nothing runs that reaches the network; empty also where nothing may.
     pub outbound: Option<String>,
+    /// Why bounds are of single processes only: this node makes no control groups.
+    pub groups: Option<String>,
+    /// Accounts content may run as, by name, with their numbers; or why not.
+    pub accounts: BTreeMap<String, Result<String, String>>,
     /// Who content runs as: first and count, or `node`, who the node runs as.
     pub uids: String,
     /// Versions.
@@ -51,6 +58,8 @@ pub async fn look(parts: &Parts) -> Fitness {
             false => None,
         },
         sandbox,
+        groups: sandbox::groups().err().map(str::to_owned),
+        accounts: accounts(content.run_as.clone()).await,
         uids: match rustix::process::geteuid().is_root() {
             true => format!("{}+{}", content.uid, content.uid_count),
             false => "node".to_owned(),
@@ -61,21 +70,38 @@ pub async fn look(parts: &Parts) -> Fitness {
     }
 }
 
+/// Looks accounts up.
+async fn accounts(names: Vec<String>) -> BTreeMap<String, Result<String, String>> {
+    let none = |names: &[String], why: &str| names.iter().map(|name| (name.clone(), Err(why.to_owned()))).collect();
+    if !rustix::process::geteuid().is_root() {
+        return none(&names, "the node is not root");
+    }
+    let all = names.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        all.into_iter().map(|name| (name.clone(), Account::named(&name).map(|account| account.told()))).collect()
+    });
+    match tokio::time::timeout(PATIENCE, looked).await {
+        Ok(Ok(found)) => found,
+        _ => none(&names, "the directory of accounts does not answer"),
+    }
+}
+
 /// Runs something that does nothing as content would be run.
 async fn tried(parts: &Parts, outbound: Option<&Outbound>) -> Result<(), String> {
     let content = &parts.settings.content;
     // Of its own, beside what is on its way.
     let spool = Spool::open(&parts.settings.cache.join("trial")).map_err(|e| e.to_string())?;
     let scratch = spool.scratch().map_err(|e| e.to_string())?;
+    let app = Folder { from: scratch.path().to_owned(), to: "/app".into(), is_writable: false };
     let run = Run {
         script: "exit 0",
         environment: Vec::new(),
         readable: &content.readable,
-        folders: vec![Folder { from: scratch.path().to_owned(), to: "/app".into(), is_writable: false }],
-        uid: content.uid_of(-1),
+        folders: with_writable(vec![app], content),
+        account: Account::numbered(content.uid_of(-1)),
         door: None,
         outbound,
-        bounds: Bounds { time: PATIENCE, memory: Memory::Unbounded, disk: 1 << 20 },
+        bounds: Bounds { time: PATIENCE, memory: Memory::Unbounded, cpu: None, disk: 1 << 20 },
     };
     let nothing = File::open("/dev/null").map_err(|e| e.to_string())?;
     let said = Mutex::new(String::new());

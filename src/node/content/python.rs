@@ -13,7 +13,7 @@ use super::copies::{self, Copy};
 use super::interpreter::{Interpreter, find};
 use crate::node::parts::Parts;
 use crate::node::router;
-use crate::node::sandbox::{Door, Enclosure, Folder, INDEX, Memory};
+use crate::node::sandbox::{Account, Door, Enclosure, Folder, INDEX, Memory};
 use crate::runtime::clock;
 use crate::telemetry::Causes;
 use crate::types::Sha256;
@@ -210,12 +210,13 @@ async fn make(
         work: None,
         tmp: TMP_BYTES,
         at: if is_plain { "/tmp" } else { "/app" },
-        uid: content.uid,
+        account: Account::numbered(content.uid),
         door: door.as_ref(),
         port_at: None,
         run: None,
         outbound: None,
         memory: Memory::Unbounded,
+        cpu: content.cpus_max,
     };
     let script = if uv.is_some() { UV } else { PIP };
     let mut begun =

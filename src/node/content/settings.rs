@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
 use crate::config::node::{Content, Network};
-use crate::node::sandbox::Outbound;
+use crate::node::sandbox::{Account, Memory, Outbound};
 
 /// By the names of Posit Connect's API; seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,15 @@ pub struct Settings {
     /// What its processes reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_access: Option<Network>,
+    /// Bytes of memory of one process, with all it starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
+    /// Processors of one process, with all it starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<f64>,
+    /// The account of the nodes it runs as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<String>,
     /// What visitors of locked content read, as Markdown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub locked_message: String,
@@ -74,6 +83,9 @@ const LOAD_FACTOR: f64 = 0.5;
 const SECONDS_MAX: u64 = 30 * 24 * 3600;
 /// Characters of a message.
 const MESSAGE_MAX: usize = 4_000;
+/// Bytes and processors of one process that are too few for anything.
+const MEMORY_MIN: u64 = 16 << 20;
+const CPU_MIN: f64 = 0.05;
 /// Connections of one process.
 const CONNECTIONS_MAX: u64 = 100_000;
 
@@ -114,6 +126,21 @@ impl Settings {
         if self.load_factor.is_some_and(|factor| !(0.0..=1.0).contains(&factor)) {
             return Err("`load_factor` is 0 to 1".into());
         }
+        let memory_max = node.memory_max.unwrap_or(u64::MAX);
+        if self.memory_limit.is_some_and(|bytes| !(MEMORY_MIN..=memory_max).contains(&bytes)) {
+            return Err(format!("`memory_limit` is {MEMORY_MIN} to {memory_max} bytes on this server"));
+        }
+        let cpus_max = node.cpus_max.map_or(1_000.0, |thousandths| f64::from(thousandths) / 1_000.0);
+        if self.cpu_limit.is_some_and(|cpus| !(CPU_MIN..=cpus_max).contains(&cpus)) {
+            return Err(format!("`cpu_limit` is {CPU_MIN} to {cpus_max} processors on this server"));
+        }
+        if let Some(name) = self.run_as.as_ref().filter(|name| !node.run_as.contains(name)) {
+            let names = node.run_as.join("`, `");
+            return Err(match names.is_empty() {
+                true => "this server's administrators name no account in `content.run_as`: `run_as` is null".into(),
+                false => format!("`{name}` is no account content may run as: `run_as` is null or `{names}`"),
+            });
+        }
         if self.network_access == Some(Network::Outbound) && !may_reach(node) {
             return Err("`network_access` is none on this server: its administrators say what content reaches".into());
         }
@@ -125,6 +152,30 @@ impl Settings {
         let wanted = self.network_access.unwrap_or(node.network);
         let reaches = wanted == Network::Outbound && may_reach(node);
         reaches.then(|| Outbound { denied: node.network_denied.clone() })
+    }
+
+    /// Who it runs as on this node where that is root. Blocks.
+    ///
+    /// # Errors
+    /// Why it does not run, in a sentence.
+    pub fn account(&self, node: &Content, number: i64) -> Result<Account, String> {
+        let Some(name) = &self.run_as else { return Ok(Account::numbered(node.uid_of(number))) };
+        if !rustix::process::geteuid().is_root() {
+            return Err(format!("it is to run as `{name}`, and this node is not root: clear its `run_as`"));
+        }
+        if !node.run_as.contains(name) {
+            return Err(format!("it is to run as `{name}`, which `content.run_as` of this node does not name"));
+        }
+        Account::named(name)
+    }
+
+    /// Memory and thousandths of a processor of one process on this node.
+    pub fn shares(&self, node: &Content) -> (Memory, Option<u32>) {
+        let least = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        let memory = least(self.memory_limit, node.memory_max).map_or(Memory::Unbounded, Memory::Writable);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is too large is not written")]
+        let wanted = self.cpu_limit.map(|cpus| (cpus * 1_000.0).round() as u32);
+        (memory, wanted.into_iter().chain(node.cpus_max).min())
     }
 
     /// Whether R packages are installed for what this manifest is of: as it says, else as this does.

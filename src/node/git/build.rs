@@ -10,7 +10,7 @@ use crate::node::blob::{Spool, Spooled};
 use crate::node::jobs::{Ended, Log};
 use crate::node::parts::Parts;
 use crate::node::publish::{self, Ended as Published, Target};
-use crate::node::sandbox::{Bounds, Door, INDEX, Memory, Run};
+use crate::node::sandbox::{Account, Bounds, Door, INDEX, Memory, Run};
 use crate::node::store::{Language, Source};
 use crate::node::{cran, pypi, router};
 
@@ -86,10 +86,15 @@ pub async fn build(parts: &Parts, log: &Log, input: &str) -> Ended {
         environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         readable: &builder.readable,
         folders: Vec::new(),
-        uid: builder.uid,
+        account: Account::numbered(builder.uid),
         door: door.as_ref(),
         outbound: None,
-        bounds: Bounds { time: builder.timeout, memory: Memory::Addresses(builder.memory_max), disk: builder.disk_max },
+        bounds: Bounds {
+            time: builder.timeout,
+            memory: Memory::Addresses(builder.memory_max),
+            cpu: None,
+            disk: builder.disk_max,
+        },
     };
     let input = File::open(&tar).map_err(told)?;
     let built = run.run(input, &parts.spool, |line| log.say(line)).await?;

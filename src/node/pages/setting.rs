@@ -13,6 +13,7 @@ use crate::node::connect::{content, permissions, vanity, variables};
 use crate::node::content::settings::Settings;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
+use crate::types::ByteSize;
 
 /// Who sees content, as a person reads it.
 const ACCESS: &[(&str, &str, &str)] = &[
@@ -121,6 +122,8 @@ const NUMBERS: &[(&str, &str, &str)] = &[
     ("max_processes", "Processes at most", "on each node"),
     ("max_conns_per_process", "Connections of one process", ""),
     ("load_factor", "Load factor", "0 to 1: how full processes are before another starts"),
+    ("memory_limit", "Memory of one process", "with all it starts, such as 512MiB or 2GB"),
+    ("cpu_limit", "Processors of one process", "with all it starts, such as 2 or 0.5"),
     ("init_timeout", "Start-up time", "seconds to the first answer"),
     ("idle_timeout", "Idle time", "seconds until an unused process ends"),
     ("connection_timeout", "Session time", "seconds of silence until a session ends"),
@@ -131,7 +134,11 @@ pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid
     let content = content::own(&parts, &visit.manager, &guid).await?;
     let settings = Settings::read(&content.settings);
     let told = serde_json::to_value(&settings).unwrap_or_default();
-    let said = |name: &str| told.get(name).filter(|value| !value.is_null()).map(Value::to_string);
+    let said = |name: &str| match (name, settings.memory_limit) {
+        ("memory_limit", Some(bytes)) => Some(ByteSize::new(bytes).to_string()),
+        _ => told.get(name).filter(|value| !value.is_null()).map(Value::to_string),
+    };
+    let accounts = &parts.settings.content.run_as;
     let action = visit.at(&at(&content, "/settings"));
     let shown = html! {
         div.grid {
@@ -153,6 +160,22 @@ pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid
                     }
                 }
                 button.primary name="do" value="numbers" { "Save" }
+            }
+            @if visit.is_admin() && (!accounts.is_empty() || settings.run_as.is_some()) {
+                form.card method="post" action=(action) {
+                    (csrf(&visit.token))
+                    h2 { "Who it runs as" }
+                    p.quiet { "Whoever may publish to this content then has all that this account of the nodes may do." }
+                    label { "Account"
+                        select name="run_as" {
+                            option value="" selected[settings.run_as.is_none()] { "one of its own" }
+                            @for name in accounts {
+                                option value=(name) selected[settings.run_as.as_ref() == Some(name)] { (name) }
+                            }
+                        }
+                    }
+                    button.primary name="do" value="account" { "Save" }
+                }
             }
             form.card method="post" action=(action) {
                 (csrf(&visit.token))
@@ -207,6 +230,10 @@ pub(super) async fn set_settings(
                 let text = form.text(name);
                 let value: Value = match text {
                     "" => Value::Null,
+                    text if *name == "memory_limit" => {
+                        let size = text.parse::<ByteSize>();
+                        json!(size.map_err(|_| Failure::bad(format!("`{text}` is no size, such as 512MiB")))?.bytes())
+                    }
                     text => text
                         .parse::<serde_json::Number>()
                         .map(Value::Number)
@@ -227,6 +254,7 @@ pub(super) async fn set_settings(
             }
             return Ok(visit.to(&at(&content, "/settings")));
         }
+        "account" => json!({ "run_as": form.text("run_as") }),
         "lock" => json!({ "locked": true, "locked_message": form.text("message") }),
         _ => json!({ "locked": false }),
     };

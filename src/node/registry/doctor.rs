@@ -116,6 +116,40 @@ fn content(nodes: &[Seen]) -> Vec<Check> {
             (None, None) => check("content", Verdict::Ok, format!("{name} runs content: {has}"), ""),
         });
     }
+    for (node, fitness) in looked() {
+        if let Some(why) = &fitness.groups {
+            list.push(check(
+                "content_bounds",
+                Verdict::Warn,
+                format!("{} bounds content process by process, and no processors: {why}", name(node)),
+                "where systemd starts the node, write `Delegate=yes` into its unit",
+            ));
+        }
+        for (account, told) in &fitness.accounts {
+            if let Err(why) = told {
+                list.push(check(
+                    "content_accounts",
+                    Verdict::Fail,
+                    format!("content does not run as `{account}` on {}: {why}", name(node)),
+                    "make the account on every node, with the same numbers, or take it out of `content.run_as`",
+                ));
+            }
+        }
+    }
+    if looked().any(|(_, fitness)| !fitness.accounts.is_empty()) {
+        let told = |fitness: &crate::node::content::fit::Fitness| {
+            let found =
+                fitness.accounts.iter().filter_map(|(name, told)| Some(format!("{name}={}", told.as_ref().ok()?)));
+            found.collect::<Vec<_>>().join(" ")
+        };
+        list.push(same(
+            "same_content_accounts",
+            "list of accounts for content",
+            looked().map(|(node, fitness)| (name(node), told(fitness))),
+            Verdict::Fail,
+            "name the same accounts in `content.run_as` of every node; an account has the same uid, gid and groups everywhere",
+        ));
+    }
     if looked().next().is_some() {
         list.push(same(
             "same_content_uids",
@@ -392,6 +426,17 @@ mod tests {
         assert_eq!(with(&|f| f.sandbox = Some("no bwrap".into())), [("content", Verdict::Warn)]);
         assert_eq!(with(&|f| f.outbound = Some("no tun".into())), [("content", Verdict::Warn)]);
         assert_eq!(with(&|f| f.uids = "node".into()), [("same_content_uids", Verdict::Fail)]);
+        assert_eq!(with(&|f| f.groups = Some("no groups".into())), [("content_bounds", Verdict::Warn)]);
+        let has = |told: Result<&str, &str>| {
+            let told = told.map(str::to_owned).map_err(str::to_owned);
+            with(&|f| drop(f.accounts.insert("finance".into(), told.clone())))
+        };
+        assert_eq!(has(Ok("5:5+")), [("same_content_accounts", Verdict::Fail)]);
+        assert_eq!(
+            has(Err("there is none")),
+            [("content_accounts", Verdict::Fail)],
+            "and the same list, of none, everywhere"
+        );
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::fs::File;
 use crate::node::blob::Spooled;
 use crate::node::content::manifest::{Hides, Manifest};
 use crate::node::content::mode::Mode;
-use crate::node::content::prepare::{Ground, environment, ground};
+use crate::node::content::prepare::{Ground, account, environment, ground, with_writable};
 use crate::node::content::settings::Settings;
 use crate::node::content::{bundle, python};
 use crate::node::parts::{Parts, keep_and_name};
-use crate::node::sandbox::{Bounds, Memory, Run};
+use crate::node::sandbox::{Bounds, Run};
 use crate::node::store::{BundleRow, ContentRow, NewRendering};
 use crate::runtime::clock;
 
@@ -135,20 +135,18 @@ async fn made(
         return Err(format!("content of the kind `{}` is not rendered", ground.manifest.mode));
     };
     let settings = &parts.settings.content;
-    let outbound = Settings::read(&content.settings).outbound(settings);
+    let wanted = Settings::read(&content.settings);
+    let outbound = wanted.outbound(settings);
+    let (memory, cpu) = wanted.shares(settings);
     let run = Run {
         script: &script,
         environment: environment(parts, content, ground.mode, &own).await?,
         readable: &settings.readable,
-        folders: ground.folders,
-        uid: settings.uid_of(content.number),
+        folders: with_writable(ground.folders, settings),
+        account: account(parts, content).await?,
         door: None,
         outbound: outbound.as_ref(),
-        bounds: Bounds {
-            time: settings.render_timeout,
-            memory: settings.memory_max.map_or(Memory::Unbounded, Memory::Writable),
-            disk: settings.disk_max,
-        },
+        bounds: Bounds { time: settings.render_timeout, memory, cpu, disk: settings.disk_max },
     };
     say(&format!("Rendering {}", ground.manifest.entrypoint.as_deref().unwrap_or_default()));
     let begun = clock::now();

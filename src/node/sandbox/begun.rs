@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStdin};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::group::Group;
 use super::outbound::Helper;
 
 /// Bytes of what bubblewrap says of itself.
@@ -29,11 +30,18 @@ pub struct Begun {
     input: Option<oneshot::Receiver<ChildStdin>>,
     /// Ends with this.
     _outbound: JoinSet<()>,
+    group: Option<Group>,
 }
 
 impl Begun {
     /// `outside`: who brings the network that it waits for.
-    pub(super) fn new(mut child: Child, reach: Reach, opened: Vec<File>, outside: Option<Helper>) -> Self {
+    pub(super) fn new(
+        mut child: Child,
+        reach: Reach,
+        opened: Vec<File>,
+        group: Option<Group>,
+        outside: Option<Helper>,
+    ) -> Self {
         let reach = Arc::new(reach);
         let (mut input, mut outbound) = (None, JoinSet::new());
         if let Some(helper) = outside
@@ -43,7 +51,7 @@ impl Begun {
             outbound.spawn(helper.serve(pid, Arc::clone(&reach), stdin, give));
             input = Some(given);
         }
-        Self { child, reach, _opened: opened, input, _outbound: outbound }
+        Self { child, reach, _opened: opened, input, _outbound: outbound, group }
     }
 
     /// What goes in, once the program reads it; `None`: it was asked for before, or nobody will read it.
@@ -52,6 +60,11 @@ impl Begun {
             Some(given) => given.await.ok(),
             None => self.child.stdin.take(),
         }
+    }
+
+    /// Processes of it were ended because all of them together wanted more memory than there is for them.
+    pub fn wanted_more_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.kills() > 0)
     }
 
     /// The way to its sockets.

@@ -11,13 +11,16 @@ use std::process::Stdio;
 use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 
-use super::Door;
 use super::begun::{Begun, Reach};
+use super::group::{self, Group, Share};
 use super::outbound::{self, Outbound};
+use super::{Account, Door};
 use crate::runtime::dice;
 
 /// Programs and threads.
-const PROCESSES_MAX: &str = "1024";
+const PROCESSES_MAX: u32 = 1_024;
+/// In place of a redirection: the shell goes into this control group.
+const GO_IN: &str = "group";
 /// Where root puts folders that only root may go to, for who comes after.
 const STAGE: &str = "/mnt";
 
@@ -43,6 +46,15 @@ pub enum Memory {
     Unbounded,
 }
 
+impl Memory {
+    fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Addresses(bytes) | Self::Writable(bytes) => Some(bytes),
+            Self::Unbounded => None,
+        }
+    }
+}
+
 /// Where a program runs, and with what.
 #[derive(Debug)]
 pub struct Enclosure<'a> {
@@ -59,7 +71,7 @@ pub struct Enclosure<'a> {
     /// Where it begins.
     pub at: &'static str,
     /// Who it runs as where this program is root.
-    pub uid: u32,
+    pub account: Account,
     /// The index it may reach.
     pub door: Option<&'a Door>,
     /// By which socket, as seen inside, what listens on a port inside is reached; the port is in `PORT`.
@@ -68,8 +80,10 @@ pub struct Enclosure<'a> {
     pub run: Option<&'static str>,
     /// The network it reaches; `None`: none at all.
     pub outbound: Option<&'a Outbound>,
-    /// Bounds of one process.
+    /// A bound of each of its processes, and, where there are control groups, of all of them together with their files.
     pub memory: Memory,
+    /// Thousandths of a processor for all of them, where there are control groups; `None`: no bound.
+    pub cpu: Option<u32>,
 }
 
 /// What the shell opens before everything else, by the numbers it has until bubblewrap has read it. Nothing of it is seen in
@@ -109,10 +123,14 @@ impl Enclosure<'_> {
         opened.give("5<", NAMES)?;
         let mut outside = None;
         if let Some(outbound) = self.outbound {
-            let helper = outbound::Helper::find(is_root.then_some(self.uid))?;
+            let helper = outbound::Helper::find(is_root.then(|| self.account.clone()))?;
             opened.give("4<", outbound::resolver().as_bytes())?;
             opened.give("3<", outbound.routes()?.as_bytes())?;
             outside = Some(helper);
+        }
+        let group = self.group();
+        if let Some(group) = &group {
+            opened.0.extend(group.doors().map(|door| (GO_IN, door)));
         }
         let mut command = self.command(is_root, &opened.0);
         if let Some(helper) = &outside {
@@ -135,7 +153,19 @@ impl Enclosure<'_> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let child = command.spawn()?;
         let reach = Reach::new(told, mark, self.run.unwrap_or("/run"));
-        Ok(Begun::new(child, reach, opened.1, outside))
+        Ok(Begun::new(child, reach, opened.1, group, outside))
+    }
+
+    /// A control group of its own; `None`: this node makes none.
+    fn group(&self) -> Option<Group> {
+        let files = self.tmp + self.work.unwrap_or(0);
+        let memory = self.memory.bytes().map(|bytes| bytes.saturating_add(files));
+        let share = Share { memory, cpu: self.cpu, processes: PROCESSES_MAX };
+        group::here()
+            .ok()?
+            .make(share)
+            .inspect_err(|error| tracing::warn!(%error, "a control group cannot be made"))
+            .ok()
     }
 
     /// Folders of the machine, and that of the index.
@@ -154,7 +184,7 @@ impl Enclosure<'_> {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
         // What this program was left open with is closed, where the shell can: what it opens itself is what is meant.
         let opening = "command -v bwrap >/dev/null || { echo 'bubblewrap is not installed on this node (apt install bubblewrap)' >&2; exit 127; }; \
-                       exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; while [ \"$1\" != -- ]; do eval \"exec $1\\\"\\$2\\\"\" || exit 127; shift 2; done; shift; exec \"$@\"";
+                       exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; while [ \"$1\" != -- ]; do case $1 in group) echo 0 >\"$2\";; *) eval \"exec $1\\\"\\$2\\\"\";; esac || exit 127; shift 2; done; shift; exec \"$@\"";
         // Below a folder of root's own nobody else gets anywhere, so root shows them elsewhere, in a namespace nobody sees.
         let staged = "mount -t tmpfs -o mode=0755,size=64k none \"$1\" || exit 127; stage=$1; count=$2; shift 2; n=0; \
                       while [ $n -lt $count ]; do mkdir $stage/$n && mount --bind \"$1\" $stage/$n || exit 127; \
@@ -169,8 +199,7 @@ impl Enclosure<'_> {
         }
         command.arg("--");
         if is_root {
-            let (uid, gid) = (format!("--reuid={}", self.uid), format!("--regid={}", self.uid));
-            command.args(["setpriv", &uid, &gid, "--clear-groups", "--no-new-privs"]);
+            command.arg("setpriv").args(self.account.options()).arg("--no-new-privs");
         }
         command.arg("prlimit");
         match self.memory {
@@ -197,7 +226,7 @@ impl Enclosure<'_> {
         if self.outbound.is_some() {
             // The namespace it begins in, which it is nobody in.
             let (uid, gid) = match is_root {
-                true => (self.uid, self.uid),
+                true => (self.account.uid, self.account.gid),
                 false => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             };
             add!("--share-net", "--uid", uid.to_string(), "--gid", gid.to_string(), "--cap-drop", "ALL");

@@ -6,9 +6,11 @@
 //! Files go in and come out as a tar stream, so that nothing has to be shared. Both ends are ours; what is in between is not
 //! believed.
 
+mod account;
 mod begun;
 mod door;
 mod enclosure;
+mod group;
 mod outbound;
 
 use std::ffi::OsString;
@@ -18,9 +20,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 
+pub use self::account::Account;
 pub use self::begun::{Begun, Reach};
 pub use self::door::Door;
 pub use self::enclosure::{Enclosure, Folder, Memory};
+pub use self::group::here as groups;
 pub use self::outbound::Outbound;
 use crate::node::blob::{Spool, Spooled};
 
@@ -33,13 +37,19 @@ const LINE_MAX: u64 = 4_000;
 /// Bytes of `/tmp`; the work itself has a disk of its own.
 const TMP_BYTES: u64 = 256 << 20;
 
+/// Why a program was ended.
+pub const MORE_MEMORY: &str =
+    "processes of it were ended, because together, with its files in /tmp, they wanted more memory than they may have";
+
 /// Bounds on what a program may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// From its start to its end.
     pub time: Duration,
-    /// Of each of its processes.
+    /// See [`Enclosure`].
     pub memory: Memory,
+    /// See [`Enclosure`].
+    pub cpu: Option<u32>,
     /// Bytes of all its files, which are in memory.
     pub disk: u64,
 }
@@ -57,7 +67,7 @@ pub struct Run<'a> {
     /// Folders of the machine to be seen inside.
     pub folders: Vec<Folder>,
     /// Who it runs as where this program is root.
-    pub uid: u32,
+    pub account: Account,
     /// The index it may reach.
     pub door: Option<&'a Door>,
     /// See [`Enclosure`].
@@ -87,6 +97,7 @@ impl Run<'_> {
             let status = begun.child.wait().await.map_err(|e| e.to_string())?;
             match status.code() {
                 Some(0) => Ok(out),
+                _ if begun.wanted_more_memory() => Err(MORE_MEMORY.to_owned()),
                 Some(code) => Err(format!("it ended with exit code {code}; its last lines say why")),
                 None => Err(format!("it was ended: {status}")),
             }
@@ -103,12 +114,13 @@ impl Run<'_> {
             work: Some(self.bounds.disk),
             tmp: TMP_BYTES,
             at: "/work",
-            uid: self.uid,
+            account: self.account.clone(),
             door: self.door,
             port_at: None,
             run: None,
             outbound: self.outbound,
             memory: self.bounds.memory,
+            cpu: self.bounds.cpu,
         };
         enclosure.begin(&["sh", "-c", self.script].map(OsString::from))
     }

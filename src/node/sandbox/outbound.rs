@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 
+use super::Account;
 use super::begun::Reach;
 use crate::runtime::clock;
 
@@ -114,13 +115,13 @@ pub(super) struct Helper {
     pub(super) ip: PathBuf,
     slirp: PathBuf,
     /// Who it becomes where we are root.
-    uid: Option<u32>,
+    account: Option<Account>,
 }
 
 impl Helper {
     /// # Errors
     /// Which package is missing.
-    pub(super) fn find(uid: Option<u32>) -> io::Result<Self> {
+    pub(super) fn find(account: Option<Account>) -> io::Result<Self> {
         let find = |name: &str, package: &str| {
             program(name).ok_or_else(|| {
                 let why = format!(
@@ -129,7 +130,7 @@ impl Helper {
                 io::Error::new(io::ErrorKind::NotFound, why)
             })
         };
-        Ok(Self { ip: find("ip", "iproute2")?, slirp: find("slirp4netns", "slirp4netns")?, uid })
+        Ok(Self { ip: find("ip", "iproute2")?, slirp: find("slirp4netns", "slirp4netns")?, account })
     }
 
     /// Connects the network that process is in, lets it go on, and stays until dropped. `stdin`: what it waits at; whoever
@@ -195,11 +196,10 @@ impl Helper {
     /// It ends when its standard input does, which is ours: with us, however we end.
     fn command(&self, pid: u32) -> Command {
         let mut arguments: Vec<OsString> = Vec::new();
-        if let Some(uid) = self.uid {
-            let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
+        if let Some(account) = &self.account {
             arguments.push("setpriv".into());
-            arguments.extend(ids.map(OsString::from));
-            arguments.extend(["--clear-groups", "--no-new-privs"].map(OsString::from));
+            arguments.extend(account.options().map(OsString::from));
+            arguments.push("--no-new-privs".into());
         }
         arguments.extend(["prlimit", "--core=0", "--nofile=4096", "--"].map(OsString::from));
         arguments.push(self.slirp.clone().into());
@@ -207,11 +207,11 @@ impl Helper {
         arguments.extend(own.map(OsString::from));
         arguments.extend(["--exit-fd=0", "--ready-fd=3", "--cidr", NETWORK].map(OsString::from));
         arguments.extend([pid.to_string(), "tap0".to_owned()].map(OsString::from));
-        let mut command = Command::new(if self.uid.is_some() { "unshare" } else { "sh" });
-        if self.uid.is_some() {
+        let mut command = Command::new(if self.account.is_some() { "unshare" } else { "sh" });
+        if self.account.is_some() {
             command.args(["--mount", "--propagation", "private", "sh"]);
         }
-        command.args(["-c", HELPING, "sh", if self.uid.is_some() { "0" } else { "1" }]).args(arguments);
+        command.args(["-c", HELPING, "sh", if self.account.is_some() { "0" } else { "1" }]).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command

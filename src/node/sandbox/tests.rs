@@ -13,7 +13,7 @@ async fn ran(script: &str, bounds: Bounds) -> (Result<Vec<u8>, String>, String) 
         environment: vec![("colour".into(), "red".into())],
         readable: &[],
         folders: Vec::new(),
-        uid: 65_534,
+        account: Account::numbered(65_534),
         door: None,
         outbound: None,
         bounds,
@@ -23,7 +23,8 @@ async fn ran(script: &str, bounds: Bounds) -> (Result<Vec<u8>, String>, String) 
     (done.map(|out| std::fs::read(out.path()).unwrap()), said.into_inner().unwrap())
 }
 
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(20), memory: Memory::Addresses(1 << 30), disk: 8 << 20 };
+const BOUNDS: Bounds =
+    Bounds { time: Duration::from_secs(20), memory: Memory::Addresses(1 << 30), cpu: None, disk: 8 << 20 };
 
 #[tokio::test]
 async fn what_goes_in_comes_out_and_what_is_said_is_heard() {
@@ -105,7 +106,7 @@ async fn variables_are_on_no_command_line_and_nothing_is_left_open_inside() {
         environment: vec![("secret".into(), secret.clone())],
         readable: &[],
         folders: vec![Folder { from: dir.path().to_owned(), to: "/seen".into(), is_writable: false }],
-        uid: 65_534,
+        account: Account::numbered(65_534),
         door: None,
         outbound: None,
         bounds: BOUNDS,
@@ -118,6 +119,30 @@ async fn variables_are_on_no_command_line_and_nothing_is_left_open_inside() {
     let out = std::fs::read_to_string(done.path()).unwrap();
     // 3 is the folder `ls` reads.
     assert_eq!(out, format!("{secret}\n0\n127.0.0.1 localhost\nfound\n"));
+}
+
+/// Bounds hold for all processes together where there are control groups.
+#[tokio::test]
+async fn what_a_program_starts_counts_with_it() {
+    if groups().is_err() {
+        return;
+    }
+    // `tail` keeps what it is to give: many that have 40 MB each, which one may have. Beside them there are 256 MiB for files.
+    let many = |count: u32| {
+        let one = "head -c 40000000 /dev/zero | tail -c 40000000 | sleep 2 &";
+        format!("n=0; while [ $n -lt {count} ]; do {one} n=$((n + 1)); done; wait; exit 5")
+    };
+    let bounds = Bounds { memory: Memory::Writable(60 << 20), disk: 1 << 20, ..BOUNDS };
+    let (out, _) = ran(&many(2), bounds).await;
+    assert!(out.unwrap_err().contains("exit code 5"));
+    let (out, _) = ran(&many(12), bounds).await;
+    assert_eq!(out.unwrap_err(), MORE_MEMORY);
+
+    let busy = "end=$(($(date +%s%N) / 1000000 + 1500)); while [ $(($(date +%s%N) / 1000000)) -lt $end ]; do :; done; \
+                awk '{ print $14 + $15 + $16 + $17 }' /proc/$$/stat";
+    let (out, _) = ran(busy, Bounds { cpu: Some(200), ..BOUNDS }).await;
+    let ticks: u64 = String::from_utf8(out.unwrap()).unwrap().trim().parse().unwrap();
+    assert!((1..=60).contains(&ticks), "a fifth of a processor for 1.5 s is 30 hundredths of a second, not {ticks}");
 }
 
 #[tokio::test]
@@ -138,7 +163,7 @@ async fn a_network_outward_is_there_where_it_is_wanted_and_is_not_its_own_to_cha
         environment: Vec::new(),
         readable: &[],
         folders: Vec::new(),
-        uid: 65_534,
+        account: Account::numbered(65_534),
         door: None,
         outbound: Some(&outbound),
         bounds: BOUNDS,

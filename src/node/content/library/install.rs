@@ -11,7 +11,7 @@ use super::{AT, ENVIRON, environ};
 use crate::node::content::interpreter::Interpreter;
 use crate::node::content::python::{TMP_BYTES, listen, outgrows};
 use crate::node::parts::Parts;
-use crate::node::sandbox::{Enclosure, Folder, Memory};
+use crate::node::sandbox::{Account, Enclosure, Folder, Memory};
 use crate::runtime::dice;
 
 /// Where the package is, and links to what this machine has of what it needs.
@@ -84,12 +84,13 @@ impl Install<'_> {
             work: None,
             tmp: TMP_BYTES,
             at: "/tmp",
-            uid: content.uid,
+            account: Account::numbered(content.uid),
             door: None,
             port_at: None,
             run: None,
             outbound: None,
             memory: Memory::Writable(MEMORY),
+            cpu: content.cpus_max,
         };
         let mut begun = enclosure.begin(&["sh", "-c", SCRIPT].map(OsString::from)).map_err(told)?;
         drop(begun.child.stdin.take());

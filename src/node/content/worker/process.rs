@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 use super::journal::{End, Journal};
 use crate::node::content::copies::Held;
 use crate::node::metrics::WorkerFailure;
-use crate::node::sandbox::{Begun, Enclosure, Folder, Outbound, Reach};
+use crate::node::sandbox::{Account, Begun, Enclosure, Folder, MORE_MEMORY, Memory, Outbound, Reach};
 use crate::runtime::{clock, dice};
 
 /// Where a process finds the folder for its socket.
@@ -50,9 +50,11 @@ pub struct Start {
     /// See [`Enclosure`].
     pub readable: Vec<PathBuf>,
     /// See [`Enclosure`].
-    pub uid: u32,
+    pub account: Account,
     /// See [`Enclosure`].
-    pub memory: crate::node::sandbox::Memory,
+    pub memory: Memory,
+    /// See [`Enclosure`].
+    pub cpu: Option<u32>,
     /// See [`Enclosure`].
     pub tmp: u64,
     /// It listens on a port.
@@ -94,12 +96,13 @@ impl Process {
             work: None,
             tmp: start.tmp,
             at: "/app",
-            uid: start.uid,
+            account: start.account,
             door: None,
             port_at: start.wants_port.then_some(SOCKET),
             run: Some(RUN),
             outbound: start.outbound.as_ref(),
             memory: start.memory,
+            cpu: start.cpu,
         };
         let program: Vec<OsString> = start.program.into_iter().map(OsString::from).collect();
         let mut begun = enclosure.begin(&program).map_err(told)?;
@@ -139,7 +142,8 @@ impl Process {
             if let Some(status) = self.status() {
                 // What it said last comes through its pipes a moment later.
                 tokio::time::sleep(5 * LOOK).await;
-                return Err((WorkerFailure::Ended, self.told(&format!("it ended before it listened ({status})"))));
+                let why = self.why().unwrap_or_default();
+                return Err((WorkerFailure::Ended, self.told(&format!("it ended before it listened ({status}){why}"))));
             }
             if clock::now() > until {
                 let patience = humantime::format_duration(patience);
@@ -198,6 +202,12 @@ impl Process {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).child.try_wait().ok().flatten()
     }
 
+    /// What is known of why it ended.
+    fn why(&self) -> Option<String> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.wanted_more_memory().then(|| format!(": {MORE_MEMORY}"))
+    }
+
     /// Since it was begun.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun_at)
@@ -240,9 +250,10 @@ impl Process {
 impl Drop for Process {
     /// What it said last comes through its pipes a moment later, and is told with what is written next.
     fn drop(&mut self) {
+        let why = self.why().unwrap_or_default();
         let end = match self.status().filter(|_| !self.was_killed()) {
             Some(status) if status.success() => End { is_well: true, how: "it ended".to_owned() },
-            Some(status) => End { is_well: false, how: format!("it ended by itself: {status}") },
+            Some(status) => End { is_well: false, how: format!("it ended by itself: {status}{why}") },
             None => End { is_well: true, how: "it was ended".to_owned() },
         };
         self.journal.end(end);
