@@ -12,7 +12,7 @@ pub fn page(message: &str) -> Response {
         "" => "Whoever published it has locked it. Ask them, or whoever runs this server.",
         message => message,
     };
-    let page = PAGE.replace("{message}", &markdown(message).into_string());
+    let page = PAGE.replace("{message}", &markdown(message, 1).into_string());
     starting::shown(StatusCode::LOCKED, page, "default-src 'none'; style-src 'unsafe-inline'")
 }
 
