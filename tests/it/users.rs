@@ -184,7 +184,7 @@ fn groups_are_made_filled_and_removed_by_commands() {
         let listed = listed.as_array().unwrap();
         let told: Vec<_> = listed.iter().map(|one| (one["name"].as_str().unwrap(), one["members"].as_u64())).collect();
         assert_eq!(told, [("Finance", Some(0)), ("Sales", Some(2))]);
-        assert_eq!(said(&["members", listed[1]["guid"].as_str().unwrap()]).await, members, "by its guid too");
+        assert_eq!(said(&["members", listed[1]["guid"].as_str().unwrap()]).await.trim(), members, "by its guid too");
         assert_eq!(said(&["remove", "Finance"]).await, "removed: Finance\n");
         assert!(!said(&["list"]).await.contains("Finance"));
         for (arguments, words) in [

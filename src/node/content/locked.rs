@@ -25,6 +25,7 @@ const PAGE: &str = "<!doctype html>
 :root { color-scheme: light dark }
 body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 20vh auto; padding: 0 1rem; overflow-wrap: anywhere }
 h1 { font-size: 1.4rem }
+h2, h3, h4, h5, h6 { font-size: 1.15rem }
 </style>
 <main>
 <h1>This content is locked</h1>

@@ -259,7 +259,7 @@ pub(super) async fn logs(
         div.grid {
             section.card aria-labelledby="tasks" {
                 h2 id="tasks" { "Tasks" }
-                table.stack {
+                @if all.is_empty() { p.quiet { "None yet." } } @else { table.stack {
                     thead { tr { th scope="col" { "When" } th scope="col" { "What" } th scope="col" { "By" } th scope="col" { "Result" } } }
                     tbody {
                         @for job in &all {
@@ -271,7 +271,7 @@ pub(super) async fn logs(
                             }
                         }
                     }
-                }
+                } }
             }
             section.card aria-labelledby="processes" {
                 h2 id="processes" { "Processes on this node" }

@@ -96,7 +96,7 @@ pub(super) async fn list(
                             tr data-row=(name_of) {
                                 td { a href=(visit.at(&format!("/connect/packages/{name}/{name_of}"))) { (name_of) } }
                                 td.number.lesser { (package["files"]) }
-                                td.quiet { (package["last_upload"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
+                                td.quiet.whole { (package["last_upload"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
                                 td { @if package["status"] != "active" { span.tag { (package["status"].as_str().unwrap_or_default()) } } }
                             }
                         }

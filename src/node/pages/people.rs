@@ -30,7 +30,7 @@ pub(super) async fn users(State(parts): State<Parts>, visit: Visit) -> Shown {
                         @let name = format!("{} {}", user.first_name, user.last_name);
                         tr data-row=(format!("{} {name} {}", user.username, user.email)) {
                             td data-label="User" { strong { (user.username) } " " @if user.locked_at.is_some() { span.tag.bad { "locked" } } @if !user.has_password { span.tag { "no password" } } }
-                            td data-label="Name" { div { (name.trim()) div.quiet { (user.email) } } }
+                            td data-label="Name" { (name.trim()) @if !user.email.is_empty() { div.quiet { (user.email) } } }
                             td data-label="Role" {
                                 form method="post" action=(action) {
                                     (csrf(&visit.token))
