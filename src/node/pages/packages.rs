@@ -89,14 +89,14 @@ pub(super) async fn list(
         div.card.wide {
             @if all.is_empty() { p { "No package of this server's own is called so." } } @else {
                 table {
-                    thead { tr { th scope="col" { "Package" } th.number.lesser scope="col" { "Files" } th scope="col" { "Last upload" } th scope="col" { "" } } }
+                    thead { tr { th scope="col" { "Package" } th.number scope="col" { "Files" } th.lesser scope="col" { "Last upload" } th scope="col" { "" } } }
                     tbody {
                         @for package in &all {
                             @let name_of = package["name"].as_str().unwrap_or_default();
                             tr data-row=(name_of) {
                                 td { a href=(visit.at(&format!("/connect/packages/{name}/{name_of}"))) { (name_of) } }
-                                td.number.lesser { (package["files"]) }
-                                td.quiet.whole { (package["last_upload"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
+                                td.number { (package["files"]) }
+                                td.quiet.whole.lesser { (package["last_upload"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
                                 td { @if package["status"] != "active" { span.tag { (package["status"].as_str().unwrap_or_default()) } } }
                             }
                         }

@@ -256,7 +256,7 @@ pub(super) async fn variables(State(parts): State<Parts>, visit: Visit, Path(gui
                                     form method="post" action=(action) {
                                         (csrf(&visit.token))
                                         input type="hidden" name="name" value=(name);
-                                        button name="do" value="remove" { "Remove" span.unseen { " " (name) } }
+                                        button name="do" value="remove" data-ask={ "Forget " (name) " and its value?" } { "Remove" span.unseen { " " (name) } }
                                     }
                                 }
                             }
