@@ -62,6 +62,8 @@ enum Command {
     Content(cluster::content::Args),
     /// Make, list, change and lock users
     User(cluster::user::Args),
+    /// Make and list groups, and say who is in them
+    Group(cluster::group::Args),
     /// Make, list and change package repositories
     Repo(cluster::repo::Args),
     /// Make and list sources: what repositories show
@@ -123,6 +125,7 @@ pub fn run() -> ExitCode {
         Command::Key(args) => cluster::key::run_key(args),
         Command::Content(args) => cluster::content::run_content(args),
         Command::User(args) => cluster::user::run_user(args),
+        Command::Group(args) => cluster::group::run_group(args),
         Command::Repo(args) => cluster::repo::run_repo(args),
         Command::Source(args) => cluster::source::run_source(args),
         Command::Sync(args) => cluster::source::run_sync(args),

@@ -2,7 +2,7 @@
 
 usage: packages.py FOLDER NAME VERSION [CONTENT]
 
-CONTENT `noise:N`: N letters that compress to about half.
+CONTENT `noise:N`: N letters that compress to about half. CONTENT `readme:TEXT`: Markdown that describes it.
 """
 
 import base64
@@ -19,6 +19,8 @@ if content.startswith("noise:"):
     content = random.Random(name).randbytes(int(content[6:]) // 2).hex()
 module = name.lower().replace("-", "_").replace(".", "_")
 metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.8\nSummary: small\n"
+if content.startswith("readme:"):
+    metadata += f"Description-Content-Type: text/markdown\n\n{content[7:]}"
 info = f"{module}-{version}.dist-info"
 files = {
     f"{module}.py": f"CONTENT = {content!r}\n",

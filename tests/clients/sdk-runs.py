@@ -83,7 +83,7 @@ manifest = {
     "version": 1,
     "platform": "4.2.2",
     "metadata": {"appmode": "rmd-static", "primary_rmd": "weekly.Rmd"},
-    "packages": {},
+    "packages": {"R6": {"Source": "CRAN", "description": {"Package": "R6", "Version": "2.5.1"}}, "cli": {}},
     "files": {},
 }
 path = f"{folder}/bundle.tar.gz"
@@ -101,6 +101,28 @@ task = report.render()
 task.wait_for()
 assert task.is_finished and not task.error_code, dict(task)
 assert len(client.get(f"v1/content/{report['guid']}/renderings").json()) == 2
+
+# What they run with: of Python what its environment has, of R what its bundle lists.
+r6 = report.packages.find_by(name="R6")
+assert dict(r6) == {"language": "r", "language_version": "4.2.2", "name": "R6", "version": "2.5.1", "hash": None}, r6
+assert [one["version"] for one in report.packages] == ["2.5.1", None]
+fastapi = content.packages.find_by(language="python", name="fastapi")
+assert fastapi["version"] and fastapi["language_version"].startswith("3."), fastapi
+assert len(content.packages) > 5 and not content.packages.fetch(language="r")
+everywhere = list(client.packages.fetch())
+assert len(everywhere) == len(content.packages) + len(report.packages)
+assert {one["app_guid"] for one in everywhere} == {content["guid"], report["guid"]}
+found = client.packages.find_by(name="R6", app_guid=report["guid"], bundle_id=report["bundle_id"], app_id=report["id"])
+assert found["hash"] is None and client.packages.find_by(name="R6", version="1.0") is None
+first = client.get("v1/packages", params={"page_size": 3}).json()
+third = client.get("v1/packages", params={"page_size": 3, "page_number": 3}).json()
+assert (first["total"], third["current_page"]) == (len(everywhere), 3), first
+assert first["results"] + third["results"] == [dict(one) for one in everywhere[:3] + everywhere[6:9]]
+try:
+    report.packages.fetch(language="cobol")
+    raise AssertionError("there is no such language here")
+except ClientError as error:
+    assert error.http_status == 400, error
 
 assert report.schedule.find_one() is None
 made = report.schedule.create(type="dayofweek", days=["monday", "friday"], timezone="Europe/Vienna")

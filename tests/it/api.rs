@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::content::wheels;
 use crate::harness::tools::client;
-use crate::harness::{Folder, Node, Output, eventually, get_as, run, script, tool, within};
-use crate::pages::people;
+use crate::harness::{Folder, Node, Output, Postgres, eventually, get_as, run, script, tool, within};
+use crate::pages::{people, site};
 
 /// rsconnect-python with a home of its own, beside a node.
 struct Client<'a> {
@@ -62,7 +62,7 @@ impl<'a> Client<'a> {
 }
 
 /// A node that runs content, with what that requires.
-async fn node(more: &str) -> Node {
+pub async fn node(more: &str) -> Node {
     let uv = tool("uv");
     let node = Node::start("a", &format!("[content]\nuv = \"{}\"\n{more}", uv.display())).await;
     node.command(&["repo", "create", "pypi"]).await;
@@ -202,6 +202,8 @@ fn rsconnect_searches_builds_and_looks_after_what_a_server_has() {
         let refused = ann.runs("deploy git", &git).await;
         let words = format!("{}{}", refused.stdout, refused.stderr);
         assert!(refused.code != Some(0) && words.contains("This server does not deploy content from Git"), "{words}");
+        assert_eq!(ann.finds(&["--title-contains", "From git"]).await, [""; 0]);
+        assert_eq!(ann.finds(&["--unpublished"]).await, ["bare"], "what it made for that is gone");
         let unknown = get_as(&node.address, "/__api__/v1/nothing/of/this", &fields[..1]).await;
         assert_eq!(unknown.status, 404);
         assert_eq!(unknown.json()["error"], "This server has no call `GET /__api__/v1/nothing/of/this`");
@@ -237,5 +239,36 @@ fn posit_sdk_restarts_renders_and_ends_what_runs() {
         let words = [&script("sdk-runs.py"), &url, &admin, &guid, own.root().to_str().unwrap()];
         let told = run(&client("posit-sdk", "python"), &words, "").await.ok();
         assert_eq!(told.stdout.trim(), "done", "{}", told.stderr);
+    });
+}
+
+#[test]
+fn a_list_of_much_content_asks_the_database_as_often_as_one_of_little() {
+    within(120, async {
+        let database = Postgres::talkative();
+        let a = Node::start("a", &format!("[database]\nurl = \"{}\"\n", database.url())).await;
+        let [admin, ..] = people(&a).await;
+        let key = format!("Key {admin}");
+        let mut counts = Vec::new();
+        for (name, more) in [("b", 2), ("c", 10)] {
+            for n in 0..more {
+                site(&a, &admin, &format!("site-{name}-{n}"), "<h1>a page</h1>").await;
+            }
+            // One that has not looked at any of it.
+            let node = a.beside(name).await;
+            let before = database.log().len();
+            let path = "/__api__/v1/content?include=owner,tags,vanity_url";
+            let told = get_as(&node.address, path, &[("authorization", &key)]).await.json();
+            let told = told.as_array().unwrap();
+            assert!(
+                told.iter().all(|one| one["owner"]["username"] == "ann" && one["bundle_id"].is_string()),
+                "{told:?}"
+            );
+            let log = database.log();
+            let of =
+                |table: &str| log[before..].lines().filter(|line| line.contains(&format!(" FROM {table} "))).count();
+            counts.push((told.len(), of("bundle"), of("tagged")));
+        }
+        assert_eq!(counts, [(2, 1, 1), (12, 1, 1)]);
     });
 }

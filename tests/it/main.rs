@@ -30,6 +30,7 @@ mod health;
 mod http2;
 mod jobs;
 mod killed;
+mod looks;
 mod manage;
 mod matrix;
 mod mirror;

@@ -154,3 +154,51 @@ fn people_publish_and_install_by_password_or_key_as_their_role_allows() {
         assert_eq!(get_as(&a.address, "/packages/pypi/simple/", &strange).await.status, 401);
     });
 }
+
+#[test]
+fn groups_are_made_filled_and_removed_by_commands() {
+    within(60, async {
+        let a = Node::start("a", "").await;
+        let own = Folder::new();
+        let admin = a.command(&["key", "create", "--admin"]).await;
+        let admin = own.write("admin", admin).to_str().unwrap().to_owned();
+        for name in ["ann", "bob", "cy"] {
+            a.command(&["user", "create", name]).await;
+        }
+        let url = format!("http://{}", a.address);
+        let far = async |arguments: &[&str]| -> Output {
+            bowline(&[&["group"], arguments, &["--server", &url, "--key-file", &admin]].concat()).await
+        };
+        let said = async |arguments: &[&str]| far(arguments).await.ok().stdout;
+        assert_eq!(said(&["create", "Sales & more"]).await, "made: Sales & more\n");
+        assert_eq!(said(&["create", "Finance"]).await, "made: Finance\n");
+        assert_eq!(said(&["add", "Sales & more", "ann", "Bob", "ann"]).await, "Sales & more: 2 members\n");
+        assert_eq!(said(&["add", "Finance", "cy"]).await, "Finance: 1 member\n");
+        assert_eq!(said(&["take", "Finance", "cy"]).await, "Finance: 0 members\n");
+        // On the node's own machine too, where it takes no key.
+        let members = a.command(&["group", "members", "Sales & more"]).await;
+        let names: Vec<&str> = members.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(names, ["ann", "bob"], "{members}");
+        assert_eq!(said(&["rename", "Sales & more", "Sales"]).await, "changed: Sales\n");
+        let listed = far(&["list", "--json"]).await.ok().json();
+        let listed = listed.as_array().unwrap();
+        let told: Vec<_> = listed.iter().map(|one| (one["name"].as_str().unwrap(), one["members"].as_u64())).collect();
+        assert_eq!(told, [("Finance", Some(0)), ("Sales", Some(2))]);
+        assert_eq!(said(&["members", listed[1]["guid"].as_str().unwrap()]).await.trim(), members, "by its guid too");
+        assert_eq!(said(&["remove", "Finance"]).await, "removed: Finance\n");
+        assert!(!said(&["list"]).await.contains("Finance"));
+        for (arguments, words) in [
+            (&["create", "Sales"][..], "There is a group `Sales` already"),
+            (&["create", " "], "A group has a name"),
+            (&["add", "Sales", "dee"], "There is no user `dee`"),
+            (&["add", "Finance", "ann"], "There is no group `Finance`"),
+            (&["remove", "Finance"], "There is no group `Finance`"),
+        ] {
+            let refused = far(arguments).await;
+            assert!(refused.code == Some(1) && refused.stderr.contains(words), "{arguments:?}: {refused:?}");
+        }
+        assert_eq!(far(&["add", "Sales"]).await.code, Some(64), "whom?");
+        let audit = a.command(&["audit"]).await;
+        assert!(audit.contains("create_group") && audit.contains("add_member"), "{audit}");
+    });
+}

@@ -78,6 +78,20 @@ impl Endpoint {
         }
     }
 
+    /// Every page of a list whose pages are numbered.
+    pub(super) async fn all(&self, path: &str) -> Result<Value, Failed> {
+        let mut all = Vec::new();
+        for page in 1.. {
+            let page = format!("{path}?page_size=500&page_number={page}");
+            let Value::Array(mut some) = self.call(Method::GET, &page, None).await?["results"].take() else { break };
+            if some.is_empty() {
+                break;
+            }
+            all.append(&mut some);
+        }
+        Ok(Value::Array(all))
+    }
+
     /// Sends a file, shown as `what`; what was answered.
     pub(super) async fn upload(&self, path: &str, file: &Path, what: &str) -> Result<String, Failed> {
         let wrong = |e: std::io::Error| Failed::new(format!("{}: cannot be read: {e}", file.display()));

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod content;
 mod endpoint;
+pub mod group;
 pub mod job;
 pub mod key;
 pub mod package;

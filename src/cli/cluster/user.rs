@@ -147,19 +147,7 @@ pub fn run_user(args: Args) -> ExitCode {
         ),
         Verb::List { on } => run(
             &on,
-            async |to| {
-                let mut all = Vec::new();
-                for page in 1.. {
-                    let mut answer =
-                        to.call(Method::GET, &format!("/users?page_size=500&page_number={page}"), None).await?;
-                    let Value::Array(mut some) = answer["results"].take() else { break };
-                    if some.is_empty() {
-                        break;
-                    }
-                    all.append(&mut some);
-                }
-                Ok(Value::Array(all))
-            },
+            async |to| to.all("/users").await,
             |list| {
                 let columns = [
                     ("NAME", "username"),

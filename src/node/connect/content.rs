@@ -1,5 +1,7 @@
 //! `/v1/content`.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -15,7 +17,7 @@ use crate::node::content::manifest::Manifest;
 use crate::node::content::settings::Settings;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
-use crate::node::store::{About, BundleRow, ContentRow, Scope, StoreError};
+use crate::node::store::{About, BundleRow, ContentRow, Scope, StoreError, User};
 use crate::runtime::dice;
 
 /// Characters of a name, and of a title.
@@ -39,30 +41,60 @@ pub(super) struct More {
     include: Option<String>,
 }
 
-/// Adds what was asked for.
-async fn included(parts: &Parts, include: Option<&str>, content: &ContentRow, told: &mut Value) -> Result<(), Failure> {
-    for one in include.unwrap_or_default().split(',') {
-        match one.trim() {
-            "tags" => told["tags"] = Value::Array(super::tags::all_of(parts, content.id).await?),
-            "owner" => {
-                let owner = parts.store.user(&content.owner).await?;
-                told["owner"] = owner.map_or(Value::Null, |owner| {
-                    json!({
-                        "guid": owner.guid,
-                        "username": owner.username,
-                        "first_name": owner.first_name,
-                        "last_name": owner.last_name,
-                    })
-                });
-            }
-            // It is told anyway.
-            "vanity_url" | "" => {}
-            other => {
-                return Err(Failure::bad(format!("`{other}` is nothing to include: `owner`, `tags`, `vanity_url`")));
+/// What else is told, read once for all of it.
+#[derive(Default)]
+struct Extras {
+    /// By guid.
+    owners: Option<HashMap<String, Value>>,
+    /// By row of content.
+    tags: Option<HashMap<i64, Vec<Value>>>,
+}
+
+impl Extras {
+    /// Of all content; `of`: of this one.
+    ///
+    /// # Errors
+    /// 400, 503.
+    async fn read(parts: &Parts, include: Option<&str>, of: Option<&ContentRow>) -> Result<Self, Failure> {
+        let mut extras = Self::default();
+        for one in include.unwrap_or_default().split(',') {
+            match one.trim() {
+                "tags" => extras.tags = Some(super::tags::by_content(parts, of.map(|content| content.id)).await?),
+                "owner" => {
+                    let users = match of {
+                        Some(content) => parts.store.user(&content.owner).await?.into_iter().collect(),
+                        None => parts.store.users().await?,
+                    };
+                    let told = |user: &User| {
+                        json!({
+                            "guid": user.guid,
+                            "username": user.username,
+                            "first_name": user.first_name,
+                            "last_name": user.last_name,
+                        })
+                    };
+                    extras.owners = Some(users.iter().map(|user| (user.guid.clone(), told(user))).collect());
+                }
+                // It is told anyway.
+                "vanity_url" | "" => {}
+                other => {
+                    return Err(Failure::bad(format!(
+                        "`{other}` is nothing to include: `owner`, `tags`, `vanity_url`"
+                    )));
+                }
             }
         }
+        Ok(extras)
     }
-    Ok(())
+
+    fn add(&self, content: &ContentRow, told: &mut Value) {
+        if let Some(owners) = &self.owners {
+            told["owner"] = owners.get(&content.owner).cloned().unwrap_or_default();
+        }
+        if let Some(tags) = &self.tags {
+            told["tags"] = tags.get(&content.id).cloned().unwrap_or_default().into();
+        }
+    }
 }
 
 pub(super) async fn list(
@@ -75,15 +107,14 @@ pub(super) async fn list(
     let axum::extract::Query(Wanted { name, owner_guid, include }) = read(query)?;
     // Names are an owner's own, so who asks by name means theirs.
     let owner = owner_guid.or_else(|| name.is_some().then(|| access::owner(&manager.caller)));
-    let all = parts.store.contents(owner.as_deref(), name.as_deref()).await?;
-    let base = parts.base(&fields, origin);
-    let mut told = Vec::new();
-    for content in all.iter().filter(|content| access::may_see(manager.viewer(), content)) {
-        let mut one = tell(&parts, &base, &manager, content).await?;
-        included(&parts, include.as_deref(), content, &mut one).await?;
-        told.push(one);
+    let mut all = parts.store.contents(owner.as_deref(), name.as_deref()).await?;
+    all.retain(|content| access::may_see(manager.viewer(), content));
+    let extras = Extras::read(&parts, include.as_deref(), None).await?;
+    let mut told = tell_all(&parts, &parts.base(&fields, origin), &manager, &all).await?;
+    for (content, one) in all.iter().zip(&mut told) {
+        extras.add(content, one);
     }
-    Ok(Json(Value::Array(told)))
+    Ok(Json(told.into()))
 }
 
 /// What content is to be; absent: as it is, or as the node is configured.
@@ -209,8 +240,9 @@ pub(super) async fn show(
     query: Query<More>,
 ) -> Answer {
     let content = visible(&parts, &manager, &guid).await?;
+    let extras = Extras::read(&parts, read(query)?.0.include.as_deref(), Some(&content)).await?;
     let mut told = tell(&parts, &parts.base(&fields, origin), &manager, &content).await?;
-    included(&parts, read(query)?.0.include.as_deref(), &content, &mut told).await?;
+    extras.add(&content, &mut told);
     Ok(Json(told))
 }
 
@@ -349,11 +381,27 @@ fn check(about: &About<'_>) -> Result<(), Failure> {
 /// # Errors
 /// 503.
 pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: &ContentRow) -> Result<Value, Failure> {
-    let bundle = match content.bundle {
-        Some(number) => parts.contents.bundle(&parts.store, number).await?,
-        None => None,
-    };
-    let manifest = bundle.as_ref().and_then(|bundle| manifest(bundle));
+    let told = tell_all(parts, base, manager, std::slice::from_ref(content)).await?;
+    Ok(told.into_iter().next().unwrap_or_default())
+}
+
+/// The same of several, in their order: what bundles say of them is read at once.
+///
+/// # Errors
+/// 503.
+pub(super) async fn tell_all(
+    parts: &Parts,
+    base: &str,
+    manager: &Manager,
+    contents: &[ContentRow],
+) -> Result<Vec<Value>, Failure> {
+    let numbers: Vec<i64> = contents.iter().filter_map(|content| content.bundle).collect();
+    let bundles = parts.contents.bundles_of(&parts.store, &numbers).await?;
+    let manifest = |content: &ContentRow| Some(&bundles.get(&content.bundle?)?.manifest);
+    Ok(contents.iter().map(|content| told(base, manager, content, manifest(content))).collect())
+}
+
+fn told(base: &str, manager: &Manager, content: &ContentRow, manifest: Option<&Manifest>) -> Value {
     let settings = Settings::read(&content.settings);
     let role = if access::may_change(manager.viewer(), content) { "owner" } else { "viewer" };
     let guid = &content.guid;
@@ -389,14 +437,14 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         "bundle_id": content.bundle.map(|number| number.to_string()),
         "app_mode": content.app_mode.as_deref().unwrap_or("unknown"),
         "content_category": "",
-        "parameterized": manifest.as_ref().is_some_and(|manifest| manifest.has_parameters),
+        "parameterized": manifest.is_some_and(|manifest| manifest.has_parameters),
         "cluster_name": "Local",
         "image_name": "Local",
-        "r_version": manifest.as_ref().and_then(|manifest| manifest.r.clone()),
-        "py_version": manifest.as_ref().and_then(|manifest| manifest.python.clone()),
+        "r_version": manifest.and_then(|manifest| manifest.r.clone()),
+        "py_version": manifest.and_then(|manifest| manifest.python.clone()),
         "quarto_version": null,
         "node_version": null,
-        "r_environment_management": settings.manages_r(manifest.as_ref()),
+        "r_environment_management": settings.manages_r(manifest),
         "py_environment_management": true,
         "run_as": settings.run_as,
         "run_as_current_user": false,
@@ -411,7 +459,7 @@ pub(super) async fn tell(parts: &Parts, base: &str, manager: &Manager, content: 
         Value::Object(keys) => Some(keys),
         _ => None,
     });
-    Ok(Value::Object(both.flatten().collect()))
+    Value::Object(both.flatten().collect())
 }
 
 /// What a bundle's manifest says.

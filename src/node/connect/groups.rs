@@ -168,5 +168,11 @@ fn taken(error: StoreError, name: &str) -> Failure {
 }
 
 fn told(group: &GroupRow) -> Value {
-    json!({ "guid": group.guid, "name": group.name, "owner_guid": group.owner, "gid": null })
+    json!({
+        "guid": group.guid,
+        "name": group.name,
+        "owner_guid": group.owner,
+        "gid": null,
+        "members": group.members,
+    })
 }

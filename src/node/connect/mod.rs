@@ -13,6 +13,7 @@ pub(super) mod content;
 pub(super) mod deploy;
 pub(super) mod groups;
 mod jobs;
+mod packages;
 pub(super) mod permissions;
 mod server;
 mod tags;
@@ -57,6 +58,8 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         )
         .route("/v1/content/{guid}/vanity", get(vanity::show).put(vanity::set).delete(vanity::remove))
         .route("/v1/vanities", get(vanity::list))
+        .route("/v1/content/{guid}/packages", get(packages::of_content))
+        .route("/v1/packages", get(packages::list))
         .route("/v1/content/{guid}/tags", get(tags::of_content).post(tags::add))
         .route("/v1/content/{guid}/tags/{id}", delete(tags::take))
         .route("/v1/tags", get(tags::list).post(tags::create))
@@ -89,7 +92,7 @@ pub fn router(parts: &Parts) -> Router<Parts> {
         // What there is not.
         .route(
             "/v1/content/{guid}/repository",
-            get(absent::no_repository).put(absent::git).patch(absent::git).delete(absent::no_repository),
+            get(absent::no_repository).put(absent::git_of).patch(absent::git).delete(absent::no_repository),
         )
         .route("/v1/content/{guid}/repository/bundle", post(absent::git))
         .route("/v1/content/{guid}/oauth/integrations/associations", get(absent::none_of).put(absent::oauth))

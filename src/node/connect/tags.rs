@@ -1,5 +1,7 @@
 //! `/v1/tags` and `/v1/content/{guid}/tags`: words that content is sorted by. Administrators make them, publishers use them.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::content::{own, tell, visible};
+use super::content::{own, tell_all, visible};
 use crate::node::api::{Answer, ApiFailure, Body, Manager, Query, read, time};
 use crate::node::content::access;
 use crate::node::error::Failure;
@@ -105,30 +107,33 @@ pub(super) async fn contents(
 ) -> Answer {
     let tag = find(&parts, &id).await?;
     let tagged = parts.store.tagged(None, Some(tag.number)).await?;
-    let base = parts.base(&fields, origin);
-    let mut found = Vec::new();
-    for content in parts.store.contents(None, None).await? {
-        let has = tagged.iter().any(|(of, _)| *of == content.id);
-        if has && access::may_see(manager.viewer(), &content) {
-            found.push(tell(&parts, &base, &manager, &content).await?);
-        }
-    }
-    Ok(Json(found.into()))
+    let tagged: HashSet<i64> = tagged.into_iter().map(|(content, _)| content).collect();
+    let mut all = parts.store.contents(None, None).await?;
+    all.retain(|content| tagged.contains(&content.id) && access::may_see(manager.viewer(), content));
+    Ok(Json(tell_all(&parts, &parts.base(&fields, origin), &manager, &all).await?.into()))
 }
 
 pub(super) async fn of_content(State(parts): State<Parts>, manager: Manager, Path(guid): Path<String>) -> Answer {
     let content = visible(&parts, &manager, &guid).await?;
-    Ok(Json(Value::Array(all_of(&parts, content.id).await?)))
+    let mut found = by_content(&parts, Some(content.id)).await?;
+    Ok(Json(found.remove(&content.id).unwrap_or_default().into()))
 }
 
-/// Tags of one content.
-pub(super) async fn all_of(parts: &Parts, content: i64) -> Result<Vec<Value>, Failure> {
-    let tagged = parts.store.tagged(Some(content), None).await?;
+/// Tags by the row of content they are of: of all content, or of one.
+///
+/// # Errors
+/// 503.
+pub(super) async fn by_content(parts: &Parts, content: Option<i64>) -> Result<HashMap<i64, Vec<Value>>, Failure> {
+    let tagged = parts.store.tagged(content, None).await?;
+    let mut found: HashMap<i64, Vec<Value>> = HashMap::new();
     if tagged.is_empty() {
-        return Ok(Vec::new());
+        return Ok(found);
     }
-    let tags = parts.store.tags().await?;
-    Ok(tags.iter().filter(|tag| tagged.iter().any(|(_, number)| *number == tag.number)).map(told).collect())
+    let tags: HashMap<i64, Value> = parts.store.tags().await?.iter().map(|tag| (tag.number, told(tag))).collect();
+    for (content, tag) in tagged {
+        found.entry(content).or_default().extend(tags.get(&tag).cloned());
+    }
+    Ok(found)
 }
 
 /// A tag by its number.

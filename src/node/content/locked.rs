@@ -12,7 +12,7 @@ pub fn page(message: &str) -> Response {
         "" => "Whoever published it has locked it. Ask them, or whoever runs this server.",
         message => message,
     };
-    let page = PAGE.replace("{message}", &markdown(message).into_string());
+    let page = PAGE.replace("{message}", &markdown(message, 1).into_string());
     starting::shown(StatusCode::LOCKED, page, "default-src 'none'; style-src 'unsafe-inline'")
 }
 
@@ -25,6 +25,7 @@ const PAGE: &str = "<!doctype html>
 :root { color-scheme: light dark }
 body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 20vh auto; padding: 0 1rem; overflow-wrap: anywhere }
 h1 { font-size: 1.4rem }
+h2, h3, h4, h5, h6 { font-size: 1.15rem }
 </style>
 <main>
 <h1>This content is locked</h1>

@@ -28,6 +28,7 @@ pub mod variable;
 pub mod visitor;
 pub mod worker;
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ const STALE: Duration = Duration::from_secs(3600);
 const COUNT_MAX: u64 = 10_000;
 
 /// Paths without the slash at their end, and guids.
-type Vanities = std::collections::HashMap<String, String>;
+type Vanities = HashMap<String, String>;
 
 /// Content as requests need it: read once for all of them.
 #[derive(Debug)]
@@ -171,12 +172,31 @@ impl Contents {
         if let Some(found) = self.kept.get(&number) {
             return Ok(Some(found));
         }
-        let Some(row) = store.bundle(number).await? else { return Ok(None) };
-        // What a newer program wrote is nothing this one runs.
-        let Ok(manifest) = serde_json::from_str(&row.manifest) else { return Ok(None) };
+        Ok(store.bundle(number).await?.and_then(|row| self.keep(row)))
+    }
+
+    /// The bundles of these numbers, of those that are there, by number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn bundles_of(&self, store: &Store, numbers: &[i64]) -> Result<HashMap<i64, Arc<Kept>>, StoreError> {
+        let mut all: HashMap<i64, Arc<Kept>> =
+            numbers.iter().filter_map(|number| Some((*number, self.kept.get(number)?))).collect();
+        let missing: Vec<i64> = numbers.iter().copied().filter(|number| !all.contains_key(number)).collect();
+        for row in store.bundles_numbered(&missing).await? {
+            if let Some(kept) = self.keep(row) {
+                all.insert(kept.number, kept);
+            }
+        }
+        Ok(all)
+    }
+
+    /// `None`: what a newer program wrote is nothing this one runs.
+    fn keep(&self, row: BundleRow) -> Option<Arc<Kept>> {
+        let manifest = serde_json::from_str(&row.manifest).ok()?;
         let kept = Arc::new(Kept { row, manifest });
-        self.kept.insert(number, Arc::clone(&kept));
-        Ok(Some(kept))
+        self.kept.insert(kept.number, Arc::clone(&kept));
+        Some(kept)
     }
 
     /// The rendering of this number.

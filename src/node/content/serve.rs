@@ -518,11 +518,13 @@ fn page(failure: &Failure, is_page: bool) -> Response {
     if is_page {
         let text = failure.message().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let status = failure.status();
+        let (code, title) = (status.as_u16(), status.canonical_reason().unwrap_or("It failed"));
         let page = format!(
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-             <title>{status}</title><style>:root{{color-scheme:light dark}}body{{font:1.1rem/1.5 system-ui,sans-serif;\
-             max-width:44rem;margin:15vh auto;padding:0 1rem}}pre{{font:inherit;white-space:pre-wrap}}</style>\
-             <h1>{status}</h1><pre>{text}</pre>\n"
+             <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:1.1rem/1.5 system-ui,sans-serif;\
+             max-width:44rem;margin:15vh auto;padding:0 1rem;overflow-wrap:anywhere}}h1{{font-size:1.4rem}}\
+             pre{{font:inherit;white-space:pre-wrap}}</style>\
+             <main><h1>{title}</h1><pre>{text}</pre><p><small>Status {code}</small></main>\n"
         );
         *response.body_mut() = Body::from(page);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

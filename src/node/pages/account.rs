@@ -60,21 +60,21 @@ async fn shown(parts: &Parts, visit: &Visit, news: News<'_>) -> Shown {
             h2 id="keys" { "API keys" }
             p.quiet { "For rsconnect, pip, twine and other programs. A key does what you may do, or less." }
             @if all.is_empty() { p { "You have none." } } @else {
-                div.wide { table {
+                div.wide { table.stack {
                     thead { tr { th scope="col" { "Name" } th scope="col" { "May" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Holds" } th scope="col" { "" } } }
                     tbody {
                         @for key in &all {
                             tr {
-                                td { (key.name) }
-                                td { (key.scope) @if let Some(only) = &key.repository { " in " (only) } }
-                                td { (ago(key.created_at)) }
-                                td { @match key.last_used_at { Some(at) => (ago(at)), None => "never" } }
-                                td { @match key.expires_at { Some(at) => (day(at)), None => "until revoked" } }
+                                td data-label="Name" { (key.name) }
+                                td data-label="May" { (key.scope) @if let Some(only) = &key.repository { " in " (only) } }
+                                td data-label="Made" { (ago(key.created_at)) }
+                                td data-label="Last used" { @match key.last_used_at { Some(at) => (ago(at)), None => "never" } }
+                                td data-label="Holds" { @match key.expires_at { Some(at) => (day(at)), None => "until revoked" } }
                                 td {
                                     form method="post" action=(action) {
                                         (csrf(&visit.token))
                                         input type="hidden" name="id" value=(key.id);
-                                        button.danger name="do" value="revoke" { "Revoke" span.unseen { " " (key.name) } }
+                                        button.danger name="do" value="revoke" data-ask={ "Revoke the key “" (key.name) "”? What uses it stops working." } { "Revoke" span.unseen { " " (key.name) } }
                                     }
                                 }
                             }
@@ -113,7 +113,7 @@ async fn shown(parts: &Parts, visit: &Visit, news: News<'_>) -> Shown {
                                         form method="post" action=(action) {
                                             (csrf(&visit.token))
                                             input type="hidden" name="id" value=(token.token);
-                                            button.danger name="do" value="revoke_token" { "Revoke" }
+                                            button.danger name="do" value="revoke_token" data-ask="Let this client publish as you no more?" { "Revoke" span.unseen { " " (token.address.as_deref().unwrap_or_default()) } }
                                         }
                                     }
                                 }

@@ -168,28 +168,28 @@ pub(super) async fn bundles(State(parts): State<Parts>, visit: Visit, Path(guid)
             h2 id="bundles" { "Bundles" }
             p.quiet { "What was uploaded, the latest first. Activate an earlier one to go back to it; what runs goes on until that has started." }
             @if all.is_empty() { p { "Nothing was uploaded yet." } } @else {
-                table {
+                table.stack {
                     thead { tr { th scope="col" { "Bundle" } th scope="col" { "Uploaded" } th scope="col" { "By" } th.number scope="col" { "Size" } th scope="col" { "" } } }
                     tbody {
                         @for bundle in &all {
                             @let runs = content.bundle == Some(bundle.number);
                             tr {
-                                td { (bundle.number) " " @if runs { span.tag.good { "runs" } } }
-                                td { (ago(bundle.created_at)) }
-                                td { (bundle.created_by) }
-                                td.number { (bytes(bundle.size)) }
+                                td data-label="Bundle" { (bundle.number) " " @if runs { span.tag.good { "runs" } } }
+                                td data-label="Uploaded" { (ago(bundle.created_at)) }
+                                td data-label="By" { (bundle.created_by) }
+                                td.number data-label="Size" { (bytes(bundle.size)) }
                                 td {
                                     div.row {
                                         @if !runs {
                                             (activate(&visit, &content, bundle.number))
-                                            a href=(visit.at(&at(&content, &format!("/draft/{}", bundle.number)))) { "Look" }
+                                            a href=(visit.at(&at(&content, &format!("/draft/{}", bundle.number)))) { "Look" span.unseen { " at bundle " (bundle.number) } }
                                         }
-                                        a href=(visit.at(&at(&content, &format!("/bundles/{}/download", bundle.number)))) { "Download" }
+                                        a href=(visit.at(&at(&content, &format!("/bundles/{}/download", bundle.number)))) { "Download" span.unseen { " bundle " (bundle.number) } }
                                         @if !runs {
                                             form method="post" action=(visit.at(&at(&content, "/bundles"))) {
                                                 (csrf(&visit.token))
                                                 input type="hidden" name="bundle" value=(bundle.number);
-                                                button.danger name="do" value="remove" { "Remove" }
+                                                button.danger name="do" value="remove" data-ask={ "Remove bundle " (bundle.number) " for ever?" } { "Remove" span.unseen { " bundle " (bundle.number) } }
                                             }
                                         }
                                     }
@@ -259,19 +259,19 @@ pub(super) async fn logs(
         div.grid {
             section.card aria-labelledby="tasks" {
                 h2 id="tasks" { "Tasks" }
-                table {
+                @if all.is_empty() { p.quiet { "None yet." } } @else { table.stack {
                     thead { tr { th scope="col" { "When" } th scope="col" { "What" } th scope="col" { "By" } th scope="col" { "Result" } } }
                     tbody {
                         @for job in &all {
                             tr {
-                                td { a href=(visit.at(&at(&content, &format!("/logs?task={}", job.id)))) { (ago(job.created_at)) } }
-                                td { (what(job)) }
-                                td { (job.created_by) }
-                                td { (state(job)) }
+                                td data-label="When" { a href=(visit.at(&at(&content, &format!("/logs?task={}", job.id)))) { (ago(job.created_at)) } }
+                                td data-label="What" { (what(job)) }
+                                td data-label="By" { (job.created_by) }
+                                td data-label="Result" { (state(job)) }
                             }
                         }
                     }
-                }
+                } }
             }
             section.card aria-labelledby="processes" {
                 h2 id="processes" { "Processes on this node" }

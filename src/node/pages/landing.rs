@@ -12,6 +12,7 @@ use tower_http::services::ServeDir;
 use tower_service::Service;
 
 use super::IntoHtml;
+use super::asset::STYLE;
 use super::page::logo;
 use crate::node::content::serve::serve;
 use crate::node::error::Failure;
@@ -51,7 +52,7 @@ pub(super) async fn show(
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Bowline" }
                 link rel="icon" type="image/svg+xml" href={ (prefix) "/connect/static/icon.svg" };
-                link rel="stylesheet" href={ (prefix) "/connect/static/style.css" };
+                link rel="stylesheet" href={ (prefix) "/connect/static/style.css?" (STYLE.1) };
             }
             body {
                 main id="main" {

@@ -40,18 +40,18 @@ pub(super) async fn show(State(parts): State<Parts>, visit: Visit) -> Shown {
         h1 { "Nodes" }
         section.card.wide aria-labelledby="nodes" {
             h2 id="nodes" { "Alive" }
-            table {
+            table.stack {
                 thead { tr { th scope="col" { "Node" } th scope="col" { "Version" } th scope="col" { "Started" } th scope="col" { "Seen" } th scope="col" { "Listens" } th.number scope="col" { "Clock" } } }
                 tbody {
                     @for node in &nodes {
                         @let report: Report = serde_json::from_str(&node.report).unwrap_or_default();
                         tr {
-                            td { strong { (node.name) } " " @if Some(node.name.as_str()) == here(&parts) { span.tag { "this one" } } }
-                            td { (node.version) }
-                            td { (ago(node.started_at)) }
-                            td { (ago(node.seen_at + offset)) }
-                            td { @for (name, at) in &report.listeners { code { (name) " " (at) } " " } }
-                            td.number { (report.clock_offset / 1000) " ms" }
+                            td data-label="Node" { strong { (node.name) } " " @if Some(node.name.as_str()) == here(&parts) { span.tag { "this one" } } }
+                            td data-label="Version" { (node.version) }
+                            td data-label="Started" { (ago(node.started_at)) }
+                            td data-label="Seen" { (ago(node.seen_at + offset)) }
+                            td data-label="Listens" { @for (name, at) in &report.listeners { code { (name) " " (at) } " " } }
+                            td.number data-label="Clock" { (report.clock_offset / 1000) " ms" }
                         }
                         @for (class, storage) in &report.storage {
                             @if let Some(error) = &storage.error { tr { td colspan="6" { p.notice.bad { "Storage " (class) ": " (error) } } } }
@@ -71,14 +71,14 @@ pub(super) async fn show(State(parts): State<Parts>, visit: Visit) -> Shown {
             }
             section.card.wide aria-labelledby="queues" {
                 h2 id="queues" { "Queues" }
-                table {
+                table.stack {
                     thead { tr { th scope="col" { "Kind" } th.number scope="col" { "Waiting" } @for node in &nodes { th.number scope="col" { (node.name) } } } }
                     tbody {
                         @for kind in Kind::ALL {
                             tr {
-                                td { (kind.as_str()) }
-                                td.number { (waiting.iter().filter(|job| job.kind == kind.as_str()).count()) }
-                                @for node in &nodes { td.number { (of(kind.as_str(), &node.name)) } }
+                                td data-label="Kind" { (kind.as_str()) }
+                                td.number data-label="Waiting" { (waiting.iter().filter(|job| job.kind == kind.as_str()).count()) }
+                                @for node in &nodes { td.number data-label=(node.name) { (of(kind.as_str(), &node.name)) } }
                             }
                         }
                     }
@@ -87,13 +87,17 @@ pub(super) async fn show(State(parts): State<Parts>, visit: Visit) -> Shown {
         }
         section.card.wide aria-labelledby="jobs" {
             h2 id="jobs" { "Latest jobs" }
-            table {
+            table.stack {
                 thead { tr { th scope="col" { "Kind" } th scope="col" { "About" } th scope="col" { "State" } th scope="col" { "Node" } th scope="col" { "Since" } th scope="col" { "Result" } } }
                 tbody {
                     @for job in &latest {
                         tr {
-                            td { (job.kind) } td { (named(&job.subject)) } td { (job.state) } td { (job.node.as_deref().unwrap_or("–")) }
-                            td { (ago(job.created_at)) } td.quiet { (job.result.as_deref().unwrap_or_default().chars().take(80).collect::<String>()) }
+                            td data-label="Kind" { (job.kind) }
+                            td data-label="About" { (named(&job.subject)) }
+                            td data-label="State" { (job.state) }
+                            td data-label="Node" { (job.node.as_deref().unwrap_or("–")) }
+                            td data-label="Since" { (ago(job.created_at)) }
+                            td.quiet data-label="Result" { (job.result.as_deref().unwrap_or_default().chars().take(80).collect::<String>()) }
                         }
                     }
                 }

@@ -89,14 +89,14 @@ pub(super) async fn list(
         div.card.wide {
             @if all.is_empty() { p { "No package of this server's own is called so." } } @else {
                 table {
-                    thead { tr { th scope="col" { "Package" } th.number scope="col" { "Files" } th scope="col" { "Last upload" } th scope="col" { "" } } }
+                    thead { tr { th scope="col" { "Package" } th.number scope="col" { "Files" } th.lesser scope="col" { "Last upload" } th scope="col" { "" } } }
                     tbody {
                         @for package in &all {
                             @let name_of = package["name"].as_str().unwrap_or_default();
                             tr data-row=(name_of) {
                                 td { a href=(visit.at(&format!("/connect/packages/{name}/{name_of}"))) { (name_of) } }
                                 td.number { (package["files"]) }
-                                td.quiet { (package["last_upload"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
+                                td.quiet.whole.lesser { (package["last_upload"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
                                 td { @if package["status"] != "active" { span.tag { (package["status"].as_str().unwrap_or_default()) } } }
                             }
                         }
@@ -171,20 +171,20 @@ pub(super) async fn show(
             }
         }
         @if let Some(text) = says("description").or_else(|| says("Description")) {
-            section.card.prose aria-label="Description" { (readme(text, says("description_content_type"))) }
+            section.card.prose aria-labelledby="description" { h2 id="description" { "Description" } (readme(text, says("description_content_type"))) }
         }
         section.card.wide aria-labelledby="files" {
             h2 id="files" { "Files" }
-            table {
+            table.stack {
                 thead { tr { th scope="col" { "Version" } th scope="col" { "File" } th.number scope="col" { "Size" } th scope="col" { "Uploaded" } th scope="col" { "By" } } }
                 tbody {
                     @for file in listed.iter().rev().take(ROWS_MAX) {
                         tr {
-                            td { (file["version"].as_str().unwrap_or_default()) " " @if !file["yanked"].is_null() { span.tag.bad { "yanked" } } @if !file["archived"].is_null() { span.tag { "archived" } } }
-                            td { (file["filename"].as_str().unwrap_or_default()) }
-                            td.number { (bytes(file["size"].as_i64().unwrap_or(0))) }
-                            td { (file["uploaded"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
-                            td { (file["uploaded_by"].as_str().unwrap_or_default()) }
+                            td data-label="Version" { (file["version"].as_str().unwrap_or_default()) " " @if !file["yanked"].is_null() { span.tag.bad { "yanked" } } @if !file["archived"].is_null() { span.tag { "archived" } } }
+                            td data-label="File" { (file["filename"].as_str().unwrap_or_default()) }
+                            td.number data-label="Size" { (bytes(file["size"].as_i64().unwrap_or(0))) }
+                            td data-label="Uploaded" { (file["uploaded"].as_str().unwrap_or_default().chars().take(10).collect::<String>()) }
+                            td data-label="By" { (file["uploaded_by"].as_str().unwrap_or_default()) }
                         }
                     }
                 }
@@ -210,7 +210,7 @@ fn readme(text: &str, kind: Option<&str>) -> Markup {
     if !kind.is_some_and(|kind| kind.starts_with("text/markdown")) {
         return html! { pre tabindex="0" { (text) } };
     }
-    markdown(text)
+    markdown(text, 2)
 }
 
 /// Downloads by day, as bars.
@@ -226,12 +226,11 @@ fn plot(days: &[(String, i64)], since: i64) -> Markup {
     });
     html! {
         p { strong { (total) } " in " (DAYS) " days" }
-        svg.plot viewBox={ "0 0 " (DAYS * WIDTH) " 110" } role="img" aria-label={ (total) " downloads in " (DAYS) " days, " (most) " on the busiest" } {
+        svg.plot viewBox={ "0 0 " (DAYS * WIDTH) " " (HEIGHT + 1) } role="img" aria-label={ (total) " downloads in " (DAYS) " days, " (most) " on the busiest" } {
             line x1="0" x2=(DAYS * WIDTH) y1=(HEIGHT) y2=(HEIGHT) {}
             @for (x, y, height) in bars { rect x=(x) y=(y) width=(WIDTH - 1) height=(height) {} }
-            text x="0" y="106" { (DAYS) " days ago" }
-            text x=(DAYS * WIDTH) y="106" text-anchor="end" { "today" }
         }
+        div.ends.quiet aria-hidden="true" { span { (DAYS) " days ago" } span { "today" } }
     }
 }
 
@@ -241,10 +240,15 @@ mod tests {
 
     #[test]
     fn descriptions_bring_no_html_scripts_or_pictures_of_their_own() {
-        let text = "# Hello\n\n[x](javascript:alert(1)) [y](https://y.example/) ![z](https://z.example/z.png) <b onclick=x>b</b>\n\n\
+        let text = "# Hello\n\n#### Deep\n\n[x](javascript:alert(1)) [y](https://y.example/) ![z](https://z.example/z.png) <b onclick=x>b</b>\n\n\
                     <script>alert(1)</script>\n";
         let shown = readme(text, Some("text/markdown; charset=UTF-8")).into_string();
-        assert!(shown.contains("<h1>Hello</h1>") && shown.contains("href=\"https://y.example/\""), "{shown}");
+        assert!(
+            shown.contains("<h3>Hello</h3>")
+                && shown.contains("<h4>Deep</h4>")
+                && shown.contains("href=\"https://y.example/\""),
+            "{shown}"
+        );
         for wrong in ["<script", "javascript:", "<img", "<b "] {
             assert!(!shown.contains(wrong), "{wrong}: {shown}");
         }

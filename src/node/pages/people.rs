@@ -29,9 +29,9 @@ pub(super) async fn users(State(parts): State<Parts>, visit: Visit) -> Shown {
                     @for user in &all {
                         @let name = format!("{} {}", user.first_name, user.last_name);
                         tr data-row=(format!("{} {name} {}", user.username, user.email)) {
-                            td { strong { (user.username) } " " @if user.locked_at.is_some() { span.tag.bad { "locked" } } @if !user.has_password { span.tag { "no password" } } }
-                            td { (name) div.quiet { (user.email) } }
-                            td {
+                            td data-label="User" { strong { (user.username) } " " @if user.locked_at.is_some() { span.tag.bad { "locked" } } @if !user.has_password { span.tag { "no password" } } }
+                            td data-label="Name" { (name.trim()) @if !user.email.is_empty() { div.quiet { (user.email) } } }
+                            td data-label="Role" {
                                 form method="post" action=(action) {
                                     (csrf(&visit.token))
                                     input type="hidden" name="user" value=(user.guid);
@@ -41,7 +41,7 @@ pub(super) async fn users(State(parts): State<Parts>, visit: Visit) -> Shown {
                                     button name="do" value="role" { "Save" }
                                 }
                             }
-                            td.quiet { (ago(user.created_at)) }
+                            td.quiet data-label="Since" { (ago(user.created_at)) }
                             td {
                                 @if user.id != visit.user().id {
                                     form method="post" action=(action) {
@@ -126,7 +126,7 @@ pub(super) async fn groups(State(parts): State<Parts>, visit: Visit) -> Shown {
                         form method="post" action=(action) {
                             (csrf(&visit.token))
                             input type="hidden" name="group" value=(group.guid);
-                            button.plain name="do" value="remove" { "Remove group" span.unseen { " " (group.name) } }
+                            button.plain name="do" value="remove" data-ask={ "Remove the group “" (group.name) "”, and what it may see?" } { "Remove group" span.unseen { " " (group.name) } }
                         }
                     }
                     table { tbody {

@@ -105,16 +105,16 @@ fn history(visit: &Visit, content: &ContentRow, all: &[RenderingRow]) -> Markup 
         section.card.wide aria-labelledby="renderings" {
             h2 id="renderings" { "Renderings" }
             @if all.is_empty() { p { "Nothing was rendered yet." } } @else {
-                table {
+                table.stack {
                     thead { tr { th scope="col" { "Rendering" } th scope="col" { "When" } th scope="col" { "By" } th.number scope="col" { "Took" } th.number scope="col" { "Size" } th scope="col" { "" } } }
                     tbody {
                         @for one in all {
                             tr {
-                                td { (one.number) " " @if content.rendering == Some(one.number) { span.tag.good { "shown" } } }
-                                td { (ago(one.created_at)) }
-                                td { (one.created_by) }
-                                td.number { (format!("{:.1} s", one.took as f64 / 1e6)) }
-                                td.number { (bytes(one.size)) }
+                                td data-label="Rendering" { (one.number) " " @if content.rendering == Some(one.number) { span.tag.good { "shown" } } }
+                                td data-label="When" { (ago(one.created_at)) }
+                                td data-label="By" { (one.created_by) }
+                                td.number data-label="Took" { (format!("{:.1} s", one.took as f64 / 1e6)) }
+                                td.number data-label="Size" { (bytes(one.size)) }
                                 td { a href=(visit.at(&format!("/connect/open?next={}/_rev{}/", content.prefix(), one.number))) target="_blank" rel="noopener" { "Look" span.unseen { " at rendering " (one.number) } } }
                             }
                         }

@@ -9,6 +9,9 @@ for (const button of document.querySelectorAll('[data-copy]')) {
     setTimeout(() => { button.textContent = 'Copy'; }, 1500);
   });
 }
+for (const button of document.querySelectorAll('[data-ask]')) {
+  button.addEventListener('click', (event) => { if (!confirm(button.dataset.ask)) event.preventDefault(); });
+}
 const filter = document.querySelector('[data-filter]');
 if (filter) {
   const rows = [...document.querySelectorAll('[data-row]')];

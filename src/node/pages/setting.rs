@@ -48,11 +48,11 @@ pub(super) async fn access(State(parts): State<Parts>, visit: Visit, Path(guid):
                 table {
                     thead { tr { th scope="col" { "Who" } th scope="col" { "May" } th scope="col" { "" } } }
                     tbody {
-                        tr { td { (content.owner_username.as_deref().unwrap_or("a program")) } td { "own it" } td {} }
+                        tr { td { (content.owner_username.as_deref().unwrap_or("a program")) } td.whole { "own it" } td {} }
                         @for row in &all {
                             tr {
                                 td { (row.name.as_deref().unwrap_or("somebody who is gone")) " " @if row.kind == "group" { span.tag { "group" } } }
-                                td { @if row.role == "owner" { "change it" } @else { "see it" } }
+                                td.whole { @if row.role == "owner" { "change it" } @else { "see it" } }
                                 td {
                                     form method="post" action=(action) {
                                         (csrf(&visit.token))
@@ -284,7 +284,7 @@ pub(super) async fn variables(State(parts): State<Parts>, visit: Visit, Path(gui
                                     form method="post" action=(action) {
                                         (csrf(&visit.token))
                                         input type="hidden" name="name" value=(name);
-                                        button name="do" value="remove" { "Remove" span.unseen { " " (name) } }
+                                        button name="do" value="remove" data-ask={ "Forget " (name) " and its value?" } { "Remove" span.unseen { " " (name) } }
                                     }
                                 }
                             }

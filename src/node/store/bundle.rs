@@ -1,9 +1,20 @@
 //! What becomes of bundles after they were deployed: what their environments had, and which of them go.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::audit::{Deed, record};
+use super::content::{BUNDLE, BundleRow};
 use super::{Store, StoreError, with, within};
+
+/// Rows that one query names; databases bound that.
+const MARKS_MAX: usize = 500;
+
+/// `$1, $2, …`
+fn marks(count: usize) -> String {
+    (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
+}
 
 impl Store {
     /// Writes down what a bundle's environment has.
@@ -26,6 +37,41 @@ impl Store {
             sqlx::query_scalar("SELECT lock FROM bundle WHERE number = $1").bind(bundle).fetch_optional(pool).await?
         ))?;
         Ok(found.flatten())
+    }
+
+    /// The same of several bundles, of those that had one. By number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn locks(&self, bundles: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
+        let mut all = HashMap::new();
+        for some in bundles.chunks(MARKS_MAX) {
+            let sql =
+                format!("SELECT number, lock FROM bundle WHERE lock IS NOT NULL AND number IN ({})", marks(some.len()));
+            let found: Vec<(i64, String)> = with!(self, pool => {
+                let query = sqlx::query_as(sqlx::AssertSqlSafe(&*sql));
+                Ok(some.iter().fold(query, |query, number| query.bind(*number)).fetch_all(pool).await?)
+            })?;
+            all.extend(found);
+        }
+        Ok(all)
+    }
+
+    /// Several bundles, of those that are there.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn bundles_numbered(&self, numbers: &[i64]) -> Result<Vec<BundleRow>, StoreError> {
+        let mut all = Vec::new();
+        for some in numbers.chunks(MARKS_MAX) {
+            let sql = format!("{BUNDLE} WHERE number IN ({})", marks(some.len()));
+            let found: Vec<BundleRow> = with!(self, pool => {
+                let query = sqlx::query_as(sqlx::AssertSqlSafe(&*sql));
+                Ok(some.iter().fold(query, |query, number| query.bind(*number)).fetch_all(pool).await?)
+            })?;
+            all.extend(found);
+        }
+        Ok(all)
     }
 
     /// Forgets bundles of content that are older than the one that runs, but for so many of all that are the latest. Those that

@@ -134,7 +134,8 @@ macro_rules! select {
     };
 }
 
-const BUNDLE: &str =
+/// What bundles are read with.
+pub(super) const BUNDLE: &str =
     "SELECT number, content_id, sha256, md5, size, manifest, metadata, created_at, created_by FROM bundle";
 
 impl Store {
@@ -269,6 +270,30 @@ impl Store {
             }
             let gone =
                 sqlx::query("DELETE FROM content WHERE id = $1").bind(id).execute(&mut *tx).await?.rows_affected() == 1;
+            if gone {
+                record!(&mut *tx, by)?;
+            }
+            Ok::<_, StoreError>(gone)
+        }.await)
+    }
+
+    /// Removes content that was made after a moment, microseconds since 1970, and of which nothing was said since: it has no
+    /// bundle, title, permission, or anything else. Whether it was there and such.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remove_untouched(&self, id: i64, since: i64, by: &Deed<'_>) -> Result<bool, StoreError> {
+        within!(self, tx => async {
+            let gone = sqlx::query(
+                "DELETE FROM content WHERE id = $1 AND created_at > $2 AND updated_at = created_at AND title = ''
+                 AND NOT EXISTS (SELECT 1 FROM bundle WHERE content_id = $1)
+                 AND NOT EXISTS (SELECT 1 FROM variable WHERE content_id = $1)
+                 AND NOT EXISTS (SELECT 1 FROM permission WHERE content_id = $1)
+                 AND NOT EXISTS (SELECT 1 FROM vanity WHERE content_id = $1)
+                 AND NOT EXISTS (SELECT 1 FROM schedule WHERE content_id = $1)
+                 AND NOT EXISTS (SELECT 1 FROM tagged WHERE content_id = $1)",
+            )
+            .bind(id).bind(since).execute(&mut *tx).await?.rows_affected() == 1;
             if gone {
                 record!(&mut *tx, by)?;
             }

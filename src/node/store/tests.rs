@@ -449,6 +449,45 @@ async fn older_bundles_go_but_for_what_runs_what_is_newer_and_what_somebody_need
         assert_eq!(store.lock(all[4]).await.unwrap(), None);
         store.set_lock(all[4], Some("a==1")).await.unwrap();
         assert_eq!(store.lock(all[4]).await.unwrap().as_deref(), Some("a==1"));
+        let many: Vec<i64> = (1..2_000).chain([all[4], all[5]]).collect();
+        let mut numbers: Vec<i64> = store.bundles_numbered(&many).await.unwrap().iter().map(|row| row.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers, [all[0], all[4], all[5]]);
+        assert_eq!(store.locks(&many).await.unwrap().into_iter().collect::<Vec<_>>(), [(all[4], "a==1".to_owned())]);
+        assert!(store.locks(&[]).await.unwrap().is_empty() && store.bundles_numbered(&[]).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_what_nobody_has_done_anything_with_is_removed_as_such() {
+    each(async |store| {
+        let about = About { name: "x", title: "", description: "", access: "acl", settings: "{}", is_locked: false };
+        let make = async |guid: &str, about: About<'_>| {
+            store.create_content(guid, "o", about, &DEED).await.unwrap();
+            store.content(guid).await.unwrap().unwrap()
+        };
+        let [bare, titled, changed, full, tagged] = [
+            make("a", about).await,
+            make("b", About { name: "b", title: "B", ..about }).await,
+            make("c", About { name: "c", ..about }).await,
+            make("d", About { name: "d", ..about }).await,
+            make("e", About { name: "e", ..about }).await,
+        ];
+        let removed = async |row: &ContentRow, since| store.remove_untouched(row.id, since, &DEED).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        store.set_variables(changed.id, &[("A".to_owned(), Some("b".to_owned()))], false, &DEED).await.unwrap();
+        let new = NewBundle { content_id: full.id, sha256: "aa", md5: "m", size: 1, manifest: "{}", metadata: "{}" };
+        store.create_bundle(new, None, &DEED).await.unwrap();
+        let tag = store.create_tag("t", None, &DEED).await.unwrap();
+        store.set_tag(tagged.id, tag, true, &DEED).await.unwrap();
+        for row in [&titled, &changed, &full, &tagged] {
+            assert!(!removed(row, 0).await, "{}", row.name);
+        }
+        assert!(!removed(&bare, bare.created_at).await, "it is older");
+        assert!(removed(&bare, bare.created_at - 1).await && !removed(&bare, 0).await);
+        assert_eq!(store.contents(None, None).await.unwrap().len(), 4);
     })
     .await;
 }

@@ -35,10 +35,27 @@ impl Postgres {
                 std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
-        let mut settings = fs::OpenOptions::new().append(true).open(cluster.data().join("postgresql.conf")).unwrap();
-        settings.write_all(b"ssl = on\n").unwrap();
+        cluster.set("ssl = on");
         cluster.up();
         cluster
+    }
+
+    /// One that writes down every query: see [`Self::log`].
+    pub fn talkative() -> Self {
+        let mut cluster = Self::new();
+        cluster.set("log_statement = all");
+        cluster.up();
+        cluster
+    }
+
+    /// What it wrote.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn set(&self, line: &str) {
+        let mut settings = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.conf")).unwrap();
+        writeln!(settings, "{line}").unwrap();
     }
 
     fn new() -> Self {
