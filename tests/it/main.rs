@@ -49,6 +49,7 @@ mod rsconnect;
 mod session;
 mod shutdown;
 mod signed;
+mod sockjs;
 mod states;
 mod sticky;
 mod terminal;
