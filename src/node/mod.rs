@@ -210,6 +210,7 @@ pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), 
     tending.spawn(content::ahead::follow(parts.clone(), leaving.clone()));
     let journal = content::journal::follow(parts.clone(), member.id().to_owned(), stopping.clone());
     tending.spawn(journal);
+    tending.spawn(content::caches::follow(parts.clone(), member.id().to_owned(), stopping.clone()));
     tending.spawn(content::fit::follow(parts.clone(), stopping.clone()));
     let parts_counted = parts.clone();
     let (workers, sessions) = (parts.contents.workers.clone(), parts.contents.sessions.clone());

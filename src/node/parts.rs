@@ -53,6 +53,8 @@ pub struct Shared {
     pub store: Store,
     /// Bytes of packages.
     pub packages: Blobs,
+    /// Bytes of what content is made of.
+    pub bundles: Blobs,
     /// Uploads on their way.
     pub spool: Spool,
     /// Who is calling.
@@ -95,14 +97,14 @@ pub struct Shared {
     pub fitness: watch::Receiver<Unfit>,
 }
 
-/// Keeps blobs, then writes the rows that name them: whatever happens in between leaves bytes that nobody names, never a name
+/// Keeps blobs of a class, then writes the rows that name them: whatever happens in between leaves bytes that nobody names, never a name
 /// without bytes. The rows' writer is told since when the blobs were kept anew, because what there was is garbage by now.
 macro_rules! keep_and_name {
-    ($parts:expr, $blobs:expr, $anew:ident => $write:expr) => {
+    ($parts:expr, $class:ident, $blobs:expr, $anew:ident => $write:expr) => {
         async {
             let blobs: &[&$crate::node::blob::Spooled] = $blobs;
             for blob in blobs {
-                $parts.packages.keep(blob).await?;
+                $parts.$class.keep(blob).await?;
             }
             let $anew = None;
             let mut written = $write;
@@ -113,7 +115,7 @@ macro_rules! keep_and_name {
                 }
                 let $anew = Some($parts.store.clock().await?);
                 for blob in blobs {
-                    $parts.packages.keep_anew(blob).await?;
+                    $parts.$class.keep_anew(blob).await?;
                 }
                 written = $write;
             }
@@ -156,6 +158,9 @@ impl Parts {
         let place = &settings.storage.packages;
         let opened = Blobs::open(place, key.secret(), spool.clone(), settings.cache_bytes_max).await;
         let packages = opened.map_err(system(format!("the storage {} cannot be used", place.at)))?;
+        let place = &settings.storage.bundles;
+        let opened = packages.beside(place).await;
+        let bundles = opened.map_err(system(format!("the storage {} cannot be used", place.at)))?;
         let catalog = Catalog::open(store.clone()).await?;
         let metrics = Arc::new(Metrics::new());
         let contents = Contents::new(&settings.content, &settings.cache, Arc::clone(&metrics));
@@ -169,6 +174,7 @@ impl Parts {
             auth: Auth::new(store.clone()),
             store,
             packages,
+            bundles,
             spool,
             catalog,
             pages: Pages::new(PAGES_BYTES_MAX),
@@ -189,6 +195,12 @@ impl Parts {
             fitness,
         };
         Ok((Self(Arc::new(shared)), unfit))
+    }
+
+    /// Every place that holds blobs, by the class it is for; where that is one place, it has the name of the first.
+    pub fn places(&self) -> impl Iterator<Item = (&'static str, &Blobs)> {
+        let bundles = self.settings.storage.is_split().then_some(("bundles", &self.bundles));
+        [("packages", &self.packages)].into_iter().chain(bundles)
     }
 
     /// How the world calls us: as configured, else as this client does. Without a slash at the end.

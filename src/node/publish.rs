@@ -129,7 +129,7 @@ pub async fn publish(parts: &Parts, target: &Target, file: Prepared) -> Result<E
     };
     let language = target.language.as_str();
     let blobs: Vec<&Spooled> = [&file.spooled].into_iter().chain(&metadata).chain(&provenance).collect();
-    match keep_and_name!(parts, &blobs, anew => parts.store.publish(&new, anew, &deed).await).await? {
+    match keep_and_name!(parts, packages, &blobs, anew => parts.store.publish(&new, anew, &deed).await).await? {
         Published::New => {
             parts.metrics.upload(language, "new");
             // Whoever asks this node next sees it. It is published even if this fails; the next look sees it then.

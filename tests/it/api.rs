@@ -177,7 +177,7 @@ fn rsconnect_searches_builds_and_looks_after_what_a_server_has() {
         .await;
         eventually("its environment to go", async || {
             let told = format!("{:?}", ann.runs("system caches delete", &delete).await);
-            let is_gone = told.contains("Removed 1 environments of Python");
+            let is_gone = told.contains("Removed 1 environments from the node a");
             assert!(is_gone || told.contains("1 stay, because something runs on them"), "{told}");
             is_gone.then_some(())
         })
@@ -185,7 +185,7 @@ fn rsconnect_searches_builds_and_looks_after_what_a_server_has() {
         let listed = ann.runs("system caches list", &[]).await.ok().json();
         assert_eq!(listed["caches"], Value::Array(Vec::new()));
         let none = ann.runs("system caches delete", &delete).await;
-        assert!(none.code != Some(0) && none.stderr.contains("has no cache of Python"), "{none:?}");
+        assert!(none.code != Some(0) && none.stderr.contains("No node has a cache of Python"), "{none:?}");
         eventually("it to be made again", async || {
             (get_as(&node.address, &at, &fields[..1]).await.status == 200).then_some(())
         })

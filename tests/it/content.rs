@@ -21,6 +21,11 @@ impl Publisher {
         Self { url: base(proxy), ca, key, home: Folder::new() }
     }
 
+    /// By another way to the proxy.
+    pub fn by(self, url: String) -> Self {
+        Self { url, ..self }
+    }
+
     /// `rsconnect ARGUMENTS -s URL -k KEY -c CA REST`.
     pub async fn runs(&self, arguments: &[&str], rest: &[&str]) -> Output {
         let program = client("rsconnect", "rsconnect");

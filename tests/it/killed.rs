@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
+use crate::content::Publisher;
 use crate::cran::r;
-use crate::harness::{Client, Folder, Node, Response, S3, Strace, bowline, eventually, tools, within};
+use crate::harness::{Client, Folder, Link, Node, Response, S3, Strace, bowline, eventually, get_as, tools, within};
 use crate::matrix::{Pair, publish_r};
 use crate::packages::{FORM, form, make};
 
@@ -368,5 +369,80 @@ fn a_download_that_a_death_cuts_off_is_resumed_from_the_other_node() {
             pair.nodes[n].again().await;
             pair.proxy.until_health(&format!("n{n}"), "up").await;
         }
+    });
+}
+
+/// The node that has so much of an upload in its spool.
+fn takes(nodes: &[Node], bytes: u64) -> Option<usize> {
+    nodes.iter().position(|node| {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).into_iter().flatten().flatten();
+        let files = open.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
+        files
+            .filter(|path| path.extension().is_some_and(|ending| ending == "spool"))
+            .any(|path| std::fs::metadata(path).is_ok_and(|about| about.len() > bytes))
+    })
+}
+
+#[test]
+fn a_deployment_whose_node_is_killed_within_its_bundle_leaves_nothing_that_the_next_one_does_not_repair() {
+    within(240, async {
+        let mut pair = Pair::start("").await;
+        let key = pair.nodes[0].command(&["key", "create", "--admin", "--name", "ann"]).await;
+        let link = Link::to(pair.proxy.web()).await;
+        let url = format!("https://localhost:{}", link.address.port());
+        let publisher = Publisher::new(&pair.proxy, key.clone()).by(url);
+        let site = Folder::new();
+        site.write("index.html", "<h1>all of it</h1>");
+        let mut noise = vec![0_u8; 6 << 20];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut noise).unwrap();
+        site.write("noise.bin", &noise);
+        let told = ["--title", "Sales", site.root().to_str().unwrap()];
+
+        // So slow that there is time to kill it within.
+        link.slow(1_000_000);
+        let deploy = publisher.runs(&["deploy", "html"], &told);
+        let nodes = &pair.nodes;
+        let death = async {
+            let n = eventually("a part of the bundle", async || takes(nodes, 500_000)).await;
+            nodes[n].signal(Signal::KILL);
+            n
+        };
+        let (cut, n) = tokio::join!(deploy, death);
+        let words = format!("{}{}", cut.stdout, cut.stderr);
+        // The proxy has passed on what it had of the body, so it can ask nobody else: it answers 502, and hangs up on a client
+        // that still sends.
+        assert!(cut.code == Some(1) && words.contains("[ERROR]"), "{words}");
+        assert!(!words.contains("Traceback"), "{words}");
+        let log = pair.proxy.folder.read("proxy.out");
+        let tried = log.lines().find(|line| line.contains("/bundles\"")).unwrap_or_else(|| panic!("no upload: {log}"));
+        assert!(tried.contains("\"http.response.status_code\":502") && tried.contains("\"attempts\":1"), "{tried}");
+        let count = |table: &str| pair.database.sql(&format!("SELECT COUNT(*) FROM {table}"));
+        let jobs = count("job WHERE kind = 'deploy'");
+        assert_eq!((count("content"), count("bundle"), jobs), ("1".into(), "0".into(), "0".into()));
+        let guid = pair.database.sql("SELECT guid FROM content");
+        let fields = [("authorization", &*format!("Key {key}"))];
+        let path = format!("/content/{guid}/");
+        pair.nodes[n].exit().await;
+        assert!(!spooled(&pair.nodes[1 - n]).is_empty(), "what the dead had is there");
+        pair.nodes[n].again().await;
+        assert_eq!(spooled(&pair.nodes[n]), [0; 0], "and goes when it starts again");
+        pair.proxy.until_health(&format!("n{n}"), "up").await;
+        for node in &pair.nodes {
+            assert_eq!(get_as(&node.address, &path, &fields).await.status, 404, "nothing is half there");
+        }
+
+        link.slow(0);
+        let again = publisher.runs(&["deploy", "html"], &[&["--app-id", &guid], &told[..]].concat()).await.ok();
+        assert_eq!(Publisher::guid(&again), guid, "{again:?}");
+        for node in &pair.nodes {
+            eventually("the page", async || {
+                let seen = get_as(&node.address, &path, &fields).await;
+                (seen.status == 200 && seen.text() == "<h1>all of it</h1>").then_some(())
+            })
+            .await;
+            assert!(get_as(&node.address, &format!("{path}noise.bin"), &fields).await.body == noise);
+        }
+        let count = |table: &str| pair.database.sql(&format!("SELECT COUNT(*) FROM {table}"));
+        assert_eq!((count("content"), count("bundle")), ("1".into(), "1".into()));
     });
 }

@@ -714,3 +714,79 @@ fn uploads_reach_a_sessions_own_process_when_its_content_is_set_up_anew() {
         browser.close().await;
     });
 }
+
+/// The next word that is no message of the app's.
+async fn answers(socket: &mut Socket) -> String {
+    loop {
+        let told = says(socket).await;
+        if !told.starts_with('m') {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn parts_of_long_messages_take_no_more_memory_than_there_is_to_be() {
+    within(120, async {
+        let app = "library(shiny)\nshinyApp(fluidPage('Hello'), function(input, output, session) {})\n";
+        let (a, _b, _, path) = published_r(app, "sessions_bytes_max = \"1MiB\"\n").await;
+        let own = cookies(&page(&a, &path).await);
+        let own = [("cookie", own.as_str())];
+        // Beside a few words of the app's.
+        let kept = async || metrics(&a).await.value("bowline_node_session_bytes", &[]);
+        let keeps = async |bytes: f64| {
+            let kept = kept().await;
+            assert!((kept - bytes).abs() < 1_000.0, "{kept} bytes are kept, and not {bytes}");
+        };
+        let part = Frame::text(&format!("m{}", "x".repeat(300_000)));
+        let mut first = script(&a, &path, "", &own).await;
+        let id = says(&mut first).await[1..33].to_owned();
+        let mut other = script(&a, &path, "", &own).await;
+        says(&mut other).await;
+        let sends = async |socket: &mut Socket| {
+            socket.send(&Frame::text("k")).await;
+            socket.send(&part).await;
+        };
+        for n in 1..=4 {
+            let socket = if n % 2 == 0 { &mut other } else { &mut first };
+            sends(socket).await;
+            assert_eq!(answers(socket).await, "a0");
+            keeps(f64::from(n) * 300_000.0).await;
+        }
+        // What comes in one piece goes on; parts wait for room, which there is when the first one has a new connection.
+        let mut third = script(&a, &path, "", &own).await;
+        says(&mut third).await;
+        third.send(&Frame::text("p")).await;
+        assert_eq!(answers(&mut third).await, "q");
+        sends(&mut other).await;
+        other.send(&Frame::text("p")).await;
+        let mut first = script(&a, &path, &format!("?bowline_resume={id}.0"), &own).await;
+        assert_eq!(says(&mut first).await, "r0");
+        assert_eq!(answers(&mut other).await, "a0");
+        assert_eq!(answers(&mut other).await, "q");
+        keeps(900_000.0).await;
+
+        // Where nobody finds room for too long, one is told so, and the other goes on.
+        sends(&mut first).await;
+        assert_eq!(answers(&mut first).await, "a0");
+        sends(&mut first).await;
+        let ends = async |socket: &mut Socket| {
+            while let Some(frame) = socket.next().await {
+                if frame.opcode == CLOSE {
+                    return frame.close_code();
+                }
+            }
+            None
+        };
+        let (code, left) = tokio::select! {
+            code = ends(&mut first) => (code, &mut other),
+            code = ends(&mut other) => (code, &mut first),
+        };
+        assert_eq!(code, Some(1009));
+        left.send(&Frame::text("p")).await;
+        while answers(left).await != "q" {}
+        assert!(kept().await > 500_000.0);
+        drop((first, other));
+        eventually("nothing to be kept", async || (kept().await < 1_000.0).then_some(())).await;
+    });
+}

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use toml::Spanned;
+
 use crate::config::build::{self, Site};
 use crate::config::default;
 use crate::config::reader::Problems;
@@ -19,10 +21,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
     let mut site = Site::new(folder, problems);
     let listeners = listeners(file, &mut site);
     let database = database(file.database.get(), &mut site);
-    let storage = file.storage.get();
-    // A class without a place of its own is where all are.
-    let own = storage.and_then(|storage| storage.packages.get());
-    let packages = place(own.or_else(|| storage.and_then(|storage| storage.default.get())), &mut site);
+    let storage = storage(file.storage.get(), &mut site);
     let access_log = site.access_log(file.access_log.get());
     let key_file = file.key_file.spanned().map(|path| {
         let (written, span) = (&path.get_ref().0, path.span());
@@ -60,7 +59,7 @@ pub(super) fn build(file: &file::File, folder: &Path, problems: &mut Problems<'_
         key_file: key_file?,
         listeners,
         database,
-        storage: Storage { packages: packages? },
+        storage: storage?,
         cache,
         cache_bytes_max: file
             .cache
@@ -143,7 +142,7 @@ fn builder(written: Option<&file::Builder>, site: &mut Site<'_, '_>) -> Builder 
 fn content(written: Option<&file::Content>, site: &mut Site<'_, '_>) -> Content {
     let text = |key: Option<&PlainText>| key.map(|text| text.0.clone());
     let paths = written.map(|content| content.readable.elements()).unwrap_or_default();
-    let programs = |written: Option<&[toml::Spanned<PlainText>]>, default: &str| match written {
+    let programs = |written: Option<&[Spanned<PlainText>]>, default: &str| match written {
         Some(all) if !all.is_empty() => all.iter().map(|text| text.get_ref().0.clone()).collect(),
         _ => vec![default.to_owned()],
     };
@@ -342,17 +341,49 @@ fn database(written: Option<&file::Database>, site: &mut Site<'_, '_>) -> Databa
     }
 }
 
-fn place(written: Option<&file::Place>, site: &mut Site<'_, '_>) -> Option<Place> {
+fn storage(written: Option<&file::Storage>, site: &mut Site<'_, '_>) -> Option<Storage> {
+    let default = written.and_then(|storage| storage.default.spanned());
+    let bundles = written.and_then(|storage| storage.bundles.spanned());
+    if let Some(redirect) = bundles.and_then(|own| own.get_ref().redirect.spanned()).filter(|told| *told.get_ref()) {
+        let message = "`redirect` does nothing here: who asks for a bundle shows a key, which is not for a bucket";
+        site.problems.warn(&redirect.span(), message, "leave it out");
+    }
+    // A class without a place of its own is where all are.
+    let mut class = |own: Option<&Spanned<file::Place>>| match own {
+        Some(own) => place(Some(own), default.is_some(), site),
+        None => place(default, false, site),
+    };
+    let packages = class(written.and_then(|storage| storage.packages.spanned()));
+    let bundles = class(bundles);
+    Some(Storage { packages: packages?, bundles: bundles? })
+}
+
+/// `is_beside`: another one is the default, of which this one takes nothing over.
+fn place(written: Option<&Spanned<file::Place>>, is_beside: bool, site: &mut Site<'_, '_>) -> Option<Place> {
     let Some(written) = written else {
         let path = site.path(Path::new(default::STORAGE_PATH), 0..0);
         return Some(Place { at: Where::Directory(path), encrypt: false });
     };
+    let (span, written) = (written.span(), written.get_ref());
     let encrypt = written.encrypt.get().copied().unwrap_or(false);
     let at = match written.r#type.get().copied().unwrap_or(default::STORAGE_TYPE) {
-        StorageType::Directory => Where::Directory(match written.path.spanned() {
-            Some(path) => site.path(&path.get_ref().0, path.span()),
-            None => site.path(Path::new(default::STORAGE_PATH), 0..0),
-        }),
+        StorageType::Directory => {
+            if let Some(bucket) = written.bucket.spanned().filter(|_| written.r#type.is_missing()) {
+                let message = "a storage with a `bucket` is not of type `directory`";
+                site.problems.at(&bucket.span(), message, "write `type = \"s3\"` too");
+                return None;
+            }
+            Where::Directory(match written.path.spanned() {
+                Some(path) => site.path(&path.get_ref().0, path.span()),
+                None if is_beside => {
+                    let message =
+                        "this storage does not say where it is: it takes nothing over from `[storage.default]`";
+                    site.problems.at(&span, message, "write its `path` too, or leave out the table");
+                    return None;
+                }
+                None => site.path(Path::new(default::STORAGE_PATH), 0..0),
+            })
+        }
         StorageType::S3 => Where::S3(bucket(written, site)?),
     };
     Some(Place { at, encrypt })

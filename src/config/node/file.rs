@@ -71,9 +71,11 @@ section! {
     Storage("`[storage]`") {
         default: Place = Table,
         packages: Place = Table,
+        bundles: Place = Table,
     }
 
-    /// A place for blobs: `default`, and one for a class that is to be elsewhere.
+    /// A place for blobs: `default`, and one for a class that is to be elsewhere: `packages`, and `bundles`, which is what
+    /// content is made of. Such a table takes nothing over from `default`.
     Place("`[storage.default]`") {
         /// `directory`: a folder, on NFS where several nodes share it. `s3`: a bucket of S3 or what speaks its protocol.
         r#type: StorageType = shown(default::STORAGE_TYPE),
@@ -95,7 +97,7 @@ section! {
         secret_access_key_file: FilePath = Optional("\"keys/s3.secret\""),
         /// `s3`: the bucket's name is in the path, not in the host name. Default: with an `endpoint`, so.
         path_style: bool = Optional("true"),
-        /// `s3`: send clients to the bucket by signed links, instead of fetching for them.
+        /// `s3`: send clients to the bucket by signed links, instead of fetching for them. Not for bundles.
         redirect: bool = shown(false),
     }
 
@@ -220,7 +222,8 @@ section! {
         session_hold: Wait<0, { DAY }> = shown(default::CONTENT_SESSION_HOLD),
         /// Bytes of what one session's app says that are kept until the browser has them; then the app has to wait.
         session_bytes_max: Size<{ 64 << 10 }, { 1 << 40 }> = shown(default::CONTENT_SESSION_BYTES_MAX),
-        /// The same for all sessions of this node.
+        /// The same for all sessions of this node, and for what came so far of browsers' long messages: those wait for room, but
+        /// for no more than 10 s; then the session ends.
         sessions_bytes_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::CONTENT_SESSIONS_BYTES_MAX),
         /// Processes of one content on this node.
         max_processes: Count<1, 1000> = shown(default::CONTENT_MAX_PROCESSES),

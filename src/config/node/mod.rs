@@ -96,6 +96,15 @@ pub enum DatabaseUrl {
 pub struct Storage {
     /// Packages and what belongs to them.
     pub packages: Place,
+    /// What content is made of: bundles, and what came of rendering them.
+    pub bundles: Place,
+}
+
+impl Storage {
+    /// Whether its classes are in two places.
+    pub fn is_split(&self) -> bool {
+        self.packages.at != self.bundles.at
+    }
 }
 
 /// Where blobs are.

@@ -67,3 +67,26 @@ fn each_content_has_a_user_of_its_own_and_the_same_one_on_every_node() {
     assert_eq!([1, 2, 3].map(|number| few.uid_of(number)), [1002, 1001, 1002]);
     assert_eq!((few.network, few.network_denied.len()), (Network::Outbound, 1));
 }
+
+#[test]
+fn what_content_is_made_of_may_be_elsewhere_and_is_with_the_rest_by_itself() {
+    let storage = |more: &str| loaded(&format!("{GOOD}{more}")).unwrap_or_else(|r| panic!("{r}")).storage;
+    for more in ["", "[storage.default]\npath = \"x\"\n", "[storage.default]\nencrypt = true\n"] {
+        let all = storage(more);
+        assert!(all.packages == all.bundles && !all.is_split(), "{all:?}");
+    }
+    let apart = storage("[storage.default]\npath = \"x\"\n[storage.bundles]\npath = \"y\"\nencrypt = true\n");
+    assert!(apart.is_split() && apart.bundles.encrypt && !apart.packages.encrypt, "{apart:?}");
+    let sealed = storage("[storage.bundles]\nencrypt = true\n");
+    assert!(!sealed.is_split() && sealed.bundles.encrypt && !sealed.packages.encrypt, "{sealed:?}");
+    let bucket = storage("[storage.bundles]\ntype = \"s3\"\nbucket = \"b\"\n");
+    assert!(matches!((&bucket.packages.at, &bucket.bundles.at), (Where::Directory(_), Where::S3(_))), "{bucket:?}");
+
+    let refused = |more: &str| loaded(&format!("{GOOD}{more}")).expect_err("a mistake").to_string();
+    let nowhere = "[storage.default]\npath = \"x\"\n[storage.bundles]\nencrypt = true\n";
+    assert!(refused(nowhere).contains("does not say where it is"), "{}", refused(nowhere));
+    let untyped = "[storage.bundles]\nbucket = \"b\"\n";
+    assert!(refused(untyped).contains("type = \"s3\""), "{}", refused(untyped));
+    let unnamed = "[storage.bundles]\ntype = \"s3\"\n";
+    assert!(refused(unnamed).contains("needs a bucket"), "{}", refused(unnamed));
+}

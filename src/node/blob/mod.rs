@@ -42,15 +42,13 @@ pub enum Content {
 /// Where blobs of one class are kept.
 #[derive(Clone, Debug)]
 pub struct Blobs {
+    /// As it is configured.
+    place: Place,
     at: At,
     seal: Seal,
-    /// New blobs are sealed. Old ones are read either way.
-    seals: bool,
-    /// Clients are sent to the storage itself.
-    redirects: bool,
     spool: Spool,
     /// For what is far away.
-    disk: Option<Disk>,
+    disk: Disk,
     /// How blobs that were asked for are kept.
     known: Cache<Sha256, Stored>,
     /// Small blobs that are asked for often, plain.
@@ -63,6 +61,19 @@ pub struct Blobs {
 enum At {
     Directory(Directory),
     Bucket(Arc<Bucket>),
+}
+
+impl At {
+    async fn open(at: &Where, buffers: &Buffers) -> io::Result<Self> {
+        match at {
+            Where::Directory(path) => {
+                let (path, buffers) = (path.clone(), buffers.clone());
+                let opened = tokio::task::spawn_blocking(move || Directory::open(&path, buffers)).await;
+                Ok(Self::Directory(opened.map_err(io::Error::other)??))
+            }
+            Where::S3(settings) => Ok(Self::Bucket(Arc::new(Bucket::open(settings).await?))),
+        }
+    }
 }
 
 /// What a blob is called where it is kept.
@@ -128,34 +139,42 @@ impl Blobs {
     /// It cannot be made or written, or does not answer.
     pub async fn open(place: &Place, key: Secret<[u8; 32]>, spool: Spool, disk_bytes: u64) -> io::Result<Self> {
         let buffers = Buffers::default();
-        let (at, disk) = match &place.at {
-            Where::Directory(path) => {
-                let (path, buffers) = (path.clone(), buffers.clone());
-                let opened = tokio::task::spawn_blocking(move || Directory::open(&path, buffers)).await;
-                (At::Directory(opened.map_err(io::Error::other)??), None)
-            }
-            Where::S3(settings) => {
-                let disk = Disk::new(spool.folder(), disk_bytes);
-                (At::Bucket(Arc::new(Bucket::open(settings).await?)), Some(disk))
-            }
-        };
-        let redirects = matches!(&place.at, Where::S3(settings) if settings.redirect) && !place.encrypt;
+        let at = At::open(&place.at, &buffers).await?;
+        let disk = Disk::new(spool.folder(), disk_bytes);
         let known = Cache::new(KNOWN_MAX);
         let weigh = |_: &Sha256, bytes: &Bytes| u32::try_from(bytes.len() + 256).unwrap_or(u32::MAX);
         let warming = Arc::new(Semaphore::new(WARMING_MAX));
         let hot = Cache::builder().weigher(weigh).max_capacity(HOT_MAX).build();
-        Ok(Self {
-            at,
-            seal: Seal::new(key),
-            seals: place.encrypt,
-            redirects,
-            spool,
-            disk,
-            known,
-            hot,
-            warming,
-            buffers,
-        })
+        let place = place.clone();
+        Ok(Self { place, at, seal: Seal::new(key), spool, disk, known, hot, warming, buffers })
+    }
+
+    /// As [`Self::open`], for blobs of another class, whose place may be the same: what this machine has of blobs, in memory and
+    /// on its disk, is bounded for both together.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn beside(&self, place: &Place) -> io::Result<Self> {
+        let (at, known) = match place.at == self.place.at {
+            true => (self.at.clone(), self.known.clone()),
+            false => (At::open(&place.at, &self.buffers).await?, Cache::new(KNOWN_MAX)),
+        };
+        Ok(Self { place: place.clone(), at, known, ..self.clone() })
+    }
+
+    /// Where they are, as it is configured.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// New blobs are sealed. Old ones are read either way.
+    fn seals(&self) -> bool {
+        self.place.encrypt
+    }
+
+    /// Clients are sent to the storage itself.
+    fn redirects(&self) -> bool {
+        matches!(&self.place.at, Where::S3(settings) if settings.redirect) && !self.seals()
     }
 
     /// Keeps what was spooled; afterwards it is on stable storage under its digest. Idempotent.
@@ -176,8 +195,8 @@ impl Blobs {
     }
 
     async fn keep_if(&self, spooled: &Spooled, anew: bool) -> Result<(), BlobError> {
-        let name = Name { digest: spooled.digest(), is_sealed: self.seals };
-        if !self.seals {
+        let name = Name { digest: spooled.digest(), is_sealed: self.seals() };
+        if !self.seals() {
             return self.put(name, spooled, anew).await;
         }
         let (seal, spool, digest) = (self.seal.clone(), self.spool.clone(), spooled.digest());
@@ -284,7 +303,7 @@ impl Blobs {
     /// See [`BlobError`].
     pub async fn link(&self, digest: &Sha256) -> Result<Option<String>, BlobError> {
         let At::Bucket(bucket) = &self.at else { return Ok(None) };
-        if !self.redirects {
+        if !self.redirects() {
             return Ok(None);
         }
         let stored = self.find(digest).await?;
@@ -326,9 +345,9 @@ impl Blobs {
     /// See [`BlobError`].
     pub async fn read(&self, digest: &Sha256, range: Range<u64>) -> Result<Bytestream, BlobError> {
         let stored = self.find(digest).await?;
-        let read = match &self.disk {
-            Some(disk) if stored.size <= disk::BLOB_MAX => {
-                let copy = disk.copy(*digest, self.plain(stored, 0..stored.plain_size())).await?;
+        let read = match &self.at {
+            At::Bucket(_) if stored.size <= disk::BLOB_MAX => {
+                let copy = self.disk.copy(*digest, self.plain(stored, 0..stored.plain_size())).await?;
                 reading::stream(move || copy.open().map(|file| (file, copy)), range, self.buffers.clone()).await
             }
             _ => self.plain(stored, range).await,
@@ -360,7 +379,7 @@ impl Blobs {
         if let Some(stored) = self.known.get(digest) {
             return Ok(stored);
         }
-        for is_sealed in [self.seals, !self.seals] {
+        for is_sealed in [self.seals(), !self.seals()] {
             let name = Name { digest: *digest, is_sealed };
             let size = match &self.at {
                 At::Directory(directory) => directory.size(&name).await?,

@@ -15,6 +15,7 @@ use super::deploy;
 use super::tasks;
 use crate::node::api::{Answer, Body, Manager, Query, read, time};
 use crate::node::content::access;
+use crate::node::content::journal::TERMINATE;
 use crate::node::content::mode::Mode;
 use crate::node::error::Failure;
 use crate::node::parts::{Origin, Parts};
@@ -116,9 +117,6 @@ pub(super) async fn deploy(
     Ok(Json(json!({ "id": task })))
 }
 
-/// As rows have it.
-pub(super) const TERMINATE: &str = "terminate";
-
 /// Ends its processes on all nodes; whoever opens it next lets new ones begin. Told is a task that has ended.
 pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
     let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
@@ -129,6 +127,8 @@ pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path
     let deed = manager.deed("terminate", &content.name, &content.guid);
     let lines = std::slice::from_ref(&line);
     let task = parts.store.write_done(TERMINATE, &content.guid, lines, &line, &deed).await?.to_string();
+    // Those that were written down meanwhile; which are from now on find this task.
+    parts.store.cancel_processes(&content.guid).await?;
     Ok(Json(json!({ "id": task, "task_id": task })))
 }
 

@@ -67,8 +67,8 @@ pub(in crate::node) async fn download(
     let content = own(&parts, &manager, &guid).await?;
     let bundle = find(&parts, &content, &id).await?;
     let digest: Sha256 = bundle.sha256.parse().map_err(|_| missing(&guid))?;
-    let size = parts.packages.size(&digest).await?;
-    let stream = parts.packages.read(&digest, 0..size).await?;
+    let size = parts.bundles.size(&digest).await?;
+    let stream = parts.bundles.read(&digest, 0..size).await?;
     let mut response = Response::new(Body::from_stream(stream));
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/gzip"));
@@ -148,7 +148,8 @@ pub(super) async fn take(
         metadata: &metadata,
     };
     let deed = manager.deed("upload_bundle", &content.name, &sha256);
-    let number = keep_and_name!(parts, &[&spooled], anew => parts.store.create_bundle(new, anew, &deed).await).await?;
+    let number =
+        keep_and_name!(parts, bundles, &[&spooled], anew => parts.store.create_bundle(new, anew, &deed).await).await?;
     parts.store.bundle(number).await?.ok_or_else(|| missing(&content.guid))
 }
 

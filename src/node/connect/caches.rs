@@ -1,4 +1,4 @@
-//! `/v1/system/caches/runtime`: environments that were made. Each node has its own, so each answers for itself.
+//! `/v1/system/caches/runtime`: environments that were made. Each node has its own; each removes its own.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,27 +8,23 @@ use serde_json::{Value, json};
 
 use super::server::installation;
 use crate::node::api::{Answer, ApiFailure, Body, Manager, read};
-use crate::node::content::copies::Copies;
-use crate::node::content::python;
+use crate::node::content::caches::{self, KIND};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
-use crate::node::store::Scope;
-use crate::runtime::machine;
+use crate::node::registry::{self, Seen};
+use crate::node::store::{NewJob, Scope};
+use crate::runtime::machine::{self, Process};
 
-/// As rows have it.
-pub(super) const KIND: &str = "cache";
 /// The only language whose environments are kept by its version.
 const PYTHON: &str = "Python";
 /// Where content runs: on the node itself.
 pub(super) const LOCAL: &str = "Local";
 
-/// Versions whose environments this node has.
+/// Versions whose environments some node has: this one now, others a few seconds ago.
 pub(super) async fn list(State(parts): State<Parts>, manager: Manager) -> Answer {
     manager.may_everywhere(Scope::Admin)?;
-    let mut versions = versions(&parts).await?;
-    versions.sort();
-    versions.dedup();
     let told = |version: &String| json!({ "language": PYTHON, "version": version, "image_name": LOCAL });
+    let versions = versions(&parts, &nodes(&parts).await?).await;
     Ok(Json(json!({ "caches": versions.iter().map(told).collect::<Vec<_>>() })))
 }
 
@@ -43,7 +39,7 @@ pub(super) struct Wanted {
     dry_run: bool,
 }
 
-/// Removes those of a version that nobody runs on, from this node.
+/// Removes those of a version that nobody runs on, from every node.
 pub(super) async fn remove(
     State(parts): State<Parts>,
     manager: Manager,
@@ -52,49 +48,49 @@ pub(super) async fn remove(
     manager.may_everywhere(Scope::Admin)?;
     let Json(Wanted { language, version, image_name, dry_run }) = read(body)?;
     let image = image_name.as_deref().unwrap_or(LOCAL);
-    let is_there =
-        language.eq_ignore_ascii_case(PYTHON) && image == LOCAL && versions(&parts).await?.contains(&version);
-    let node = machine::name();
+    let nodes = nodes(&parts).await?;
+    let is_there = language.eq_ignore_ascii_case(PYTHON)
+        && image == LOCAL
+        && versions(&parts, &nodes).await.binary_search(&version).is_ok();
     if !is_there {
-        return Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            format!("The node {node} has no cache of {language} {version} ({image}); each node has its own"),
-        )
-        .into());
+        let why = format!("No node has a cache of {language} {version} ({image})");
+        return Err(Failure::new(StatusCode::NOT_FOUND, why).into());
     }
     let mut told = json!({ "language": PYTHON, "version": version, "image_name": LOCAL, "task_id": null });
     if dry_run {
         return Ok((StatusCode::OK, Json(told)));
     }
-    let (environments, of) = (parts.contents.environments.clone(), version.clone());
-    let (gone, stayed) = blocking(move || clear(&environments, &of)).await?;
-    let mut lines = vec![format!("Removed {gone} environments of {PYTHON} {version} from the node {node}")];
-    if stayed > 0 {
-        lines.push(format!("{stayed} stay, because something runs on them"));
-    }
-    lines.push("Other nodes have caches of their own, which are as they were".to_owned());
-    let detail = format!("{PYTHON} {version} on {node}");
-    let deed = manager.deed("clear_cache", &detail, &lines[0]);
-    let task = parts.store.write_done(KIND, &detail, &lines, &lines[0], &deed).await?;
+    let (subject, slot) = (format!("{PYTHON} {version}"), format!("{KIND}/{version}"));
+    let input = serde_json::to_string(&caches::Wanted { version }).unwrap_or_default();
+    let job = NewJob { kind: KIND, subject: &subject, input: &input, slot: &slot };
+    let nodes: Vec<_> = nodes.into_iter().map(|seen| (seen.row.id, seen.row.name)).collect();
+    let names: Vec<&str> = nodes.iter().map(|(_, name)| name.as_str()).collect();
+    let detail = format!("from {}", names.join(", "));
+    let task = parts.store.send_errands(job, &nodes, &manager.deed("clear_cache", &subject, &detail)).await?;
+    let Some(task) = task else {
+        return Err(
+            Failure::new(StatusCode::CONFLICT, format!("The cache of {subject} is being removed already")).into()
+        );
+    };
     told["task_id"] = task.to_string().into();
     Ok((StatusCode::ACCEPTED, Json(told)))
 }
 
-/// Removes environments of this version; how many went, and how many stayed. Blocks.
-fn clear(environments: &Copies, version: &str) -> (usize, usize) {
-    let all = environments.all();
-    let of: Vec<_> = all.iter().filter(|path| python::made_for(path).as_deref() == Some(version)).collect();
-    let gone = of.iter().filter(|path| environments.remove(path)).count();
-    (gone, of.len() - gone)
+/// The nodes that run.
+async fn nodes(parts: &Parts) -> Result<Vec<Seen>, Failure> {
+    let offset = parts.store.clock_offset().await?;
+    Ok(parts.store.nodes(registry::ALIVE, offset).await?.into_iter().map(Seen::from).collect())
 }
 
-async fn versions(parts: &Parts) -> Result<Vec<String>, Failure> {
-    let environments = parts.contents.environments.clone();
-    blocking(move || environments.all().iter().filter_map(|path| python::made_for(path)).collect()).await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
+/// Versions whose environments this node has, and others had when they last said so. Sorted, each once.
+async fn versions(parts: &Parts, nodes: &[Seen]) -> Vec<String> {
+    let (own, here) = (Process::own(), machine::id());
+    let others = nodes.iter().filter(|seen| seen.row.machine != here || seen.report.process != own);
+    let mut all: Vec<String> = others.flat_map(|seen| seen.report.caches.iter().cloned()).collect();
+    all.extend(caches::versions(parts.contents.environments.clone()).await);
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// `/v1/environments`: where content can run. There is one such place, the node itself.

@@ -7,11 +7,9 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::applications::TERMINATE;
-use super::caches;
 use crate::node::api::{Answer, Manager, Query, read};
 use crate::node::content::access;
-use crate::node::content::{deploy, journal};
+use crate::node::content::{caches, deploy, journal};
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::report::run;
@@ -70,7 +68,7 @@ pub(in crate::node) async fn look(
 ) -> Result<(JobRow, Vec<JobLine>), Failure> {
     let missing = || Failure::not_found(format_args!("task `{id}`"));
     let number: i64 = id.parse().map_err(|_| missing())?;
-    let kinds = [deploy::KIND, run::RENDER, run::REPORT, journal::KIND, TERMINATE, caches::KIND];
+    let kinds = [deploy::KIND, run::RENDER, run::REPORT, journal::KIND, journal::TERMINATE, caches::KIND];
     let is_task = |job: &JobRow| kinds.contains(&&*job.kind);
     let job = parts.store.job(number).await?.filter(is_task).ok_or_else(missing)?;
     let content = parts.store.content(&job.subject).await?;

@@ -14,6 +14,8 @@ use crate::telemetry::Causes;
 
 /// As rows have it: a process is a job that its node began by itself.
 pub const KIND: &str = "process";
+/// As rows have it: somebody ended all processes of content.
+pub const TERMINATE: &str = "terminate";
 /// Between two writings.
 const WRITE: Duration = Duration::from_secs(1);
 /// Lines of one process that are kept, the latest.
@@ -99,7 +101,14 @@ async fn write(parts: &Parts, node: &str, one: &mut Written) -> Result<bool, Sto
         Some(row) => row,
         None => {
             let input = json!({ "bundle": one.kept.bundle }).to_string();
-            one.row.insert(parts.store.begin_process(one.id, KIND, &one.kept.guid, &input, node).await?)
+            let row = parts.store.begin_process(one.id, KIND, &one.kept.guid, &input, node).await?;
+            // Who ended all of them before this one was written down could not mean it by its row.
+            if parts.store.was_told(TERMINATE, &one.kept.guid, one.kept.began).await?
+                && let Some(process) = one.kept.process.upgrade()
+            {
+                process.end();
+            }
+            one.row.insert(row)
         }
     };
     let (lines, end) = one.kept.journal.take();

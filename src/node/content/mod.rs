@@ -3,6 +3,7 @@
 pub mod access;
 pub mod ahead;
 pub mod bundle;
+pub mod caches;
 pub mod copies;
 pub mod deploy;
 pub mod files;

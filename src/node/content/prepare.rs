@@ -49,8 +49,8 @@ async fn copy(parts: &Parts, copies: &Copies, sha256: &str) -> Result<PathBuf, S
         Copy::Missing(making) => making,
     };
     let told = |e: &dyn std::fmt::Display| format!("the bundle cannot be read: {e}");
-    let size = parts.packages.size(&digest).await.map_err(|e| told(&e))?;
-    let mut stream = parts.packages.read(&digest, 0..size).await.map_err(|e| told(&e))?;
+    let size = parts.bundles.size(&digest).await.map_err(|e| told(&e))?;
+    let mut stream = parts.bundles.read(&digest, 0..size).await.map_err(|e| told(&e))?;
     let scratch = parts.spool.scratch().map_err(|e| told(&e))?;
     let path = scratch.path().join("bundle.tar.gz");
     let mut file = tokio::fs::File::create(&path).await.map_err(|e| told(&e))?;

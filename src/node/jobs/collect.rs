@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::schedule::ago;
 use super::{Ended, Log};
+use crate::node::blob::BlobError;
 use crate::node::error::Failure;
 use crate::node::parts::Parts;
 use crate::node::stats::today;
@@ -44,7 +45,16 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
         log.say(&format!("{forgotten} files of other indexes forgotten, which nobody used for {days} days"));
     }
     // Bytes before rows: what is named by the time the rows are read was there, or came later.
-    let there = parts.packages.digests().await?;
+    let mut there = Vec::new();
+    for (class, blobs) in parts.places() {
+        let found = blobs.digests().await?;
+        log.say(&format!("{} blobs where {class} are", found.len()));
+        there.extend(found);
+    }
+    there.sort_unstable();
+    there.dedup();
+    // Whatever class a row is of, its blob stays wherever there is one: two places may be one under two names, and what was
+    // moved may be moved back.
     let named = parts.store.named().await?;
     let unnamed: Vec<String> = there.iter().map(ToString::to_string).filter(|digest| !named.contains(digest)).collect();
     log.say(&format!("{} blobs, of which nothing refers to {}", there.len(), unnamed.len()));
@@ -68,7 +78,7 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
                 break;
             }
             let Ok(digest) = sha256.parse::<Sha256>() else { continue };
-            let Ok(deleted) = tokio::time::timeout(DELETE_TIMEOUT, parts.packages.delete(&digest)).await else { break };
+            let Ok(deleted) = tokio::time::timeout(DELETE_TIMEOUT, delete(parts, &digest)).await else { break };
             freed += deleted?;
             log.say(&format!("deleted {sha256}"));
             gone.push(sha256);
@@ -78,6 +88,15 @@ async fn collected(parts: &Parts, log: &Log) -> Result<String, Failure> {
     }
     parts.metrics.collected(deleted as u64, freed);
     Ok(format!("{deleted} of {} blobs deleted, {freed} bytes; nothing refers to {}", there.len(), unnamed.len()))
+}
+
+/// Deletes a blob wherever there is one; what it took, bytes.
+async fn delete(parts: &Parts, digest: &Sha256) -> Result<u64, BlobError> {
+    let mut freed = 0;
+    for (_, blobs) in parts.places() {
+        freed += blobs.delete(digest).await?;
+    }
+    Ok(freed)
 }
 
 /// Whole days, of which all is over after this time: of a use only the day is known.

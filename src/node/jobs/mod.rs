@@ -160,7 +160,10 @@ async fn claim(parts: &Parts, kind: Kind, node: &str) -> Option<Claimed> {
 }
 
 /// A node that has not been heard of since then is dead, microseconds since 1970 by the database's clock.
-async fn heard(parts: &Parts) -> Result<i64, StoreError> {
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn heard(parts: &Parts) -> Result<i64, StoreError> {
     // After the database was away nobody has been heard of, until everybody had the time to be.
     Ok(match parts.beating.since() {
         Some(since) if since.elapsed() > registry::ALIVE => {

@@ -62,7 +62,8 @@ pub fn judge(nodes: &[Seen], here: &Here) -> Vec<Check> {
         "configuration",
         config.chain([("this file".to_owned(), here.config_fingerprint.clone())]),
         Verdict::Fail,
-        "make `external_url` and `[packages]` the same on every node, then restart those that differ",
+        "make `external_url`, `[packages]`, and which tables `[storage]` has and what they seal the same on every node, then \
+         restart those that differ",
     ));
     let key = nodes.iter().map(|node| (name(node), node.report.key_fingerprint.clone()));
     list.push(same(
@@ -397,6 +398,19 @@ mod tests {
         assert_eq!(with(&|n| n.report.uid = 1), [("same_account", Verdict::Fail)]);
         assert_eq!(with(&|n| n.report.clock_offset = -300_000), [("clocks", Verdict::Warn)]);
         assert_eq!(with(&|n| n.report.clock_offset = 1_500_000), [("clocks", Verdict::Fail)]);
+        let apart = |n: &mut Seen| {
+            let own = StorageReport { place: "/bundles".into(), ..n.report.storage["packages"].clone() };
+            n.report.storage.insert("bundles".into(), own);
+        };
+        let alone = with(&|n| {
+            apart(n);
+            n.report.storage.get_mut("bundles").unwrap().sees = vec!["id-b".into()];
+        });
+        assert_eq!(alone, [("storage", Verdict::Fail)], "bundles are elsewhere for the other node");
+        let [mut a, mut b] = [node("a"), node("b")];
+        apart(&mut a);
+        apart(&mut b);
+        assert_eq!(verdicts(&[a, b], &here()), []);
         let storage = |change: &dyn Fn(&mut StorageReport)| with(&|n| n.report.storage.values_mut().for_each(change));
         assert_eq!(storage(&|s| s.sees = vec!["id-b".into()]), [("storage", Verdict::Fail)]);
         let new = with(&|n| {

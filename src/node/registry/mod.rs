@@ -13,10 +13,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::blob::{BlobError, Blobs};
+use super::content::caches;
+use super::content::copies::Copies;
 use super::content::fit::{self, Fitness};
 use super::parts::Parts;
 use super::store::{Beat, NodeRow, Store, StoreError};
-use crate::config::node::{Place, Settings, Where};
+use crate::config::node::{Place, Settings, Storage, Where};
 use crate::runtime::machine::Process;
 use crate::runtime::mounts::Mount;
 use crate::runtime::{clock, dice, machine};
@@ -48,6 +50,8 @@ pub struct Report {
     pub listeners: BTreeMap<String, String>,
     /// By class.
     pub storage: BTreeMap<String, StorageReport>,
+    /// Versions of Python whose environments it has.
+    pub caches: Vec<String>,
     /// How it runs content; `None`: it has not looked yet.
     pub content: Option<Fitness>,
 }
@@ -93,6 +97,9 @@ pub struct Member {
     storage: Vec<Watched>,
     /// Looks what it has for content.
     fitness: Option<JoinHandle<Fitness>>,
+    /// Looks what is in its caches.
+    looking: Option<JoinHandle<Vec<String>>>,
+    environments: Copies,
     report: Report,
     beating: Beating,
 }
@@ -138,12 +145,11 @@ impl Member {
                 return Err(JoinError::OtherMachine(other.name));
             }
         }
-        let storage = vec![Watched {
-            class: "packages",
-            blobs: parts.packages.clone(),
-            said: describe(settings.storage.packages.clone()).await,
-            asked: None,
-        }];
+        let mut storage = Vec::new();
+        for (class, blobs) in parts.places() {
+            let said = describe(blobs.place().clone()).await;
+            storage.push(Watched { class, blobs: blobs.clone(), said, asked: None });
+        }
         let report = Report {
             config_fingerprint: fingerprint(settings),
             key_fingerprint: parts.key.fingerprint(),
@@ -161,6 +167,8 @@ impl Member {
             store,
             storage,
             fitness: None,
+            looking: None,
+            environments: parts.contents.environments.clone(),
             report,
             beating: parts.beating.clone(),
         };
@@ -230,6 +238,10 @@ impl Member {
         if let Some(looked) = self.fitness.take_if(|looking| looking.is_finished()) {
             self.report.content = looked.await.ok();
         }
+        if let Some(looked) = self.looking.take_if(|looking| looking.is_finished()) {
+            self.report.caches = looked.await.unwrap_or_default();
+        }
+        self.looking.get_or_insert_with(|| tokio::spawn(caches::versions(self.environments.clone())));
         let offset = self.store.clock_offset().await?;
         self.report.clock_offset = offset;
         self.write(offset).await?;
@@ -323,7 +335,12 @@ async fn describe(place: Place) -> StorageReport {
 
 /// Of what must be the same on every node; what may differ (names, addresses, paths, logs) is not in it.
 pub fn fingerprint(settings: &Settings) -> String {
-    let same = format!("{:?} {:?} {}", settings.external_url, settings.packages, settings.storage.packages.encrypt);
+    let Storage { packages, bundles } = &settings.storage;
+    let mut same = format!("{:?} {:?} {}", settings.external_url, settings.packages, packages.encrypt);
+    // Nothing more where all is in one place, as programs have it that know but one.
+    if settings.storage.is_split() || bundles.encrypt != packages.encrypt {
+        same += &format!(" {} {}", settings.storage.is_split(), bundles.encrypt);
+    }
     Sha256::new(sha2::Sha256::digest(same.as_bytes()).into()).to_string()[..16].to_owned()
 }
 

@@ -224,7 +224,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Lists<T> {
                 let sha256 = Some(spooled.digest().to_string());
                 let at = now();
                 let row = RemotePage { fetched_at: at, asked_at: at, fresh_until, etag, sha256 };
-                keep_and_name!(parts, &[&spooled], anew => {
+                keep_and_name!(parts, packages, &[&spooled], anew => {
                     parts.store.put_remote_page(remote.id, name, &row, self.keeps_days, anew).await
                 })
                 .await?;

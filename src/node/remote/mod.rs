@@ -333,7 +333,7 @@ impl Remotes {
             return Err(Failed::Changed);
         }
         let digest = spooled.digest().to_string();
-        let named = keep_and_name!(parts, &[&spooled], anew => {
+        let named = keep_and_name!(parts, packages, &[&spooled], anew => {
             parts.store.put_remote_file(file.remote.id, &file.names(), &digest, anew).await
         });
         named.await.map_err(|failure: Failure| Failed::Broken(failure.message().into()))

@@ -186,7 +186,8 @@ impl Rendered {
             took,
             created_by: who,
         };
-        let kept = keep_and_name!(parts, &[&output], anew => parts.store.create_rendering(new, shows, anew).await);
+        let kept =
+            keep_and_name!(parts, bundles, &[&output], anew => parts.store.create_rendering(new, shows, anew).await);
         kept.await.map_err(|failure| failure.message().to_owned())
     }
 }

@@ -132,7 +132,7 @@ impl Enclosure<'_> {
         if let Some(group) = &group {
             opened.0.extend(group.doors().map(|door| (GO_IN, door)));
         }
-        let mut command = self.command(is_root, &opened.0);
+        let mut command = self.command(is_root, &opened.0, group.is_some());
         if let Some(helper) = &outside {
             command.args(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", outbound::WAITING, "sh"]);
             command.arg(&helper.ip);
@@ -175,8 +175,8 @@ impl Enclosure<'_> {
         self.folders.iter().cloned().chain(self.door.map(index)).collect()
     }
 
-    /// All that comes before bubblewrap.
-    fn command(&self, is_root: bool, opened: &[(&str, PathBuf)]) -> Command {
+    /// All that comes before bubblewrap. `is_grouped`: how many processes there may be is bounded already.
+    fn command(&self, is_root: bool, opened: &[(&str, PathBuf)], is_grouped: bool) -> Command {
         let folders = self.folders();
         let is_staged = is_root && !folders.is_empty();
         let mut command = Command::new(if is_staged { "unshare" } else { "sh" });
@@ -207,7 +207,11 @@ impl Enclosure<'_> {
             Memory::Writable(bytes) => drop(command.arg(format!("--data={bytes}"))),
             Memory::Unbounded => {}
         }
-        command.args([&format!("--nproc={PROCESSES_MAX}"), "--core=0", "--nofile=4096", "--"]);
+        // All of a user's, whatever they run: others of this user, of another node, would count too.
+        if !is_grouped {
+            command.arg(format!("--nproc={PROCESSES_MAX}"));
+        }
+        command.args(["--core=0", "--nofile=4096", "--"]);
         command
     }
 

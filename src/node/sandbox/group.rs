@@ -122,7 +122,7 @@ impl Groups {
         for tree in &mut trees {
             tree.divide()?;
         }
-        for controller in [Controller::Memory, Controller::Cpu] {
+        for controller in Controller::ALL {
             if !trees.iter().any(|tree| tree.controllers.contains(&controller)) {
                 return Err(format!("this machine has no control groups for `{}`", controller.name()));
             }

@@ -168,7 +168,7 @@ impl Store {
         with!(self, pool => Ok(
             sqlx::query_as(
                 "SELECT j.kind, COUNT(*) AS count, MIN(j.created_at) AS oldest FROM job j
-                 WHERE j.state IN ('waiting', 'running') AND j.kind <> 'process' AND (j.state = 'waiting' OR NOT EXISTS
+                 WHERE j.state IN ('waiting', 'running') AND j.kind NOT IN ('process', 'cache') AND (j.state = 'waiting' OR NOT EXISTS
                        (SELECT 1 FROM node n WHERE n.id = j.node AND n.seen_at >= $1))
                  GROUP BY j.kind",
             )
@@ -327,6 +327,18 @@ impl Store {
             }
             Ok::<_, StoreError>(waited + ran > 0)
         }.await)
+    }
+
+    /// Whether somebody ended all processes of content, of this guid, since then (microseconds since 1970): `kind` is of that job.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn was_told(&self, kind: &str, guid: &str, since: i64) -> Result<bool, StoreError> {
+        let found: i64 = with!(self, pool => Ok(
+            sqlx::query_scalar("SELECT COUNT(*) FROM job WHERE subject = $1 AND kind = $2 AND created_at >= $3")
+                .bind(guid).bind(kind).bind(since).fetch_one(pool).await?
+        ))?;
+        Ok(found > 0)
     }
 
     /// Lets all processes of content end, of this guid; their nodes see it. How many.

@@ -38,13 +38,18 @@ pub fn client(environment: &str, name: &str) -> PathBuf {
 
 /// Node.js, with what it imports.
 pub fn node() -> PathBuf {
-    for package in ["playwright-core", "tough-cookie"] {
-        assert!(
-            top().join("node_modules").join(package).join("package.json").is_file(),
-            "this test needs the npm package `{package}` in `node_modules`: run `make test`, which installs what tests need"
-        );
-    }
+    let _ = ["playwright-core", "tough-cookie"].map(package);
     tool("node")
+}
+
+/// The folder of an npm package.
+pub fn package(name: &str) -> PathBuf {
+    let folder = top().join("node_modules").join(name);
+    assert!(
+        folder.join("package.json").is_file(),
+        "this test needs the npm package `{name}` in `node_modules`: run `make test`, which installs what tests need"
+    );
+    folder
 }
 
 /// Runs a program to its end, with this input.

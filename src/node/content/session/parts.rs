@@ -1,5 +1,10 @@
 //! Messages that are longer than a part, on their way and when they come: see [`crate::shiny::resume`].
 
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -39,7 +44,7 @@ impl Sending {
             self.at = whole + 1;
             return Some(rest);
         }
-        if !std::mem::replace(&mut self.is_told, true) {
+        if !mem::replace(&mut self.is_told, true) {
             return Some(Message::text(Said::Part.to_string()));
         }
         self.is_told = false;
@@ -59,17 +64,127 @@ impl Sending {
     }
 }
 
+/// So long may the parts of a message wait for room.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes that are counted among what is kept for all browsers, until this is dropped.
+pub(super) struct Counted<'a> {
+    all: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl<'a> Counted<'a> {
+    /// None.
+    fn none(all: &'a AtomicUsize) -> Self {
+        Self { all, bytes: 0 }
+    }
+
+    fn set(&mut self, bytes: usize) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A whole message, with what is counted of it: what came in one piece is not.
+pub(super) type Whole<'a> = (Message, Counted<'a>);
+
+/// Messages of a browser's, put together of their parts.
+pub(super) struct Gathering<'a> {
+    gathered: Option<Gathered>,
+    counted: Counted<'a>,
+    bytes_max: usize,
+    /// The next message is only a part.
+    is_part: bool,
+    /// Since when there is no room for the next part.
+    waits_since: Option<Instant>,
+}
+
+impl<'a> Gathering<'a> {
+    /// Nothing came yet. `all`: bytes that are kept for all browsers, of which there may be `bytes_max`.
+    pub(super) fn new(all: &'a AtomicUsize, bytes_max: usize) -> Self {
+        Self { gathered: None, counted: Counted::none(all), bytes_max, is_part: false, waits_since: None }
+    }
+
+    /// The next message is only a part.
+    pub(super) fn expect_part(&mut self) {
+        self.is_part = true;
+    }
+
+    /// Whether there is room for what comes next. Who waits for some is not read, so that they left is seen when they come back.
+    ///
+    /// # Errors
+    /// There is never, or there was none for so long that the message is given up.
+    pub(super) fn has_room(&mut self, now: Instant) -> Result<bool, (CloseCode, &'static str)> {
+        let is_whole = self.gathered.is_none() && !self.is_part;
+        if is_whole || self.counted.all.load(Ordering::Relaxed) < self.bytes_max {
+            self.waits_since = None;
+            return Ok(true);
+        }
+        if self.counted.bytes >= self.bytes_max {
+            return Err((CloseCode::Size, "its message is too long"));
+        }
+        if now.duration_since(*self.waits_since.get_or_insert(now)) > PATIENCE {
+            // At once, so that others who wait as long go on.
+            self.gathered = None;
+            self.counted.set(0);
+            return Err((CloseCode::Size, "there is no room for the parts of its message"));
+        }
+        Ok(false)
+    }
+
+    /// Whether there was no room when it was last looked for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits_since.is_some()
+    }
+
+    /// Adds what came; the message, once it is whole.
+    ///
+    /// # Errors
+    /// Why that is none.
+    pub(super) fn add(&mut self, message: Message) -> Result<Option<Whole<'a>>, (CloseCode, &'static str)> {
+        let is_part = mem::take(&mut self.is_part);
+        let is_gathered = self.gathered.is_some();
+        let whole = gather(&mut self.gathered, message, is_part)?;
+        let Some(message) = whole else {
+            self.counted.set(self.gathered.as_ref().map_or(0, Gathered::len));
+            return Ok(None);
+        };
+        if is_gathered {
+            self.counted.set(message.len());
+        }
+        let none = Counted::none(self.counted.all);
+        let counted = mem::replace(&mut self.counted, none);
+        Ok(Some((message, counted)))
+    }
+}
+
 /// What came of a message.
-pub(super) enum Gathered {
+enum Gathered {
     Text(String),
     Bytes(Vec<u8>),
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// Adds what came. `is_part`: more of it follows; else the whole message.
 ///
 /// # Errors
 /// Why that is none.
-pub(super) fn gather(
+fn gather(
     into: &mut Option<Gathered>,
     message: Message,
     is_part: bool,
@@ -80,10 +195,7 @@ pub(super) fn gather(
     if is_part && message.is_empty() {
         return Err((CloseCode::Protocol, "a part of its message is empty"));
     }
-    let before = into.as_ref().map_or(0, |before| match before {
-        Gathered::Text(text) => text.len(),
-        Gathered::Bytes(bytes) => bytes.len(),
-    });
+    let before = into.as_ref().map_or(0, Gathered::len);
     if before + message.len() > BROWSER_MESSAGE_MAX {
         return Err((CloseCode::Size, "its message is too long"));
     }
@@ -125,7 +237,7 @@ mod tests {
                 other => other.clone(),
             };
             assert!(message.len() <= PART);
-            if let Some(whole) = gather(&mut parts, message, std::mem::take(&mut is_part)).unwrap() {
+            if let Some(whole) = gather(&mut parts, message, mem::take(&mut is_part)).unwrap() {
                 return whole;
             }
         }
@@ -148,6 +260,41 @@ mod tests {
             let bytes: Vec<u8> = (0..count).map(|n| n as u8).collect();
             assert_eq!(came(&frames(Message::binary(bytes.clone()))), Message::binary(bytes));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_are_counted_until_their_message_is_gone_and_wait_for_room() {
+        let (all, part) = (AtomicUsize::new(90), || Message::binary(vec![0; 40]));
+        let mut one = Gathering::new(&all, 100);
+        one.expect_part();
+        assert_eq!(one.has_room(Instant::now()), Ok(true));
+        assert!(one.add(part()).unwrap().is_none());
+        assert_eq!(all.load(Ordering::Relaxed), 130);
+        assert_eq!(one.has_room(Instant::now()), Ok(false));
+        let mut other = Gathering::new(&all, 100);
+        assert_eq!(other.has_room(Instant::now()), Ok(true), "what comes in one piece");
+        let (_, counted) = other.add(part()).unwrap().unwrap();
+        assert_eq!((all.load(Ordering::Relaxed), counted.bytes), (130, 0));
+        other.expect_part();
+        assert_eq!(other.has_room(Instant::now()), Ok(false));
+        all.fetch_sub(90, Ordering::Relaxed);
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(one.has_room(Instant::now()), Ok(true));
+        let (whole, counted) = one.add(part()).unwrap().unwrap();
+        assert_eq!((whole.len(), all.load(Ordering::Relaxed)), (80, 80));
+        all.fetch_add(90, Ordering::Relaxed);
+        assert_eq!(other.has_room(Instant::now()), Ok(false));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(other.has_room(Instant::now()).unwrap_err().0, CloseCode::Size);
+        drop(counted);
+        assert_eq!(all.load(Ordering::Relaxed), 90);
+        for _ in 0..3 {
+            one.expect_part();
+            one.add(part()).unwrap();
+        }
+        assert_eq!(one.has_room(Instant::now()).unwrap_err().0, CloseCode::Size, "all of it is its own");
+        drop(one);
+        assert_eq!(all.load(Ordering::Relaxed), 90, "what was not gathered whole");
     }
 
     #[test]

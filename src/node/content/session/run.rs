@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::parts::{Gathered, Sending, gather};
+use super::parts::{Gathering, Sending, Whole};
 use super::{Came, Named, PING_AFTER, Seat, Shared, Socket, UNANSWERED};
 use crate::node::content::visitor::Visitor;
 use crate::node::content::worker::Lease;
@@ -187,13 +187,13 @@ struct Run<'a> {
     /// Messages of the worker's in which it may say so.
     is_new: u32,
     seat: Seat,
-    browser: Option<Browser>,
+    browser: Option<Browser<'a>>,
     /// From the worker.
     outbox: Outbox<Message>,
     /// From the browser.
     inbox: Inbox,
     /// On its way to the worker.
-    to_worker: Option<Message>,
+    to_worker: Option<Whole<'a>>,
     /// What was written to the worker may not be on its way.
     is_worker_dirty: bool,
     /// The worker takes no more; what it still says is waited for until then.
@@ -209,7 +209,7 @@ struct Run<'a> {
     is_starved: bool,
 }
 
-struct Browser {
+struct Browser<'a> {
     socket: Socket,
     hello: Option<Message>,
     owes_pong: bool,
@@ -225,10 +225,7 @@ struct Browser {
     tell_at: Option<Instant>,
     /// What is on its way to it.
     sending: Option<Sending>,
-    /// The next message is only a part.
-    is_part: bool,
-    /// What came of a message.
-    parts: Option<Gathered>,
+    parts: Gathering<'a>,
 }
 
 impl<'a> Run<'a> {
@@ -274,8 +271,7 @@ impl<'a> Run<'a> {
             is_told: false,
             tell_at: None,
             sending: None,
-            is_part: false,
-            parts: None,
+            parts: Gathering::new(&self.shared.bytes, self.shared.bytes_max),
         });
     }
 
@@ -315,7 +311,7 @@ impl<'a> Run<'a> {
         }
         self.farewell.map(&mut by);
         self.deaf_until.map(&mut by);
-        if self.is_starved {
+        if self.is_starved || self.browser.as_ref().is_some_and(|browser| browser.parts.is_waiting()) {
             by(Instant::now() + MEMORY_LOOK);
         }
         until
@@ -330,8 +326,8 @@ impl<'a> Run<'a> {
         if browser.heard + PING_AFTER * (browser.unanswered + 1) > now {
             return true;
         }
-        if self.to_worker.is_some() {
-            // A busy worker takes nothing, so we read nothing: an answer may be waiting that we cannot see.
+        if self.to_worker.is_some() || browser.parts.is_waiting() {
+            // A busy worker takes nothing, or there is no room, so we read nothing: an answer may wait that we cannot see.
             (browser.heard, browser.unanswered) = (now, 0);
             return true;
         }
@@ -378,7 +374,7 @@ impl<'a> Run<'a> {
             if worker.as_mut().poll_ready(cx)?.is_pending() {
                 return Ok(());
             }
-            if let Some(message) = self.to_worker.take() {
+            if let Some((message, _counted)) = self.to_worker.take() {
                 worker.as_mut().start_send(message)?;
                 self.is_worker_dirty = true;
             }
@@ -394,6 +390,11 @@ impl<'a> Run<'a> {
         let Some(browser) = &mut self.browser else { return Poll::Pending };
         if self.to_worker.is_some() {
             return Poll::Pending;
+        }
+        match browser.parts.has_room(Instant::now()) {
+            Ok(true) => {}
+            Ok(false) => return Poll::Pending,
+            Err((code, why)) => return Poll::Ready(Some(Event::BrowserErred(code, why))),
         }
         let message = match std::task::ready!(Pin::new(&mut browser.socket).poll_next(cx)) {
             Some(Ok(message)) => message,
@@ -416,7 +417,7 @@ impl<'a> Run<'a> {
                     Message::Text(rest)
                 }
                 Some(Word::Part) => {
-                    browser.is_part = true;
+                    browser.parts.expect_part();
                     return Poll::Ready(None);
                 }
                 Some(Word::Acknowledged(count)) => {
@@ -447,9 +448,8 @@ impl<'a> Run<'a> {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Poll::Ready(None),
         };
         self.active = now;
-        let is_part = std::mem::take(&mut browser.is_part);
-        let message = match gather(&mut browser.parts, message, is_part) {
-            Ok(Some(message)) => message,
+        let (message, counted) = match browser.parts.add(message) {
+            Ok(Some(whole)) => whole,
             Ok(None) => {
                 browser.owes_count = true;
                 return Poll::Ready(None);
@@ -459,7 +459,7 @@ impl<'a> Run<'a> {
         self.inbox.came(message.len() + 1);
         browser.tell_at.get_or_insert(now + TELL_AFTER);
         if self.worker.is_some() && self.deaf_until.is_none() {
-            self.to_worker = Some(message);
+            self.to_worker = Some((message, counted));
         }
         Poll::Ready(None)
     }
@@ -583,7 +583,7 @@ impl<'a> Run<'a> {
         let Some(worker) = &mut self.worker else { return };
         let last = self.to_worker.take();
         let _ = tokio::time::timeout(FAREWELL, async {
-            if let Some(message) = last {
+            if let Some((message, _counted)) = last {
                 worker.send(message).await?;
             }
             worker.close(frame).await

@@ -108,6 +108,7 @@ impl Turn {
                 guid: self.pool.key.guid.clone(),
                 bundle: self.pool.key.bundle,
                 process: Arc::downgrade(&process),
+                began: i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX),
                 journal: Arc::clone(process.journal()),
             });
             process.is_ready(patience).await?;

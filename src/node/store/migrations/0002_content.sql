@@ -194,3 +194,12 @@ CREATE TABLE schedule (
     created_by TEXT NOT NULL
 );
 CREATE INDEX schedule_next ON schedule (next_at);
+
+-- What each node is asked to do, until it has. When all have, the job ends.
+CREATE TABLE errand (
+    job_id BIGINT NOT NULL REFERENCES job (id),
+    -- The process that is asked.
+    node TEXT NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (job_id, node)
+);

@@ -158,3 +158,33 @@ async fn downloads_add_up() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_each_node_is_asked_ends_with_the_last_of_them() {
+    each(async |store| {
+        beats(&store, "a").await;
+        let nodes = ["a", "b"].map(|name| (name.to_owned(), format!("node {name}")));
+        let job = NewJob { kind: "cache", subject: "s", input: "{}", slot: "one" };
+        let id = store.send_errands(job, &nodes, &DEED).await.unwrap().unwrap();
+        assert_eq!(store.send_errands(job, &nodes, &DEED).await.unwrap(), None, "its slot is taken");
+        assert_eq!(store.claimable(i64::MAX).await.unwrap(), [], "it is for nobody to claim");
+        let errands = store.errands().await.unwrap();
+        let told: Vec<_> = errands.iter().map(|e| (e.node.as_str(), e.name.as_str(), e.seen_at.is_some())).collect();
+        assert_eq!(told, [("a", "node a", true), ("b", "node b", false)]);
+        store.answer_errand(&errands[0], Ok("one")).await.unwrap();
+        store.answer_errand(&errands[0], Err("again")).await.unwrap();
+        assert_eq!(store.job(id).await.unwrap().unwrap().state, "running");
+        store.answer_errand(&errands[1], Err("two")).await.unwrap();
+        let row = store.job(id).await.unwrap().unwrap();
+        assert_eq!((row.state.as_str(), row.result.as_deref()), ("failed", Some("two")));
+        let lines: Vec<String> = store.lines(id, 0, 10).await.unwrap().into_iter().map(|line| line.text).collect();
+        assert_eq!(lines, ["one", "two"]);
+        assert!(store.errands().await.unwrap().is_empty());
+
+        let id = store.send_errands(job, &nodes[..1], &DEED).await.unwrap().expect("its slot is free");
+        let errand = store.errands().await.unwrap().pop().unwrap();
+        store.answer_errand(&errand, Ok("one")).await.unwrap();
+        assert_eq!(store.job(id).await.unwrap().unwrap().state, "done");
+    })
+    .await;
+}
