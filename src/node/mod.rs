@@ -162,7 +162,7 @@ pub async fn doctor(settings: &Settings) -> Result<Vec<Check>, NodeError> {
 pub async fn run(settings: Settings, ports_file: Option<PathBuf>) -> Result<(), NodeError> {
     let mut signals = Signals::new().map_err(system("signals cannot be received"))?;
     // Before anything begins that would stay behind in the group we leave.
-    if let Err(why) = sandbox::groups() {
+    if let Err(why) = sandbox::cgroups() {
         tracing::info!("what content takes is bounded process by process: {why}");
     }
     let access_log = AccessLog::start(&settings.access_log).map_err(system("the access log cannot be opened"))?;

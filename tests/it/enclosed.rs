@@ -220,10 +220,12 @@ fn content_runs_as_the_account_and_with_the_share_it_is_given() {
             return;
         }
         // An account that Debian has, of uid 5 and gid 60.
-        let shared = Folder::new();
-        std::os::unix::fs::chown(shared.root(), Some(5), Some(60)).unwrap();
-        std::fs::set_permissions(shared.root(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let at = shared.root().display();
+        let shares = Folder::new();
+        let shared = shares.root().canonicalize().unwrap().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        std::os::unix::fs::chown(&shared, Some(5), Some(60)).unwrap();
+        std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let at = shared.display();
         let settings = format!(
             "run_as = [\"games\"]\nwritable = [\"{at}\"]\nmemory_max = \"1GiB\"\ndisk_max = \"16MiB\"\n\
                                 cpus_max = 1.5\n"
@@ -257,6 +259,13 @@ fn content_runs_as_the_account_and_with_the_share_it_is_given() {
         })
         .await;
         assert_eq!((&told["gid"], app.asks("").await["uid"].as_u64()), (&json!(60), Some(5)), "{told}");
+
+        // Whoever may publish is not left with what it could do.
+        let is_as = |uid: &str| processes("status").iter().any(|told| told.contains(&format!("Uid:\t{uid}\t{uid}\t")));
+        assert!(is_as("5"));
+        assert_eq!(app.is_set(json!({ "run_as": null })).await.json()["run_as"], Value::Null);
+        eventually("the end of what runs as that account", async || (!is_as("5")).then_some(())).await;
+        assert!(app.asks(&write).await["why"].is_string());
 
         let checks = eventually("the node to have looked", async || {
             let told = bowline(&["doctor", "-c", &a.config(), "--json"]).await.json();

@@ -99,7 +99,7 @@ fn a_notebook_is_rendered_and_again_when_it_is_time_and_who_wrote_it_hears_of_it
         let variants = api(&b, &key, "GET", &format!("/applications/{guid}/variants"), &Value::Null).await.json();
         let (id, number) = (variants[0]["id"].clone(), variants[0]["rendering_id"].as_i64().unwrap());
         let schedule = json!({"app_id": id, "variant_id": id, "type": "minute", "schedule": "{\"N\":1}", "activate": true,
-            "start_time": soon(1), "timezone": "Europe/Zurich", "email": false});
+            "start_time": soon(2), "timezone": "Europe/Zurich", "email": false});
         let made = api(&a, &key, "POST", "/schedules", &schedule).await;
         assert_eq!(made.status, 200, "{}", made.text());
         assert_eq!(made.json()["timezone"], "Europe/Zurich");
@@ -117,7 +117,7 @@ fn a_notebook_is_rendered_and_again_when_it_is_time_and_who_wrote_it_hears_of_it
         let set = json!([{"name": "FAIL", "value": "1"}]);
         assert_eq!(api(&a, &key, "PATCH", &format!("/v1{path}environment"), &set).await.status, 200);
         let at = api(&a, &key, "GET", &format!("/variants/{id}/schedules"), &Value::Null).await.json()[0]["id"].clone();
-        let again = json!({"type": "day", "schedule": "{\"N\":1}", "start_time": soon(1)});
+        let again = json!({"type": "day", "schedule": "{\"N\":1}", "start_time": soon(4)});
         assert_eq!(api(&b, &key, "POST", &format!("/schedules/{at}"), &again).await.status, 200);
         let letter = tokio::time::timeout(Duration::from_secs(60), mail.letter()).await.expect("a mail");
         let seen = page(&a, &key, &path).await;
@@ -255,7 +255,7 @@ fn what_a_killed_node_was_rendering_another_one_renders() {
         assert_eq!(api(&a, &key, "PATCH", &format!("/v1{path}environment"), &set).await.status, 200);
         let variants = api(&a, &key, "GET", &format!("/applications/{guid}/variants"), &Value::Null).await.json();
         let schedule =
-            json!({"variant_id": variants[0]["id"], "type": "day", "schedule": "{\"N\":1}", "start_time": soon(1)});
+            json!({"variant_id": variants[0]["id"], "type": "day", "schedule": "{\"N\":1}", "start_time": soon(4)});
         assert_eq!(api(&a, &key, "POST", "/schedules", &schedule).await.status, 200);
         let running = eventually("a scheduled run", async || {
             let jobs = api(&a, &key, "GET", &format!("/v1{path}jobs"), &Value::Null).await.json();

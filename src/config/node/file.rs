@@ -160,7 +160,7 @@ section! {
         uid: Count<1, { u32::MAX as u64 - 1 }> = shown(default::BUILDER_UID),
         /// For one build.
         timeout: Wait<1000, { DAY }> = shown(default::BUILDER_TIMEOUT),
-        /// Bytes of memory of one process of a build.
+        /// Bytes of memory of one process of a build; where there are control groups, of the whole build, beside `disk_max`.
         memory_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::BUILDER_MEMORY_MAX),
         /// Bytes of files of a build, which are kept in memory.
         disk_max: Size<{ 1 << 20 }, { 1 << 50 }> = shown(default::BUILDER_DISK_MAX),

@@ -213,7 +213,7 @@ pub(super) async fn make(parts: &Parts, manager: &Manager, wish: Wish) -> Result
     manager.may_everywhere(Scope::Publish)?;
     let name = wish.name.ok_or_else(|| Failure::bad("Content needs a `name`"))?;
     let settings = wish.settings.over(&Settings::default());
-    settings.check(&parts.settings.content).map_err(Failure::bad)?;
+    settings.check(&Settings::default(), &parts.settings.content).map_err(Failure::bad)?;
     may_choose_account(manager, &settings, None)?;
     let written = serde_json::to_string(&settings).unwrap_or_default();
     let about = About {
@@ -258,7 +258,7 @@ pub(in crate::node) async fn change(
     let content = own(&parts, &manager, &guid).await?;
     let old = Settings::read(&content.settings);
     let settings = wish.settings.over(&old);
-    settings.check(&parts.settings.content).map_err(Failure::bad)?;
+    settings.check(&old, &parts.settings.content).map_err(Failure::bad)?;
     may_choose_account(&manager, &settings, old.run_as.as_ref())?;
     let written = serde_json::to_string(&settings).unwrap_or_default();
     let about = About {
@@ -271,7 +271,16 @@ pub(in crate::node) async fn change(
     };
     check(&about)?;
     let deed = manager.deed("change_content", &content.name, &content.guid);
-    parts.store.change_content(content.id, about, &deed).await.map_err(|error| taken(error, about.name))?;
+    let changed = parts.store.change_content(content.id, about, &content.settings, &deed).await;
+    if !changed.map_err(|error| taken(error, about.name))? {
+        let why = "This content was changed by somebody else at the same moment, or removed; look at it again";
+        return Err(Failure::new(StatusCode::CONFLICT, why).into());
+    }
+    if settings.run_as != old.run_as {
+        // What runs as the other goes on for nobody.
+        parts.store.cancel_processes(&guid).await?;
+        parts.contents.workers.remove(&guid);
+    }
     parts.contents.forget(&guid);
     let content = visible(&parts, &manager, &guid).await?;
     Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::copies;
+use super::account::Accounts;
 use super::interpreter::find;
-use super::prepare::with_writable;
+use super::{copies, shared};
 use crate::config::node::Network;
 use crate::node::blob::Spool;
 use crate::node::parts::Parts;
@@ -31,7 +31,7 @@ pub struct Fitness {
     /// Why nothing runs that reaches the network; empty also where nothing may.
     pub outbound: Option<String>,
     /// Why bounds are of single processes only: this node makes no control groups.
-    pub groups: Option<String>,
+    pub cgroups: Option<String>,
     /// Accounts content may run as, by name, with their numbers; or why not.
     pub accounts: BTreeMap<String, Result<String, String>>,
     /// Who content runs as: first and count, or `node`, who the node runs as.
@@ -58,8 +58,8 @@ pub async fn look(parts: &Parts) -> Fitness {
             false => None,
         },
         sandbox,
-        groups: sandbox::groups().err().map(str::to_owned),
-        accounts: accounts(content.run_as.clone()).await,
+        cgroups: sandbox::cgroups().err().map(str::to_owned),
+        accounts: accounts(&parts.contents.accounts).await,
         uids: match rustix::process::geteuid().is_root() {
             true => format!("{}+{}", content.uid, content.uid_count),
             false => "node".to_owned(),
@@ -71,19 +71,12 @@ pub async fn look(parts: &Parts) -> Fitness {
 }
 
 /// Looks accounts up.
-async fn accounts(names: Vec<String>) -> BTreeMap<String, Result<String, String>> {
-    let none = |names: &[String], why: &str| names.iter().map(|name| (name.clone(), Err(why.to_owned()))).collect();
-    if !rustix::process::geteuid().is_root() {
-        return none(&names, "the node is not root");
+pub async fn accounts(accounts: &Accounts) -> BTreeMap<String, Result<String, String>> {
+    let mut all = BTreeMap::new();
+    for name in accounts.names() {
+        all.insert(name.clone(), accounts.find(name).await.map(|account| account.told()));
     }
-    let all = names.clone();
-    let looked = tokio::task::spawn_blocking(move || {
-        all.into_iter().map(|name| (name.clone(), Account::named(&name).map(|account| account.told()))).collect()
-    });
-    match tokio::time::timeout(PATIENCE, looked).await {
-        Ok(Ok(found)) => found,
-        _ => none(&names, "the directory of accounts does not answer"),
-    }
+    all
 }
 
 /// Runs something that does nothing as content would be run.
@@ -97,7 +90,7 @@ async fn tried(parts: &Parts, outbound: Option<&Outbound>) -> Result<(), String>
         script: "exit 0",
         environment: Vec::new(),
         readable: &content.readable,
-        folders: with_writable(vec![app], content),
+        folders: shared::with(parts, vec![app]).await?,
         account: Account::numbered(content.uid_of(-1)),
         door: None,
         outbound,
@@ -125,6 +118,9 @@ pub async fn follow(parts: Parts, mut stop: watch::Receiver<bool>) {
         }
         let (contents, settings) = (parts.contents.clone(), parts.settings.clone());
         let tidied = tokio::task::spawn_blocking(move || {
+            if let Ok(groups) = sandbox::cgroups() {
+                groups.tidy();
+            }
             let environments = [&contents.environments, &contents.libraries, &contents.packages];
             let all = [&[&contents.bundles, &contents.renderings][..], &environments].concat();
             let content = &settings.content;

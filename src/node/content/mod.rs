@@ -1,6 +1,7 @@
 //! Content: what people publish and browsers open. From bundles to pages.
 
 pub mod access;
+pub mod account;
 pub mod ahead;
 pub mod bundle;
 pub mod caches;
@@ -22,6 +23,7 @@ pub mod python;
 pub mod serve;
 pub mod session;
 pub mod settings;
+pub mod shared;
 pub mod starting;
 pub mod tunnel;
 pub mod vanity;
@@ -37,6 +39,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use self::account::Accounts;
 use self::copies::Copies;
 use self::interpreter::Interpreters;
 use self::manifest::Manifest;
@@ -114,6 +117,8 @@ pub struct Contents {
     pub packages: Copies,
     /// Python and R.
     pub interpreters: Arc<Interpreters>,
+    /// Who it may run as.
+    pub accounts: Accounts,
     /// Processes.
     pub workers: Workers,
     /// Websockets that outlive their browsers' connections.
@@ -138,6 +143,7 @@ impl Contents {
             libraries: Copies::new(below.join("r")),
             packages: Copies::new(below.join("r-packages")),
             interpreters: Arc::new(Interpreters::new(settings)),
+            accounts: Accounts::new(settings),
             workers: Workers::new(Arc::clone(&metrics)),
             sessions: Sessions::new(settings, metrics),
         }

@@ -1,7 +1,6 @@
 //! From a bundle to something that can be started on this node: unpacked, with its environment, its variables and its place.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
@@ -13,15 +12,12 @@ use super::manifest::Manifest;
 use super::mode::{Language, Mode};
 use super::settings::Settings;
 use super::worker::Start;
-use super::{bundle, library, nodejs, python, variable};
-use crate::config;
+use super::{account, bundle, library, nodejs, python, shared, variable};
 use crate::node::parts::Parts;
-use crate::node::sandbox::{Account, Folder};
+use crate::node::sandbox::Folder;
 use crate::node::store::{BundleRow, ContentRow, RenderingRow};
 use crate::types::Sha256;
 
-/// For an account to be found.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Where an unpacked bundle is, as its programs see it.
 pub const APP: &str = "/app";
 
@@ -183,10 +179,10 @@ pub async fn prepare(
     let start = Start {
         program: launch.program.clone(),
         environment,
-        folders: with_writable(folders, settings),
+        folders: shared::with(parts, folders).await?,
         held,
         readable: settings.readable.clone(),
-        account: account(parts, content).await?,
+        account: account::of(parts, content).await?,
         memory,
         cpu,
         tmp: settings.disk_max,
@@ -194,27 +190,6 @@ pub async fn prepare(
         outbound: wanted.outbound(settings),
     };
     Ok(start)
-}
-
-/// Who content runs as on this node where that is root.
-///
-/// # Errors
-/// Why it does not run, in a sentence.
-pub async fn account(parts: &Parts, content: &ContentRow) -> Result<Account, String> {
-    let (wanted, parts, number) = (Settings::read(&content.settings), parts.clone(), content.number);
-    let looked = tokio::task::spawn_blocking(move || wanted.account(&parts.settings.content, number));
-    // Accounts may be in a directory that does not answer.
-    let looked = tokio::time::timeout(PATIENCE, looked).await;
-    looked
-        .map_err(|_| "its account cannot be looked up: the directory of accounts does not answer".to_owned())?
-        .map_err(|e| e.to_string())?
-}
-
-/// With the folders of this machine that content writes to.
-pub fn with_writable(mut folders: Vec<Folder>, settings: &config::node::Content) -> Vec<Folder> {
-    let shared = settings.writable.iter();
-    folders.extend(shared.map(|path| Folder { from: path.clone(), to: path.clone(), is_writable: true }));
-    folders
 }
 
 /// What a process finds in its environment: the publisher's variables, then ours, then what its kind needs.

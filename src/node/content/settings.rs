@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
 use crate::config::node::{Content, Network};
-use crate::node::sandbox::{Account, Memory, Outbound};
+use crate::node::sandbox::{Memory, Outbound};
 
 /// By the names of Posit Connect's API; seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,18 +95,18 @@ impl Settings {
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    /// Whether a node that is configured so may run it.
+    /// Whether a node that is configured so may run it, as far as it is not as it was: what was right once stays.
     ///
     /// # Errors
     /// What is wrong, in a sentence.
-    pub fn check(&self, node: &Content) -> Result<(), String> {
-        for (name, told) in [
-            ("init_timeout", self.init_timeout),
-            ("idle_timeout", self.idle_timeout),
-            ("connection_timeout", self.connection_timeout),
-            ("read_timeout", self.read_timeout),
+    pub fn check(&self, old: &Self, node: &Content) -> Result<(), String> {
+        for (name, told, was) in [
+            ("init_timeout", self.init_timeout, old.init_timeout),
+            ("idle_timeout", self.idle_timeout, old.idle_timeout),
+            ("connection_timeout", self.connection_timeout, old.connection_timeout),
+            ("read_timeout", self.read_timeout, old.read_timeout),
         ] {
-            if told.is_some_and(|seconds| seconds == 0 || seconds > SECONDS_MAX) {
+            if told != was && told.is_some_and(|seconds| seconds == 0 || seconds > SECONDS_MAX) {
                 return Err(format!("`{name}` is 1 to {SECONDS_MAX} seconds"));
             }
         }
@@ -114,10 +114,13 @@ impl Settings {
             return Err(format!("`locked_message` has up to {MESSAGE_MAX} characters"));
         }
         let most = node.max_processes as u64;
-        if self.max_processes.is_some_and(|n| n == 0 || n > most) {
+        if self.max_processes != old.max_processes && self.max_processes.is_some_and(|n| n == 0 || n > most) {
             return Err(format!("`max_processes` is 1 to {most} on this server"));
         }
-        if self.min_processes.is_some_and(|n| n > self.max_processes.unwrap_or(most)) {
+        let processes = |of: &Self| (of.min_processes, of.max_processes);
+        if processes(self) != processes(old)
+            && self.min_processes.is_some_and(|n| n > self.max_processes.unwrap_or(most))
+        {
             return Err("`min_processes` is at most `max_processes`".into());
         }
         if self.max_conns_per_process.is_some_and(|n| n == 0 || n > CONNECTIONS_MAX) {
@@ -127,21 +130,25 @@ impl Settings {
             return Err("`load_factor` is 0 to 1".into());
         }
         let memory_max = node.memory_max.unwrap_or(u64::MAX);
-        if self.memory_limit.is_some_and(|bytes| !(MEMORY_MIN..=memory_max).contains(&bytes)) {
+        if self.memory_limit != old.memory_limit
+            && self.memory_limit.is_some_and(|bytes| !(MEMORY_MIN..=memory_max).contains(&bytes))
+        {
             return Err(format!("`memory_limit` is {MEMORY_MIN} to {memory_max} bytes on this server"));
         }
         let cpus_max = node.cpus_max.map_or(1_000.0, |thousandths| f64::from(thousandths) / 1_000.0);
-        if self.cpu_limit.is_some_and(|cpus| !(CPU_MIN..=cpus_max).contains(&cpus)) {
+        if self.cpu_limit != old.cpu_limit && self.cpu_limit.is_some_and(|cpus| !(CPU_MIN..=cpus_max).contains(&cpus)) {
             return Err(format!("`cpu_limit` is {CPU_MIN} to {cpus_max} processors on this server"));
         }
-        if let Some(name) = self.run_as.as_ref().filter(|name| !node.run_as.contains(name)) {
+        let account = self.run_as.as_ref().filter(|_| self.run_as != old.run_as);
+        if let Some(name) = account.filter(|name| !node.run_as.contains(name)) {
             let names = node.run_as.join("`, `");
             return Err(match names.is_empty() {
                 true => "this server's administrators name no account in `content.run_as`: `run_as` is null".into(),
                 false => format!("`{name}` is no account content may run as: `run_as` is null or `{names}`"),
             });
         }
-        if self.network_access == Some(Network::Outbound) && !may_reach(node) {
+        let reaches = self.network_access == Some(Network::Outbound) && self.network_access != old.network_access;
+        if reaches && !may_reach(node) {
             return Err("`network_access` is none on this server: its administrators say what content reaches".into());
         }
         Ok(())
@@ -152,21 +159,6 @@ impl Settings {
         let wanted = self.network_access.unwrap_or(node.network);
         let reaches = wanted == Network::Outbound && may_reach(node);
         reaches.then(|| Outbound { denied: node.network_denied.clone() })
-    }
-
-    /// Who it runs as on this node where that is root. Blocks.
-    ///
-    /// # Errors
-    /// Why it does not run, in a sentence.
-    pub fn account(&self, node: &Content, number: i64) -> Result<Account, String> {
-        let Some(name) = &self.run_as else { return Ok(Account::numbered(node.uid_of(number))) };
-        if !rustix::process::geteuid().is_root() {
-            return Err(format!("it is to run as `{name}`, and this node is not root: clear its `run_as`"));
-        }
-        if !node.run_as.contains(name) {
-            return Err(format!("it is to run as `{name}`, which `content.run_as` of this node does not name"));
-        }
-        Account::named(name)
     }
 
     /// Memory and thousandths of a processor of one process on this node.

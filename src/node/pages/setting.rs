@@ -156,7 +156,7 @@ pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid
                 p.quiet { "Empty: as this server is configured." }
                 div.pairs {
                     @for (name, label, more) in NUMBERS {
-                        label { (label) small { (more) } input name=(name) value=[said(name)] inputmode="decimal" autocomplete="off"; }
+                        label { (label) small { (more) } input name=(name) value=[said(name)] inputmode=[(*name != "memory_limit").then_some("decimal")] autocomplete="off"; }
                     }
                 }
                 button.primary name="do" value="numbers" { "Save" }
@@ -169,6 +169,9 @@ pub(super) async fn settings(State(parts): State<Parts>, visit: Visit, Path(guid
                     label { "Account"
                         select name="run_as" {
                             option value="" selected[settings.run_as.is_none()] { "one of its own" }
+                            @for name in settings.run_as.iter().filter(|name| !accounts.contains(name)) {
+                                option value=(name) selected { (name) ", which this server does not let content run as any more" }
+                            }
                             @for name in accounts {
                                 option value=(name) selected[settings.run_as.as_ref() == Some(name)] { (name) }
                             }

@@ -118,7 +118,7 @@ fn content(nodes: &[Seen]) -> Vec<Check> {
         });
     }
     for (node, fitness) in looked() {
-        if let Some(why) = &fitness.groups {
+        if let Some(why) = &fitness.cgroups {
             list.push(check(
                 "content_bounds",
                 Verdict::Warn,
@@ -132,7 +132,8 @@ fn content(nodes: &[Seen]) -> Vec<Check> {
                     "content_accounts",
                     Verdict::Fail,
                     format!("content does not run as `{account}` on {}: {why}", name(node)),
-                    "make the account on every node, with the same numbers, or take it out of `content.run_as`",
+                    "run the node as root, make the account on every node with the same numbers, or take it out of `content.run_as`; \
+                     this is looked at every minute",
                 ));
             }
         }
@@ -440,7 +441,7 @@ mod tests {
         assert_eq!(with(&|f| f.sandbox = Some("no bwrap".into())), [("content", Verdict::Warn)]);
         assert_eq!(with(&|f| f.outbound = Some("no tun".into())), [("content", Verdict::Warn)]);
         assert_eq!(with(&|f| f.uids = "node".into()), [("same_content_uids", Verdict::Fail)]);
-        assert_eq!(with(&|f| f.groups = Some("no groups".into())), [("content_bounds", Verdict::Warn)]);
+        assert_eq!(with(&|f| f.cgroups = Some("no groups".into())), [("content_bounds", Verdict::Warn)]);
         let has = |told: Result<&str, &str>| {
             let told = told.map(str::to_owned).map_err(str::to_owned);
             with(&|f| drop(f.accounts.insert("finance".into(), told.clone())))

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::blob::{BlobError, Blobs};
+use super::content::account::Accounts;
 use super::content::caches;
 use super::content::copies::Copies;
 use super::content::fit::{self, Fitness};
@@ -25,6 +26,8 @@ use crate::runtime::{clock, dice, machine};
 use crate::telemetry::Causes;
 use crate::types::Sha256;
 
+/// Between two looks who content may run as.
+const ACCOUNTS: Duration = Duration::from_secs(60);
 /// Between two beats.
 pub const BEAT: Duration = Duration::from_secs(5);
 /// Who has not been heard of for so long is dead: three beats and what a slow database takes.
@@ -100,6 +103,10 @@ pub struct Member {
     /// Looks what is in its caches.
     looking: Option<JoinHandle<Vec<String>>>,
     environments: Copies,
+    accounts: Accounts,
+    /// Looks who content may run as, and when that was last begun.
+    asking: Option<JoinHandle<BTreeMap<String, Result<String, String>>>>,
+    asked_at: Instant,
     report: Report,
     beating: Beating,
 }
@@ -169,6 +176,9 @@ impl Member {
             fitness: None,
             looking: None,
             environments: parts.contents.environments.clone(),
+            accounts: parts.contents.accounts.clone(),
+            asking: None,
+            asked_at: clock::now(),
             report,
             beating: parts.beating.clone(),
         };
@@ -237,6 +247,16 @@ impl Member {
         }
         if let Some(looked) = self.fitness.take_if(|looking| looking.is_finished()) {
             self.report.content = looked.await.ok();
+        }
+        if self.asked_at.elapsed() > ACCOUNTS && self.asking.is_none() {
+            let accounts = self.accounts.clone();
+            self.asking = Some(tokio::spawn(async move { fit::accounts(&accounts).await }));
+            self.asked_at = clock::now();
+        }
+        if let Some(asked) = self.asking.take_if(|asking| asking.is_finished())
+            && let (Ok(accounts), Some(content)) = (asked.await, &mut self.report.content)
+        {
+            content.accounts = accounts;
         }
         if let Some(looked) = self.looking.take_if(|looking| looking.is_finished()) {
             self.report.caches = looked.await.unwrap_or_default();

@@ -6,8 +6,9 @@ use std::fs::File;
 use crate::node::blob::Spooled;
 use crate::node::content::manifest::{Hides, Manifest};
 use crate::node::content::mode::Mode;
-use crate::node::content::prepare::{Ground, account, environment, ground, with_writable};
+use crate::node::content::prepare::{Ground, environment, ground};
 use crate::node::content::settings::Settings;
+use crate::node::content::{account, shared};
 use crate::node::content::{bundle, python};
 use crate::node::parts::{Parts, keep_and_name};
 use crate::node::sandbox::{Bounds, Run};
@@ -142,8 +143,8 @@ async fn made(
         script: &script,
         environment: environment(parts, content, ground.mode, &own).await?,
         readable: &settings.readable,
-        folders: with_writable(ground.folders, settings),
-        account: account(parts, content).await?,
+        folders: shared::with(parts, ground.folders).await?,
+        account: account::of(parts, content).await?,
         door: None,
         outbound: outbound.as_ref(),
         bounds: Bounds { time: settings.render_timeout, memory, cpu, disk: settings.disk_max },

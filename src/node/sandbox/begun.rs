@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStdin};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::group::Group;
+use super::cgroup::Cgroup;
 use super::outbound::Helper;
 
 /// Bytes of what bubblewrap says of itself.
@@ -30,7 +30,7 @@ pub struct Begun {
     input: Option<oneshot::Receiver<ChildStdin>>,
     /// Ends with this.
     _outbound: JoinSet<()>,
-    group: Option<Group>,
+    group: Option<Cgroup>,
 }
 
 impl Begun {
@@ -39,7 +39,7 @@ impl Begun {
         mut child: Child,
         reach: Reach,
         opened: Vec<File>,
-        group: Option<Group>,
+        group: Option<Cgroup>,
         outside: Option<Helper>,
     ) -> Self {
         let reach = Arc::new(reach);

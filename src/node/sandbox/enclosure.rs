@@ -12,7 +12,7 @@ use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 
 use super::begun::{Begun, Reach};
-use super::group::{self, Group, Share};
+use super::cgroup::{self, Cgroup, Share};
 use super::outbound::{self, Outbound};
 use super::{Account, Door};
 use crate::runtime::dice;
@@ -21,8 +21,8 @@ use crate::runtime::dice;
 const PROCESSES_MAX: u32 = 1_024;
 /// In place of a redirection: the shell goes into this control group.
 const GO_IN: &str = "group";
-/// Where root puts folders that only root may go to, for who comes after.
-const STAGE: &str = "/mnt";
+/// Where root may put folders that only root may go to, for who comes after: what else is there is not seen then.
+const STAGES: &[&str] = &["/mnt", "/media", "/srv", "/opt", "/home"];
 
 /// A folder of this machine as it is seen inside.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ impl Enclosure<'_> {
             opened.give("3<", outbound.routes()?.as_bytes())?;
             outside = Some(helper);
         }
-        let group = self.group();
+        let group = self.group()?;
         if let Some(group) = &group {
             opened.0.extend(group.doors().map(|door| (GO_IN, door)));
         }
@@ -157,15 +157,12 @@ impl Enclosure<'_> {
     }
 
     /// A control group of its own; `None`: this node makes none.
-    fn group(&self) -> Option<Group> {
+    fn group(&self) -> io::Result<Option<Cgroup>> {
         let files = self.tmp + self.work.unwrap_or(0);
         let memory = self.memory.bytes().map(|bytes| bytes.saturating_add(files));
         let share = Share { memory, cpu: self.cpu, processes: PROCESSES_MAX };
-        group::here()
-            .ok()?
-            .make(share)
-            .inspect_err(|error| tracing::warn!(%error, "a control group cannot be made"))
-            .ok()
+        let told = |e: io::Error| io::Error::new(e.kind(), format!("its control group cannot be made: {e}"));
+        cgroup::here().ok().map(|groups| groups.make(share).map_err(told)).transpose()
     }
 
     /// Folders of the machine, and that of the index.
@@ -173,6 +170,15 @@ impl Enclosure<'_> {
         let index =
             |door: &Door| Folder { from: door.folder().to_owned(), to: "/run/index".into(), is_writable: false };
         self.folders.iter().cloned().chain(self.door.map(index)).collect()
+    }
+
+    /// Where root puts folders, which hides none that is to be seen.
+    fn stage(&self) -> &'static str {
+        let is_free = |stage: &&&str| {
+            let mut wanted = self.readable.iter().chain(self.folders.iter().map(|folder| &folder.from));
+            Path::new(stage).is_dir() && !wanted.any(|path| path.starts_with(stage))
+        };
+        STAGES.iter().find(is_free).unwrap_or(&STAGES[0])
     }
 
     /// All that comes before bubblewrap. `is_grouped`: how many processes there may be is bounded already.
@@ -187,10 +193,10 @@ impl Enclosure<'_> {
                        exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; while [ \"$1\" != -- ]; do case $1 in group) echo 0 >\"$2\";; *) eval \"exec $1\\\"\\$2\\\"\";; esac || exit 127; shift 2; done; shift; exec \"$@\"";
         // Below a folder of root's own nobody else gets anywhere, so root shows them elsewhere, in a namespace nobody sees.
         let staged = "mount -t tmpfs -o mode=0755,size=64k none \"$1\" || exit 127; stage=$1; count=$2; shift 2; n=0; \
-                      while [ $n -lt $count ]; do mkdir $stage/$n && mount --bind \"$1\" $stage/$n || exit 127; \
+                      while [ $n -lt $count ]; do mkdir $stage/$n && mount --rbind \"$1\" $stage/$n || exit 127; \
                       n=$((n + 1)); shift; done; exec \"$@\"";
         if is_staged {
-            command.args(["--mount", "--propagation", "private", "sh", "-c", staged, "sh", STAGE]);
+            command.args(["--mount", "--propagation", "private", "sh", "-c", staged, "sh", self.stage()]);
             command.arg(folders.len().to_string()).args(folders.iter().map(|folder| &folder.from)).arg("sh");
         }
         command.args(["-c", opening, "sh"]);
@@ -263,7 +269,7 @@ impl Enclosure<'_> {
             add!("--size", bytes.to_string(), "--tmpfs", "/work");
         }
         for (n, folder) in self.folders().iter().enumerate() {
-            let staged = Path::new(STAGE).join(n.to_string());
+            let staged = Path::new(self.stage()).join(n.to_string());
             let from: &OsStr = if is_root { staged.as_os_str() } else { folder.from.as_os_str() };
             add!(if folder.is_writable { "--bind" } else { "--ro-bind" }, from, folder.to);
         }

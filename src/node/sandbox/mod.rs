@@ -8,9 +8,9 @@
 
 mod account;
 mod begun;
+mod cgroup;
 mod door;
 mod enclosure;
-mod group;
 mod outbound;
 
 use std::ffi::OsString;
@@ -22,9 +22,10 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader}
 
 pub use self::account::Account;
 pub use self::begun::{Begun, Reach};
+pub use self::cgroup::here as cgroups;
 pub use self::door::Door;
 pub use self::enclosure::{Enclosure, Folder, Memory};
-pub use self::group::here as groups;
+
 pub use self::outbound::Outbound;
 use crate::node::blob::{Spool, Spooled};
 
@@ -39,7 +40,7 @@ const TMP_BYTES: u64 = 256 << 20;
 
 /// Why a program was ended.
 pub const MORE_MEMORY: &str =
-    "processes of it were ended, because together, with its files in /tmp, they wanted more memory than they may have";
+    "processes of it were ended before, because all together, with its files in memory, wanted more than they may have";
 
 /// Bounds on what a program may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +96,11 @@ impl Run<'_> {
             let (out, (), ()) = tokio::join!(self.take(out, spool), listen(said, say), given);
             let out = out?;
             let status = begun.child.wait().await.map_err(|e| e.to_string())?;
+            let why = if begun.wanted_more_memory() { format!("; {MORE_MEMORY}") } else { String::new() };
             match status.code() {
                 Some(0) => Ok(out),
-                _ if begun.wanted_more_memory() => Err(MORE_MEMORY.to_owned()),
-                Some(code) => Err(format!("it ended with exit code {code}; its last lines say why")),
-                None => Err(format!("it was ended: {status}")),
+                Some(code) => Err(format!("it ended with exit code {code}; its last lines say why{why}")),
+                None => Err(format!("it was ended: {status}{why}")),
             }
         };
         let done = tokio::time::timeout(self.bounds.time, work).await;

@@ -124,7 +124,8 @@ async fn variables_are_on_no_command_line_and_nothing_is_left_open_inside() {
 /// Bounds hold for all processes together where there are control groups.
 #[tokio::test]
 async fn what_a_program_starts_counts_with_it() {
-    if groups().is_err() {
+    if let Err(why) = cgroups() {
+        eprintln!("left out: {why}");
         return;
     }
     // `tail` keeps what it is to give: many that have 40 MB each, which one may have. Beside them there are 256 MiB for files.
@@ -136,7 +137,7 @@ async fn what_a_program_starts_counts_with_it() {
     let (out, _) = ran(&many(2), bounds).await;
     assert!(out.unwrap_err().contains("exit code 5"));
     let (out, _) = ran(&many(12), bounds).await;
-    assert_eq!(out.unwrap_err(), MORE_MEMORY);
+    assert!(out.unwrap_err().ends_with(MORE_MEMORY));
 
     let busy = "end=$(($(date +%s%N) / 1000000 + 1500)); while [ $(($(date +%s%N) / 1000000)) -lt $end ]; do :; done; \
                 awk '{ print $14 + $15 + $16 + $17 }' /proc/$$/stat";

@@ -230,19 +230,26 @@ impl Store {
         })
     }
 
-    /// Changes what is said of content; what runs begins anew only if how it runs changed. Whether it is there.
+    /// Changes what is said of content whose settings are still these; what runs begins anew only if how it runs changed.
+    /// Whether it is there, with those.
     ///
     /// # Errors
     /// [`StoreError::Taken`]: its owner has another one of this name.
-    pub async fn change_content(&self, id: i64, about: About<'_>, by: &Deed<'_>) -> Result<bool, StoreError> {
+    pub async fn change_content(
+        &self,
+        id: i64,
+        about: About<'_>,
+        settings: &str,
+        by: &Deed<'_>,
+    ) -> Result<bool, StoreError> {
         within!(self, tx => async {
             let changed = sqlx::query(
                 "UPDATE content SET name = $2, title = $3, description = $4, access = $5, settings = $6,
                  is_locked = $7, generation = generation + CASE WHEN settings = $6 THEN 0 ELSE 1 END, updated_at = $8
-                 WHERE id = $1",
+                 WHERE id = $1 AND settings = $9",
             )
             .bind(id).bind(about.name).bind(about.title).bind(about.description).bind(about.access)
-            .bind(about.settings).bind(about.is_locked).bind(now())
+            .bind(about.settings).bind(about.is_locked).bind(now()).bind(settings)
             .execute(&mut *tx).await?.rows_affected() == 1;
             if changed {
                 record!(&mut *tx, by)?;
@@ -277,7 +284,7 @@ impl Store {
         }.await)
     }
 
-    /// Removes content that was made after a moment, microseconds since 1970, and of which nothing was said since: it has no
+    /// Removes content that was made after a moment, microseconds since 1970, and of which nothing was said then or since: it has no
     /// bundle, title, permission, or anything else. Whether it was there and such.
     ///
     /// # Errors
@@ -286,6 +293,7 @@ impl Store {
         within!(self, tx => async {
             let gone = sqlx::query(
                 "DELETE FROM content WHERE id = $1 AND created_at > $2 AND updated_at = created_at AND title = ''
+                 AND description = '' AND access = 'acl' AND settings = '{}' AND NOT is_locked
                  AND NOT EXISTS (SELECT 1 FROM bundle WHERE content_id = $1)
                  AND NOT EXISTS (SELECT 1 FROM variable WHERE content_id = $1)
                  AND NOT EXISTS (SELECT 1 FROM permission WHERE content_id = $1)

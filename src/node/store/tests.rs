@@ -410,7 +410,10 @@ async fn what_was_wanted_earlier_comes_too_late_and_what_is_locked_stays() {
         assert_eq!(runs().await, Some(two));
         assert!(store.activate(id, one, None, "static", 30, &DEED).await.unwrap(), "back again, as somebody wants");
         assert_eq!(runs().await, Some(one));
-        store.change_content(id, About { is_locked: true, ..about }, &DEED).await.unwrap();
+        let locked = About { is_locked: true, ..about };
+        assert!(store.change_content(id, locked, about.settings, &DEED).await.unwrap());
+        // Somebody saw other settings.
+        assert!(!store.change_content(id, about, "{\"run_as\":\"x\"}", &DEED).await.unwrap());
         assert!(!store.activate(id, two, None, "static", 40, &DEED).await.unwrap());
         assert!(matches!(store.remove_bundle(one, &DEED).await, Err(StoreError::InUse)));
         assert!(store.remove_bundle(two, &DEED).await.unwrap() && store.remove_content(id, &DEED).await.unwrap());

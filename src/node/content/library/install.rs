@@ -11,7 +11,7 @@ use super::{AT, ENVIRON, environ};
 use crate::node::content::interpreter::Interpreter;
 use crate::node::content::python::{TMP_BYTES, listen, outgrows};
 use crate::node::parts::Parts;
-use crate::node::sandbox::{Account, Enclosure, Folder, Memory};
+use crate::node::sandbox::{Account, Enclosure, Folder, MORE_MEMORY, Memory};
 use crate::runtime::dice;
 
 /// Where the package is, and links to what this machine has of what it needs.
@@ -22,7 +22,8 @@ const NEEDS: &str = "/needs";
 const SCRIPT: &str =
     "set -e; umask 022; exec 2>&1; \"$r\" CMD INSTALL --library=/library \"$file\"; chmod -R a+rX /library";
 
-/// Bytes of memory of each of its processes; a compiler takes one or two GiB.
+/// Bytes of memory of each of its processes, and of all of them where there are control groups; they are a few, one after
+/// another, and a compiler takes one or two GiB.
 const MEMORY: u64 = 4 << 30;
 
 /// What a package needs.
@@ -107,6 +108,7 @@ impl Install<'_> {
         };
         match status.success() {
             true => Ok(()),
+            false if begun.wanted_more_memory() => Err(MORE_MEMORY.to_owned()),
             false => Err("the lines above say why".to_owned()),
         }
     }

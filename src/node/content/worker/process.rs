@@ -205,7 +205,7 @@ impl Process {
     /// What is known of why it ended.
     fn why(&self) -> Option<String> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.wanted_more_memory().then(|| format!(": {MORE_MEMORY}"))
+        begun.wanted_more_memory().then(|| format!("; {MORE_MEMORY}"))
     }
 
     /// Since it was begun.

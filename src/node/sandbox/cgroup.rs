@@ -6,11 +6,11 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::runtime::dice;
 
-/// What our groups are called, with the number of the process that made them.
+/// What the names of our groups begin with.
 const NAME: &str = "bowline-sandbox";
 /// The group this process goes to: one that has groups of its own may have no processes (version 2).
 const NODE: &str = "bowline-node";
@@ -59,11 +59,11 @@ struct Tree {
 
 /// Where this process makes groups.
 #[derive(Debug)]
-pub struct Groups(Vec<Tree>);
+pub struct Cgroups(Vec<Tree>);
 
 /// A group of a program. Dropped, it is removed once its processes have ended.
 #[derive(Debug)]
-pub struct Group {
+pub struct Cgroup {
     folders: Vec<PathBuf>,
     kills: Option<PathBuf>,
 }
@@ -72,9 +72,9 @@ pub struct Group {
 ///
 /// # Errors
 /// Why it makes none, in a sentence.
-pub fn here() -> Result<&'static Groups, &'static str> {
-    static HERE: OnceLock<Result<Groups, String>> = OnceLock::new();
-    HERE.get_or_init(Groups::find).as_ref().map_err(String::as_str)
+pub fn here() -> Result<&'static Cgroups, &'static str> {
+    static HERE: OnceLock<Result<Cgroups, String>> = OnceLock::new();
+    HERE.get_or_init(Cgroups::find).as_ref().map_err(String::as_str)
 }
 
 impl Controller {
@@ -115,7 +115,7 @@ impl Controller {
     }
 }
 
-impl Groups {
+impl Cgroups {
     fn find() -> Result<Self, String> {
         let read = |path: &str| std::fs::read_to_string(path).map_err(|e| format!("{path} cannot be read: {e}"));
         let mut trees = trees(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?);
@@ -127,19 +127,24 @@ impl Groups {
                 return Err(format!("this machine has no control groups for `{}`", controller.name()));
             }
         }
-        trees.iter().for_each(Tree::tidy);
         let groups = Self(trees);
+        groups.tidy();
         let trial = groups.make(Share { memory: Some(1 << 30), cpu: Some(1_000), processes: 10 });
         trial.map(|_| groups).map_err(|e| format!("no control group can be made: {e}"))
+    }
+
+    /// Removes groups that were left.
+    pub fn tidy(&self) {
+        self.0.iter().for_each(Tree::tidy);
     }
 
     /// Makes a group.
     ///
     /// # Errors
     /// What the system says.
-    pub fn make(&self, share: Share) -> io::Result<Group> {
-        let name = format!("{NAME}-{}-{:032x}", std::process::id(), dice::unique());
-        let mut group = Group { folders: Vec::new(), kills: None };
+    pub fn make(&self, share: Share) -> io::Result<Cgroup> {
+        let name = format!("{NAME}-{:032x}", dice::unique());
+        let mut group = Cgroup { folders: Vec::new(), kills: None };
         for tree in &self.0 {
             let folder = tree.folder.join(&name);
             std::fs::create_dir(&folder)?;
@@ -148,6 +153,8 @@ impl Groups {
                 for (file, text, is_optional) in controller.bounds(tree.version, share) {
                     match tell(&folder.join(file), &text) {
                         Err(e) if is_optional && e.kind() == io::ErrorKind::NotFound => {}
+                        // Version 1 takes no share above what this node has itself, which then bounds it.
+                        Err(e) if *controller == Controller::Cpu && e.kind() == io::ErrorKind::InvalidInput => {}
                         Err(e) => return Err(io::Error::new(e.kind(), format!("{file}: {e}"))),
                         Ok(()) => {}
                     }
@@ -196,23 +203,19 @@ impl Tree {
         })
     }
 
-    /// Removes groups of processes that are no more.
+    /// Removes groups without processes that are old; nobody goes into those any more.
     fn tidy(&self) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let maker = name.to_str().and_then(|name| name.strip_prefix(NAME)?.strip_prefix('-')?.split('-').next());
-            // A process we do not see may be about to go into a new one.
-            let is_old = || {
-                entry.metadata().and_then(|of| of.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > OLD))
-            };
-            if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) && is_old() {
+            let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age > OLD);
+            let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(NAME));
+            if is_one && entry.metadata().and_then(|of| of.modified()).is_ok_and(is_old) {
                 let _ = std::fs::remove_dir(entry.path());
             }
         }
     }
 }
 
-impl Group {
+impl Cgroup {
     /// Files; who writes `0` into each is in the group from then on.
     pub fn doors(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.folders.iter().map(|folder| folder.join("cgroup.procs"))
@@ -226,14 +229,14 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for Cgroup {
     fn drop(&mut self) {
         let mut left = std::mem::take(&mut self.folders);
         let remove = |left: &mut Vec<PathBuf>| {
             left.retain(|folder| std::fs::remove_dir(folder).is_err_and(|e| e.kind() != io::ErrorKind::NotFound));
         };
         remove(&mut left);
-        // Whoever is still there is being ended. What is left after that is removed at the next start.
+        // Whoever is still there is being ended. What is left after that is removed later, by [`Cgroups::tidy`].
         if let Ok(runtime) = tokio::runtime::Handle::try_current()
             && !left.is_empty()
         {
