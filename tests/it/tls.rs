@@ -181,8 +181,12 @@ fn a_handshake_that_stalls_is_cut_and_others_are_served() {
         assert_eq!(Client::tls(proxy.web(), &ca.trust("localhost")).await.get("/").await.status, 200);
         mute.rest().await;
         stalled.rest().await;
-        let failures = proxy.metrics().await.value("bowline_proxy_handshake_failures_total", &[("reason", "timeout")]);
-        assert_eq!(failures, 2.0);
+        // They are counted once they are closed.
+        eventually("both to be counted", async || {
+            let told = proxy.metrics().await;
+            (told.sum("bowline_proxy_handshake_failures_total", &[("reason", "timeout")]) == 2.0).then_some(())
+        })
+        .await;
         // Plain HTTP at a TLS port is no handshake either.
         let mut plain = proxy.connect().await;
         plain.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
