@@ -120,6 +120,15 @@ pub(super) async fn deploy(
 /// Ends its processes on all nodes; whoever opens it next lets new ones begin. Told is a task that has ended.
 pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path(id): Path<String>) -> Answer {
     let content = changeable(&manager, visible(&parts, &manager, &id).await?)?;
+    let task = end_processes(&parts, &manager, &content).await?;
+    Ok(Json(json!({ "id": task, "task_id": task })))
+}
+
+/// Ends the processes of content on all nodes, with their sessions; the task that says so, which has ended.
+///
+/// # Errors
+/// 503.
+pub(super) async fn end_processes(parts: &Parts, manager: &Manager, content: &ContentRow) -> Result<String, Failure> {
     let count = parts.store.cancel_processes(&content.guid).await?;
     // Those too that began here a moment ago and are not written down yet.
     parts.contents.workers.remove(&content.guid);
@@ -129,7 +138,7 @@ pub(super) async fn terminate(State(parts): State<Parts>, manager: Manager, Path
     let task = parts.store.write_done(TERMINATE, &content.guid, lines, &line, &deed).await?.to_string();
     // Those that were written down meanwhile; which are from now on find this task.
     parts.store.cancel_processes(&content.guid).await?;
-    Ok(Json(json!({ "id": task, "task_id": task })))
+    Ok(task)
 }
 
 /// Ends a task.

@@ -276,12 +276,11 @@ pub(in crate::node) async fn change(
         let why = "This content was changed by somebody else at the same moment, or removed; look at it again";
         return Err(Failure::new(StatusCode::CONFLICT, why).into());
     }
+    parts.contents.forget(&guid);
     if settings.run_as != old.run_as {
         // What runs as the other goes on for nobody.
-        parts.store.cancel_processes(&guid).await?;
-        parts.contents.workers.remove(&guid);
+        super::applications::end_processes(&parts, &manager, &content).await?;
     }
-    parts.contents.forget(&guid);
     let content = visible(&parts, &manager, &guid).await?;
     Ok(Json(tell(&parts, &parts.base(&fields, origin), &manager, &content).await?))
 }

@@ -66,13 +66,20 @@ impl Accounts {
     }
 }
 
-/// Who content runs as on this node where that is root.
+/// Who content runs as on this node where that is root. An account it was to run as is asked for anew: administrators may just
+/// have taken it away.
 ///
 /// # Errors
 /// Why it does not run, in a sentence.
 pub async fn of(parts: &Parts, content: &ContentRow) -> Result<Account, String> {
-    match Settings::read(&content.settings).run_as {
-        Some(name) => parts.contents.accounts.find(&name).await.map_err(|why| format!("its `run_as`: {why}")),
-        None => Ok(Account::numbered(parts.settings.content.uid_of(content.number))),
+    let own = || Ok(Account::numbered(parts.settings.content.uid_of(content.number)));
+    if Settings::read(&content.settings).run_as.is_none() {
+        return own();
+    }
+    let told = |e: &dyn std::fmt::Display| format!("its `run_as`: {e}");
+    let now = parts.store.content(&content.guid).await.map_err(|e| told(&e))?;
+    match now.and_then(|now| Settings::read(&now.settings).run_as) {
+        Some(name) => parts.contents.accounts.find(&name).await.map_err(|why| told(&why)),
+        None => own(),
     }
 }

@@ -16,6 +16,7 @@ use super::{account, bundle, library, nodejs, python, shared, variable};
 use crate::node::parts::Parts;
 use crate::node::sandbox::Folder;
 use crate::node::store::{BundleRow, ContentRow, RenderingRow};
+use crate::runtime::clock;
 use crate::types::Sha256;
 
 /// Where an unpacked bundle is, as its programs see it.
@@ -176,7 +177,9 @@ pub async fn prepare(
     let environment = environment(parts, content, mode, &own).await?;
     let wanted = Settings::read(&content.settings);
     let (memory, cpu) = wanted.shares(settings);
+    let known_at = i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX);
     let start = Start {
+        known_at,
         program: launch.program.clone(),
         environment,
         folders: shared::with(parts, folders).await?,

@@ -92,7 +92,7 @@ pub struct Kept {
     pub bundle: i64,
     /// The process.
     pub process: Weak<Process>,
-    /// When it began, microseconds since 1970.
+    /// When it was about to begin, microseconds since 1970.
     pub began: i64,
     /// What it says.
     pub journal: Arc<Journal>,

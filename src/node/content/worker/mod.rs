@@ -102,13 +102,14 @@ impl Turn {
         let patience = self.pool.lock().limits.init_timeout;
         let begun = async {
             let start = start.map_err(|why| (WorkerFailure::Unprepared, why))?;
+            let began = start.known_at;
             let process = Process::begin(start).map_err(|why| (WorkerFailure::Refused, why))?;
             let process = Arc::new(process);
             self.pool.journals.add(KeptJournal {
                 guid: self.pool.key.guid.clone(),
                 bundle: self.pool.key.bundle,
                 process: Arc::downgrade(&process),
-                began: i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX),
+                began,
                 journal: Arc::clone(process.journal()),
             });
             process.is_ready(patience).await?;

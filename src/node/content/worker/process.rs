@@ -43,6 +43,8 @@ pub struct Start {
     pub program: Vec<String>,
     /// Its environment.
     pub environment: Vec<(String, String)>,
+    /// When it was known how it is to run, microseconds since 1970: whoever ends all processes after that means it too.
+    pub known_at: i64,
     /// What it sees of this machine.
     pub folders: Vec<Folder>,
     /// Those of them that are to stay.
