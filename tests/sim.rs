@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bowline::config::proxy as settings;
 use bowline::config::proxy::{AdminState, CookieAffinity, HostPattern, Policy, PoolTimeouts, Probe, ProbeKind};
-use bowline::proxy::affinity::recent::Recent;
+use bowline::proxy::affinity::recent::{Recent, fingerprint};
 use bowline::proxy::affinity::{Affinity, Cause, Hint, KeyRing};
 use bowline::proxy::pool::{Backend, Health, InFlight, NoPick, Outcome, Pick, Pool, Reason, SessionGuard};
 use bowline::proxy::route::Table;
@@ -196,11 +196,12 @@ impl World {
         let client = self.clients.len() - 1;
         let Some(first) = self.request(client, site, None) else { return };
         let (name, now) = (Arc::clone(&self.sites[site].settings.name), self.now());
-        self.recent.remember(address, b"agent", &name, &first, now);
+        let newcomer = fingerprint(address, b"agent", &name);
+        self.recent.remember(newcomer, &first, now);
         let answered = self.clients[client].jar[site].take();
         for _ in 0..3 {
             self.elapsed += Duration::from_millis(100);
-            let recalled = self.recent.recall(self.clients[client].address, b"agent", &name, self.now());
+            let recalled = self.recent.recall(fingerprint(self.clients[client].address, b"agent", &name), self.now());
             assert_eq!(recalled.as_ref(), Some(&first), "the first requests of a page agree");
             let backend = self.sites[site].pool.backend(first.as_str()).expect("nothing was reloaded since");
             let may_stay = backend.health() == Health::Up && backend.admin() != AdminState::Disabled;
@@ -222,7 +223,9 @@ impl World {
         );
         assert_eq!(self.routes.find(Some(host), path), Some(&site));
 
-        let hint = self.sites[site].affinity.read(&self.cookies(client), self.unix_s());
+        let cookies = self.cookies(client);
+        let values = cookies.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let hint = self.sites[site].affinity.read(values, self.unix_s());
         assert_eq!(hint, self.expected_hint(client, site));
         let (bound, renew) = match hint {
             Hint::Bound { backend, renew } => (Some(backend), renew),

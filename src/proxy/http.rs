@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, LOCATION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, SET_COOKIE, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -18,8 +18,8 @@ use super::Proxy;
 use super::connection::{BodyClock, Facts, LINGER, LINGER_BYTES, Refusal};
 use super::dial;
 use super::error::Cause;
-use super::headers;
-use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
+use super::headers::{self, Fields, Known};
+use super::request::{Answer, Broke, Context, End, Line, Next, NotConnected, Reply, Request};
 use crate::config;
 use crate::runtime::dice;
 use crate::shiny::shim::Injector;
@@ -108,13 +108,14 @@ impl ProxyHttp for Engine {
             facts.refused_request(self.proxy.access_log(), refusal, &id, seen);
             let mut head = ResponseHeader::build(refusal.status(), Some(3))?;
             head.insert_header("x-refused", refusal.as_str())?;
-            head.insert_header(headers::X_REQUEST_ID, id)?;
+            head.insert_header(Known::XRequestId.key(), id)?;
             head.set_content_length(0)?;
             session.write_response_header(Box::new(head), true).await?;
             return Ok(true);
         }
         let is_bodiless = session.is_body_empty();
-        let (context, answer) = Context::arrive(&self.proxy, Arc::clone(&facts), session.req_header(), is_bodiless);
+        let (context, answer) =
+            Context::arrive(&self.proxy, Arc::clone(&facts), &Request::of(session.req_header()), is_bodiless);
         // Silence of the client within its body, and of its reading within ours.
         let limit = context.timeouts().map_or(config::default::BODY_TIMEOUT, |t| t.body);
         facts.set_write_timeout(limit, session.is_http2());
@@ -129,7 +130,7 @@ impl ProxyHttp for Engine {
                 let mut head = ResponseHeader::build(308, Some(3))?;
                 head.insert_header(LOCATION, url)?;
                 if let Some(context) = &carried.context {
-                    head.insert_header(headers::X_REQUEST_ID, context.request_id.as_str())?;
+                    head.insert_header(Known::XRequestId.key(), context.request_id.as_str())?;
                 }
                 head.set_content_length(0)?;
                 session.write_response_header(Box::new(head), true).await?;
@@ -152,7 +153,7 @@ impl ProxyHttp for Engine {
         if context.body_overflows(bytes.len()) { Err(decided(carried, Cause::BodyTooLarge)) } else { Ok(()) }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, carried: &mut Carried) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _: &mut Session, carried: &mut Carried) -> Result<Box<HttpPeer>> {
         (carried.goes_again, carried.has_answer) = (false, false);
         if let Some(clock) = &carried.clock {
             // Nobody reads the body while the backend is chosen and dialled.
@@ -160,11 +161,11 @@ impl ProxyHttp for Engine {
         }
         let Some(context) = carried.context.as_mut() else { return Err(internal()) };
         loop {
-            if let Err(cause) = context.choose(&session.req_header().headers).await {
+            if let Err(cause) = context.choose().await {
                 return Err(decided(carried, cause));
             }
             let peer = match context.chosen() {
-                Some((backing, _, index)) => match backing.peers.get(index) {
+                Some((backing, backend)) => match backing.peers.get(backend.place()) {
                     Some(dialled) => dialled.peer(context.needs_fresh_connection()).await,
                     None => return Err(internal()),
                 },
@@ -215,21 +216,21 @@ impl ProxyHttp for Engine {
         if let Some((clock, timeouts)) = carried.clock.as_ref().zip(context.timeouts()) {
             clock.start(timeouts.body);
         }
-        let edits = context.edits(session.req_header(), false);
-        for name in &edits.remove {
-            upstream.remove_header(name);
+        let request = Request::of(session.req_header());
+        let edits = context.edits(&request);
+        for name in leaving(&upstream.headers, |name| edits.passes(name)) {
+            upstream.remove_header(&name);
         }
-        for (name, value) in edits.set {
-            upstream.insert_header(name, value)?;
-        }
+        edits.added(|name, pieces| {
+            // What is no value came from the wire in a field that does not exist then; leaving it out is right.
+            if let Ok(value) = HeaderValue::from_maybe_shared(pieces.concat()) {
+                let _ = upstream.insert_header(name.key(), value);
+            }
+        });
         // What came in absolute form goes on in origin form (RFC 9112 §3.2.1).
         if !matches!(upstream.raw_path().first(), Some(b'/' | b'*')) {
-            let target = session.req_header().uri.path_and_query().map_or("/", |t| t.as_str());
-            upstream.set_raw_path(target.as_bytes())?;
+            upstream.set_raw_path(request.target.as_bytes())?;
         }
-        // A request that asked to leave HTTP and may not is an ordinary request from here on.
-        upstream.remove_header(&UPGRADE);
-        upstream.remove_header(&CONNECTION);
         Ok(())
     }
 
@@ -248,26 +249,34 @@ impl ProxyHttp for Engine {
             clock.stop();
         }
         let Some(context) = carried.context.as_mut() else { return Err(internal()) };
-        match context.answered(answer.status.as_u16(), &answer.headers) {
+        let fields = answer.headers.clone();
+        match context.answered(answer.status.as_u16(), Fields::Map(&fields)) {
             Reply::Again => {
                 carried.has_answer = false;
                 Err(again(carried))
             }
-            Reply::Pass { remove, set, cookie, injector } => {
+            Reply::Pass { edits, cookie, page } => {
                 if answer.version == Version::HTTP_10 {
                     // The version is the hop's, and ours is 1.1 (RFC 9110 §6.2).
                     answer.set_version(Version::HTTP_11);
                 }
-                for name in &remove {
-                    answer.remove_header(name);
+                for name in leaving(&fields, |name| edits.passes(name)) {
+                    answer.remove_header(&name);
                 }
-                for (name, value) in set {
-                    answer.insert_header(name, value)?;
+                answer.insert_header(Known::XRequestId.key(), context.request_id.as_str())?;
+                if let Some(page) = page {
+                    for name in &page.remove {
+                        answer.remove_header(name);
+                    }
+                    for (name, value) in page.set {
+                        answer.insert_header(name, value)?;
+                    }
+                    carried.injector =
+                        Some(page.injector).filter(|_| session.req_header().method != http::Method::HEAD);
                 }
                 if let Some(cookie) = cookie {
                     answer.append_header(SET_COOKIE, cookie)?;
                 }
-                carried.injector = injector.filter(|_| session.req_header().method != http::Method::HEAD);
                 Ok(())
             }
         }
@@ -316,7 +325,7 @@ impl ProxyHttp for Engine {
                 context.broke_within_answer(how);
                 Next::GiveUp(cause_of(how))
             }
-            Ok(how) => context.broke(how, is_reused && how == Broke::Closed),
+            Ok(how) => context.broke(how, if is_reused { Line::Kept } else { Line::Fresh }),
         };
         match next {
             Next::Again => again(carried),
@@ -370,6 +379,11 @@ impl ProxyHttp for Engine {
     }
 }
 
+/// The names of the fields that do not go on.
+fn leaving(fields: &http::HeaderMap, passes: impl Fn(&[u8]) -> bool) -> Vec<HeaderName> {
+    fields.keys().filter(|name| !passes(name.as_str().as_bytes())).cloned().collect()
+}
+
 /// The connection's facts, as [`connection`](super::connection) left them with the stream.
 fn facts(session: &Session) -> Option<Arc<Facts>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
@@ -394,7 +408,7 @@ async fn answer_with(session: &mut Session, carried: &Carried, cause: Cause) -> 
     let mut head = ResponseHeader::build(cause.status(), Some(6))?;
     head.insert_header(CONTENT_TYPE, page.content_type)?;
     head.insert_header("cache-control", "no-store")?;
-    head.insert_header(headers::X_REQUEST_ID, context.request_id.as_str())?;
+    head.insert_header(Known::XRequestId.key(), context.request_id.as_str())?;
     if cause.status() == 503 {
         head.insert_header("retry-after", "1")?;
     }

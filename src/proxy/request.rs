@@ -1,21 +1,20 @@
 //! One request, top to bottom: every decision, in the order it is taken, for every mover.
 //!
 //! arrive → choose → (dial; [`Context::not_connected`]) → edit the head → (answer; [`Context::answered`] or
-//! [`Context::broke`]) → [`Context::finish`]. Movers ask and obey; what they ask with are header maps, instants and
+//! [`Context::broke`]) → [`Context::finish`]. Movers ask and obey; what they ask with are heads, instants and
 //! outcomes. Nothing here touches a socket.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
+use http::{HeaderValue, Method, request};
 
 use super::Proxy;
 use super::affinity::{self, Hint};
 use super::connection::Facts;
 use super::error::{Cause, Fault};
-use super::headers::{self, Edits, Hop};
+use super::headers::{self, AnswerEdits, Fields, Hop, Known, RequestEdits};
 use super::metrics::{AffinityCause, PickReason, Side};
 use super::pool::{Backend, InFlight, NoPick, Outcome, Pick, Reason};
 use super::state::{Backing, Route};
@@ -23,9 +22,40 @@ use crate::config;
 use crate::runtime::{clock, dice};
 use crate::shiny::shim;
 use crate::telemetry::Timestamp;
-use crate::telemetry::access::{Line, LineError};
+use crate::telemetry::access::{self, LineError};
 use crate::types::BackendKey;
-use crate::types::LEAVING;
+
+/// A request as its head says it, whoever read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Any token.
+    pub method: &'a Method,
+    /// The authority of the target, else the `Host` field; empty when there is neither.
+    pub host: &'a str,
+    /// Path and query, or `*`.
+    pub target: &'a str,
+    /// Its fields.
+    pub fields: Fields<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// As the `http` types have it.
+    pub fn of(head: &'a request::Parts) -> Self {
+        let fields = Fields::Map(&head.headers);
+        let authority = head.uri.authority().map(http::uri::Authority::as_str);
+        Self {
+            method: &head.method,
+            host: authority.or_else(|| fields.text(Known::Host)).unwrap_or_default(),
+            target: head.uri.path_and_query().map_or("/", |t| t.as_str()),
+            fields,
+        }
+    }
+
+    /// The target without its query.
+    pub fn path(&self) -> &'a str {
+        memchr::memchr(b'?', self.target.as_bytes()).map_or(self.target, |at| &self.target[..at])
+    }
+}
 
 /// What one request carries from phase to phase.
 pub struct Context {
@@ -33,8 +63,9 @@ pub struct Context {
     facts: Arc<Facts>,
     started: Instant,
     method: Method,
-    host: String,
-    path: String,
+    /// Host and path, one behind the other.
+    place: String,
+    host_len: usize,
     client: Option<IpAddr>,
     is_trusted: bool,
     /// Ours, or the one a trusted peer sent.
@@ -45,6 +76,8 @@ pub struct Context {
     /// A navigation whose answer may carry the reconnect shim.
     wants_shim: bool,
     bound: Bound,
+    /// Stands for a client that nothing binds, where clients are bound: see [`affinity::recent`].
+    newcomer: Option<u64>,
     tried: Vec<BackendKey>,
     chosen: Option<Chosen>,
     attempts: u32,
@@ -71,8 +104,6 @@ enum Bound {
 /// The backend of the current attempt.
 struct Chosen {
     pick: Pick,
-    /// Its place in the pool.
-    index: usize,
     /// `None` once the request became a session.
     in_flight: Option<InFlight>,
 }
@@ -121,20 +152,29 @@ pub enum Next {
     GiveUp(Cause),
 }
 
+/// What is known of the connection an exchange broke on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Nobody used it before.
+    Fresh,
+    /// It had been kept: the backend may have closed it before it saw the request.
+    Kept,
+    /// It had been kept, and the backend's machine has acknowledged nothing of the request: it was not seen.
+    Unheard,
+}
+
 /// What to do with a backend's answer.
-pub enum Reply {
+pub enum Reply<'a> {
     /// Do not pass it on; choose again.
     Again,
-    /// Pass it on with these changes: remove, then set, then append.
+    /// Pass it on with these changes.
     Pass {
-        /// Fields to remove.
-        remove: Vec<HeaderName>,
-        /// Fields to set, replacing.
-        set: Vec<(HeaderName, HeaderValue)>,
-        /// A cookie to add.
+        /// Which fields go on as they came.
+        edits: AnswerEdits<'a>,
+        /// A cookie to add. So is `X-Request-Id`, see [`Context::request_id`].
         cookie: Option<HeaderValue>,
-        /// Feeds the body through the shim.
-        injector: Option<shim::Injector>,
+        /// What else changes, since the body goes through the shim.
+        page: Option<shim::Plan>,
     },
 }
 
@@ -158,85 +198,87 @@ impl Context {
     pub fn arrive(
         proxy: &Arc<Proxy>,
         facts: Arc<Facts>,
-        head: &request::Parts,
+        request: &Request<'_>,
         is_bodiless: bool,
     ) -> (Self, Option<Answer>) {
-        let state = proxy.state();
         let settings = &facts.listener.settings;
         let peer = facts.client.map(|a| a.ip());
         let is_trusted = peer.is_none_or(|ip| settings.trusted.iter().any(|net| net.contains(&ip)))
             && (peer.is_some() || !settings.trusted.is_empty());
-        let host = head.uri.authority().map(http::uri::Authority::as_str);
-        let host = host.or_else(|| head.headers.get(HOST).and_then(|h| h.to_str().ok())).unwrap_or_default().to_owned();
+        let (host, path, fields) = (request.host, request.path(), &request.fields);
+        let mut place = String::with_capacity(host.len() + path.len());
+        place.extend([host, path]);
         let mut context = Self {
-            client: if is_trusted {
-                headers::forwarded_client(&head.headers, &settings.trusted).or(peer)
-            } else {
-                peer
-            },
-            request_id: headers::request_id(&head.headers, is_trusted, dice::unique()),
-            route: state.routes.find(Some(&host), head.uri.path()).cloned(),
-            is_repeatable: is_bodiless && matches!(head.method, Method::GET | Method::HEAD),
+            client: if is_trusted { headers::forwarded_client(fields, &settings.trusted).or(peer) } else { peer },
+            request_id: headers::request_id(fields, is_trusted, dice::unique()),
+            route: proxy.state.load().routes.find(Some(host), path).cloned(),
+            is_repeatable: is_bodiless && matches!(*request.method, Method::GET | Method::HEAD),
             wants_shim: false,
             bound: Bound::Nothing,
+            newcomer: None,
             tried: Vec::new(),
             chosen: None,
             attempts: 0,
-            is_navigation: head.headers.get("sec-fetch-mode").is_some_and(|m| m.as_bytes() == b"navigate"),
+            is_navigation: fields.first(Known::SecFetchMode).is_some_and(|m| m == b"navigate"),
             last_failure: None,
             was_repeated: false,
             body_bytes: 0,
             connect_started: None,
             connect_time: None,
-            method: head.method.clone(),
-            path: head.uri.path().to_owned(),
+            method: request.method.clone(),
             started: clock::now(),
             proxy: Arc::clone(proxy),
             is_trusted,
-            host,
+            place,
+            host_len: host.len(),
             facts,
         };
-        let answer = context.admit(head);
+        let answer = context.admit(request);
         (context, answer)
     }
 
-    fn admit(&mut self, head: &request::Parts) -> Option<Answer> {
+    fn admit(&mut self, request: &Request<'_>) -> Option<Answer> {
         if let Some(port) = self.facts.listener.settings.redirect_to_https {
             // Nobody is asked, so no pool answers for it.
             self.route = None;
-            return Some(match self.https_url(head, port) {
+            return Some(match https_url(request, port) {
                 Some(url) => Answer::Redirect(url),
                 None => Answer::Error(Cause::BadHost),
             });
         }
         let Some(route) = self.route.clone() else { return Some(Answer::Error(Cause::NoRoute)) };
         if let Some(limit) = route.body_bytes_max {
-            let announced =
-                head.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()).and_then(|l| l.parse::<u64>().ok());
+            let announced = request.fields.text(Known::ContentLength).and_then(|l| l.parse::<u64>().ok());
             if announced.is_some_and(|n| n > limit) {
                 return Some(Answer::Error(Cause::BodyTooLarge));
             }
         }
         let backing = &route.backing;
-        self.wants_shim =
-            backing.pool.settings().reconnect_shim && shim::applies_to_request(&head.method, &head.headers);
-        self.bound = self.read_bound(backing, &head.headers);
+        let field = |name| request.fields.first(name);
+        self.wants_shim = backing.pool.settings().reconnect_shim
+            && shim::applies_to(
+                request.method,
+                request.fields.has(Known::Range),
+                field(Known::SecFetchDest),
+                field(Known::Accept),
+            );
+        self.bound = self.read_bound(backing, &request.fields);
         None
     }
 
-    fn https_url(&self, head: &request::Parts, port: u16) -> Option<String> {
-        let (name, _) = split_port(&self.host);
-        let target = head.uri.path_and_query().map_or("/", |t| t.as_str());
-        let target = if target.starts_with('/') { target } else { "/" };
-        (!name.is_empty()).then(|| match port {
-            443 => format!("https://{name}{target}"),
-            _ => format!("https://{name}:{port}{target}"),
-        })
+    /// The host the client asked for.
+    fn host(&self) -> &str {
+        &self.place[..self.host_len]
     }
 
-    fn read_bound(&self, backing: &Backing, fields: &HeaderMap) -> Bound {
+    /// The path it asked for, without a query.
+    fn path(&self) -> &str {
+        &self.place[self.host_len..]
+    }
+
+    fn read_bound(&mut self, backing: &Backing, fields: &Fields<'_>) -> Bound {
         let Some(affinity) = &backing.affinity else { return Bound::Nothing };
-        match affinity.read(fields, clock::unix_seconds()) {
+        match affinity.read(fields.all(Known::Cookie), clock::unix_seconds()) {
             Hint::Bound { backend, renew } if backing.pool.backend(backend.as_str()).is_some() => {
                 return Bound::Cookie { backend, renew };
             }
@@ -247,13 +289,14 @@ impl Context {
             }),
             Hint::None => {}
         }
+        let agent = fields.first(Known::UserAgent).unwrap_or_default();
+        let Some(client) = self.client else { return Bound::Nothing };
+        let newcomer = affinity::recent::fingerprint(client, agent, backing.pool.name());
+        self.newcomer = Some(newcomer);
         // Many persons share an address, and each that comes should be placed anew.
-        let recalled = self
-            .client
-            .filter(|_| !self.is_navigation)
-            .and_then(|client| backing.recent.recall(client, user_agent(fields), backing.pool.name(), self.started))
-            // Whoever has no cookie yet is a new client, also where its siblings went a moment ago.
-            .filter(|key| backing.pool.backend(key.as_str()).is_some_and(|b| b.is_ready()));
+        let recalled = if self.is_navigation { None } else { backing.recent.recall(newcomer, self.started) };
+        // Whoever has no cookie yet is a new client, also where its siblings went a moment ago.
+        let recalled = recalled.filter(|key| backing.pool.backend(key.as_str()).is_some_and(|b| b.is_ready()));
         recalled.map_or(Bound::Nothing, Bound::Recent)
     }
 
@@ -261,43 +304,53 @@ impl Context {
     ///
     /// # Errors
     /// The cause to answer with when there is nobody.
-    pub async fn choose(&mut self, fields: &HeaderMap) -> Result<(), Cause> {
+    pub async fn choose(&mut self) -> Result<(), Cause> {
+        if self.choose_now()? {
+            return Ok(());
+        }
+        let route = self.route.clone().ok_or(Cause::Internal)?;
+        let deadline = tokio::time::Instant::now() + route.backing.pool.settings().timeouts.startup;
+        loop {
+            // Registered before the look, so that a verdict in between is not missed.
+            let verdict = route.backing.verdict.notified();
+            if self.choose_now()? {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline, verdict).await.is_err() {
+                match self.bound_to() {
+                    // Its own backend has no verdict and will have none in time: a detour, not a new home.
+                    Some(key) if !self.tried.contains(key) => self.tried.push(key.clone()),
+                    _ => return Err(Cause::StartingUp),
+                }
+            }
+        }
+    }
+
+    /// The same without waiting; `false`: a verdict is to be waited for.
+    ///
+    /// # Errors
+    /// See [`Context::choose`].
+    pub fn choose_now(&mut self) -> Result<bool, Cause> {
         let route = self.route.clone().ok_or(Cause::Internal)?;
         let backing = &route.backing;
         (self.chosen, self.body_bytes) = (None, 0);
-        let key = match &self.bound {
-            Bound::Nothing => None,
-            Bound::Recent(key) | Bound::Cookie { backend: key, .. } => Some(key),
-        };
-        let deadline = tokio::time::Instant::now() + backing.pool.settings().timeouts.startup;
-        let mut pick = loop {
-            // Registered before the look, so that a verdict in between is not missed.
-            let verdict = backing.verdict.notified();
-            match backing.pool.pick(key, &self.tried, clock::now()) {
-                Ok(pick) => break pick,
-                // Who failed on somebody is told of that; nobody else could be asked.
-                Err(NoPick::NobodyReady | NoPick::AllTried) => {
-                    return Err(self.last_failure.unwrap_or(Cause::NobodyReady));
-                }
-                Err(NoPick::NoVerdictYet) => {
-                    let is_late = tokio::time::timeout_at(deadline, verdict).await.is_err();
-                    match key {
-                        // Its own backend has no verdict and will have none in time: a detour, not a new home.
-                        Some(key) if is_late && !self.tried.contains(key) => self.tried.push(key.clone()),
-                        _ if is_late => return Err(Cause::StartingUp),
-                        _ => {}
-                    }
-                }
+        let now = clock::now();
+        let mut pick = match backing.pool.pick(self.bound_to(), &self.tried, now) {
+            Ok(pick) => pick,
+            Err(NoPick::NoVerdictYet) => return Ok(false),
+            // Who failed on somebody is told of that; nobody else could be asked.
+            Err(NoPick::NobodyReady | NoPick::AllTried) => {
+                return Err(self.last_failure.unwrap_or(Cause::NobodyReady));
             }
         };
         // Only what the policy chose is remembered: remembering what was recalled would keep one address for ever.
-        if let (Some(client), true, Bound::Nothing) = (self.client, backing.affinity.is_some(), &self.bound) {
-            let (agent, pool, key) = (user_agent(fields), backing.pool.name(), pick.backend.key());
+        if let (Some(newcomer), Bound::Nothing) = (self.newcomer, &self.bound) {
+            let key = pick.backend.key();
             if self.is_navigation || !self.tried.is_empty() {
-                backing.recent.remember(client, agent, pool, key, self.started);
-            } else if let Some(first) = backing.recent.agree(client, agent, pool, key, self.started) {
+                backing.recent.remember(newcomer, key, self.started);
+            } else if let Some(first) = backing.recent.agree(newcomer, key, self.started) {
                 // A parallel request was faster; its backend if that can take this one too.
-                if let Ok(same) = backing.pool.pick(Some(&first), &self.tried, clock::now())
+                if let Ok(same) = backing.pool.pick(Some(&first), &self.tried, now)
                     && *same.backend.key() == first
                     && same.backend.is_ready()
                 {
@@ -308,11 +361,16 @@ impl Context {
         }
         backing.metrics.picked(label(pick.reason));
         self.attempts += 1;
-        let index =
-            backing.pool.backends().iter().position(|b| Arc::ptr_eq(b, &pick.backend)).ok_or(Cause::Internal)?;
-        self.chosen = Some(Chosen { index, in_flight: Some(pick.backend.begin_request()), pick });
-        self.connect_started = Some(clock::now());
-        Ok(())
+        self.chosen = Some(Chosen { in_flight: Some(pick.backend.begin_request()), pick });
+        self.connect_started = Some(now);
+        Ok(true)
+    }
+
+    fn bound_to(&self) -> Option<&BackendKey> {
+        match &self.bound {
+            Bound::Nothing => None,
+            Bound::Recent(key) | Bound::Cookie { backend: key, .. } => Some(key),
+        }
     }
 
     /// The connection stands.
@@ -337,15 +395,20 @@ impl Context {
         if self.attempts_left() { self.again(cause) } else { Next::GiveUp(cause) }
     }
 
-    /// The exchange broke before any byte of an answer was passed on. Only a bodiless GET or HEAD is sent again, once:
-    /// of anything else the backend may have done its work.
-    pub fn broke(&mut self, how: Broke, is_stale_connection: bool) -> Next {
+    /// The exchange broke before any byte of an answer was passed on. Only a bodiless GET or HEAD is sent again, once, of
+    /// anything else the backend may have done its work; and what no backend has seen.
+    pub fn broke(&mut self, how: Broke, line: Line) -> Next {
         let (outcome, cause) = match how {
             Broke::Closed => (Outcome::Broken, Cause::UpstreamClosed),
             Broke::TimedOut => (Outcome::TimedOut, Cause::UpstreamTimeout),
             Broke::Invalid => (Outcome::Broken, Cause::UpstreamInvalid),
         };
-        if is_stale_connection && self.is_repeatable && !self.was_repeated {
+        let may_be_stale = match line {
+            Line::Fresh => false,
+            Line::Kept => how == Broke::Closed && self.is_repeatable,
+            Line::Unheard => how == Broke::Closed,
+        };
+        if may_be_stale && !self.was_repeated {
             // A kept connection the backend had closed says nothing about the backend: the same one may be asked.
             self.was_repeated = true;
             self.count_retry("stale_connection");
@@ -407,35 +470,31 @@ impl Context {
     }
 
     /// How the head must change on its way to the backend.
-    pub fn edits(&self, head: &request::Parts, upgrade: bool) -> Edits {
-        let target = head.uri.path_and_query().map_or("/", |t| t.as_str());
-        let mut edits = headers::for_upstream(
-            &head.headers,
-            &Hop {
+    pub fn edits<'a>(&'a self, request: &Request<'a>) -> RequestEdits<'a> {
+        RequestEdits::new(
+            request.fields,
+            Hop {
                 client: self.facts.client.map(|a| a.ip()),
                 is_tls: self.facts.is_tls,
-                host: &self.host,
+                host: self.host(),
                 port: self.facts.port,
                 trusted: self.is_trusted,
                 request_id: &self.request_id,
                 rsc_request: self.route.as_ref().is_some_and(|r| r.backing.pool.settings().rsc_request),
-                target,
-                upgrade,
+                target: request.target,
+                wants_identity: self.wants_shim,
             },
-        );
-        if self.wants_shim {
-            edits.set.push((http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
-        }
-        edits
+        )
     }
 
     /// The backend's final answer is here (not 1xx, but 101).
-    pub fn answered(&mut self, status: u16, fields: &HeaderMap) -> Reply {
+    pub fn answered<'a>(&mut self, status: u16, fields: Fields<'a>) -> Reply<'a> {
+        let edits = AnswerEdits::new(status, fields);
         let Some((chosen, route)) = self.chosen.as_ref().zip(self.route.clone()) else {
-            return Reply::Pass { remove: Vec::new(), set: Vec::new(), cookie: None, injector: None };
+            return Reply::Pass { edits, cookie: None, page: None };
         };
         let heeds = route.backing.pool.settings().heeds_leaving;
-        let says_so = heeds && status == 503 && fields.contains_key(LEAVING);
+        let says_so = heeds && status == 503 && fields.has(Known::BowlineLeaving);
         if says_so {
             self.observe(Outcome::Leaving, "it says that it leaves");
         }
@@ -458,19 +517,9 @@ impl Context {
             (false, _) if says_so => {}
             (false, _) => self.observe(Outcome::Answered, ""),
         }
-        let is_switch = status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        let mut remove = if is_switch { Vec::new() } else { headers::hop_by_hop_of_answer(fields, status == 426) };
-        let mut set = Vec::with_capacity(1);
-        if let Ok(id) = HeaderValue::from_str(&self.request_id) {
-            set.push((headers::X_REQUEST_ID, id));
-        }
-        let mut injector = None;
-        if let Some(plan) = self.wants_shim.then(|| shim::plan(status, fields, shim::Mode::Reconnect)).flatten() {
-            remove.extend(plan.remove);
-            set.extend(plan.set);
-            injector = Some(plan.injector);
-        }
-        Reply::Pass { remove, set, cookie: self.cookie(&route.backing), injector }
+        let wants_page = self.wants_shim.then(|| fields.to_map());
+        let page = wants_page.and_then(|fields| shim::plan(status, &fields, shim::Mode::Reconnect));
+        Reply::Pass { edits, cookie: self.cookie(&route.backing), page }
     }
 
     fn somebody_else_is_ready(&self, route: &Route) -> bool {
@@ -490,7 +539,7 @@ impl Context {
         chosen
             .pick
             .writes_cookie(renew)
-            .then(|| affinity.set_cookie(key, clock::unix_seconds(), dice::secret(), self.facts.is_tls))
+            .then(|| affinity.set_cookie(key, clock::unix_seconds(), dice::nonce(), self.facts.is_tls))
     }
 
     /// Counts request body bytes; `true` when they are more than the route takes.
@@ -504,10 +553,10 @@ impl Context {
         super::error::page(cause, &self.request_id, accept.map(HeaderValue::as_bytes))
     }
 
-    /// The backend chosen for this attempt, with the pool it belongs to and its place there.
-    pub fn chosen(&self) -> Option<(&Arc<Backing>, &Arc<Backend>, usize)> {
+    /// The backend chosen for this attempt, with the pool it belongs to.
+    pub fn chosen(&self) -> Option<(&Arc<Backing>, &Arc<Backend>)> {
         let (route, chosen) = (self.route.as_ref()?, self.chosen.as_ref()?);
-        Some((&route.backing, &chosen.pick.backend, chosen.index))
+        Some((&route.backing, &chosen.pick.backend))
     }
 
     /// The waits of the pool the request goes to.
@@ -553,15 +602,15 @@ impl Context {
             return;
         }
         let peer = self.facts.client;
-        log.write(&Line {
+        log.write(&access::Line {
             time: Timestamp::from_unix(clock::unix().saturating_sub(took)),
             listener: &self.facts.listener.settings.name,
             client: self
                 .client
                 .map(|ip| std::net::SocketAddr::new(ip, peer.filter(|p| p.ip() == ip).map_or(0, |p| p.port()))),
             method: self.method.as_str(),
-            path: self.path.as_bytes(),
-            host: (!self.host.is_empty()).then_some(self.host.as_bytes()),
+            path: self.path().as_bytes(),
+            host: (!self.host().is_empty()).then_some(self.host().as_bytes()),
             status: end.status,
             route: self.route.as_ref().map(|r| &*r.name),
             pool: self.route.as_ref().map(|r| &**r.backing.pool.name()),
@@ -602,8 +651,14 @@ fn side(fault: Fault) -> Side {
     }
 }
 
-fn user_agent(fields: &HeaderMap) -> &[u8] {
-    fields.get(USER_AGENT).map_or(&[], |v| v.as_bytes())
+/// Where the same is served over TLS; `None` without a host.
+fn https_url(request: &Request<'_>, port: u16) -> Option<String> {
+    let (name, _) = split_port(request.host);
+    let target = if request.target.starts_with('/') { request.target } else { "/" };
+    (!name.is_empty()).then(|| match port {
+        443 => format!("https://{name}{target}"),
+        _ => format!("https://{name}:{port}{target}"),
+    })
 }
 
 /// Host and port of an authority; brackets of an IPv6 address stay.

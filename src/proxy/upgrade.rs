@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, LOCATION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -20,9 +20,9 @@ use super::connection::head::{self, Head, Upgrade};
 use super::connection::{Downstream, Stream, fill, refuse};
 use super::dial::{self, DialError};
 use super::error::Cause;
-use super::headers::Edits;
+use super::headers::{Fields, Known};
 use super::ledger::{Kind, Opening};
-use super::request::{Answer, Broke, Context, End, Next, NotConnected, Reply};
+use super::request::{Answer, Broke, Context, End, Line, Next, NotConnected, Reply, Request};
 use super::tunnel::{self, Tunnel};
 use crate::runtime::clock;
 
@@ -44,7 +44,7 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
             return None;
         }
     };
-    let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &parts, true);
+    let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &Request::of(&parts), true);
     context.leaves_http();
     match answer {
         Some(Answer::Redirect(url)) => redirect(context, down, &url).await,
@@ -96,8 +96,8 @@ struct Asked {
 /// Chooses, dials and asks until a backend answers or none is left.
 async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cause> {
     loop {
-        context.choose(&parts.headers).await?;
-        let Some((backing, backend, _)) = context.chosen() else { return Err(Cause::Internal) };
+        context.choose().await?;
+        let Some((backing, backend)) = context.chosen() else { return Err(Cause::Internal) };
         let timeouts = backing.pool.settings().timeouts.clone();
         let mut stream = match dial::connect(backend.address(), backing.tls.as_deref(), timeouts.connect).await {
             Ok(stream) => stream,
@@ -107,7 +107,7 @@ async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cau
             },
         };
         context.connected(false);
-        let request = upstream_head(parts, &context.edits(parts, true));
+        let request = upstream_head(parts, context);
         let answer = match timeout(timeouts.response, exchange(&mut stream, &request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(Broke::Invalid),
@@ -116,7 +116,7 @@ async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cau
         };
         let (buf, len) = match answer {
             Ok(answer) => answer,
-            Err(how) => match context.broke(how, false) {
+            Err(how) => match context.broke(how, Line::Fresh) {
                 Next::Again => continue,
                 Next::GiveUp(cause) => return Err(cause),
             },
@@ -124,7 +124,7 @@ async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cau
         match answered(context, parts, stream, buf, len) {
             Ok(Some(asked)) => return Ok(asked),
             Ok(None) => {}
-            Err(how) => match context.broke(how, false) {
+            Err(how) => match context.broke(how, Line::Fresh) {
                 Next::Again => {}
                 Next::GiveUp(cause) => return Err(cause),
             },
@@ -133,21 +133,22 @@ async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cau
 }
 
 /// The request head as the backend gets it.
-fn upstream_head(parts: &request::Parts, edits: &Edits) -> BytesMut {
+fn upstream_head(parts: &request::Parts, context: &Context) -> BytesMut {
     let mut out = BytesMut::with_capacity(1024);
-    let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
-    for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+    let request = Request::of(parts);
+    for piece in [parts.method.as_str(), " ", request.target, " HTTP/1.1\r\n"] {
         out.put_slice(piece.as_bytes());
     }
-    let is_edited = |name: &HeaderName| edits.remove.contains(name) || edits.set.iter().any(|(set, _)| set == name);
-    for (name, value) in
-        parts.headers.iter().filter(|(name, _)| **name != CONNECTION && **name != UPGRADE && !is_edited(name))
-    {
+    let edits = context.edits(&request);
+    for (name, value) in parts.headers.iter().filter(|(name, _)| edits.passes(name.as_str().as_bytes())) {
         put_field(&mut out, name, value);
     }
-    for (name, value) in edits.set.iter().filter(|(name, _)| *name != CONNECTION && *name != UPGRADE) {
-        put_field(&mut out, name, value);
-    }
+    edits.added(|name, pieces| {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        pieces.iter().for_each(|piece| out.put_slice(piece));
+        out.put_slice(b"\r\n");
+    });
     if let Some(protocol) = parts.headers.get(UPGRADE) {
         put_field(&mut out, &UPGRADE, protocol);
     }
@@ -218,7 +219,7 @@ fn answered(
         return Err(Broke::Invalid);
     }
     let framing = if is_switch { None } else { framing(&parts.method, status, &headers)? };
-    let Reply::Pass { remove, set, cookie, .. } = context.answered(status.as_u16(), &headers) else {
+    let Reply::Pass { edits, cookie, .. } = context.answered(status.as_u16(), Fields::Map(&headers)) else {
         return Ok(None);
     };
     let mut head = BytesMut::with_capacity(len + 256);
@@ -226,18 +227,13 @@ fn answered(
     for piece in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         head.put_slice(piece.as_bytes());
     }
-    for field in answer.headers.iter() {
-        let is_edited =
-            remove.iter().chain(set.iter().map(|(name, _)| name)).any(|n| field.name.eq_ignore_ascii_case(n.as_str()));
-        if !is_edited {
-            head.put_slice(field.name.as_bytes());
-            head.put_slice(b": ");
-            head.put_slice(field.value);
-            head.put_slice(b"\r\n");
+    for field in answer.headers.iter().filter(|field| edits.passes(field.name.as_bytes())) {
+        for piece in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+            head.put_slice(piece);
         }
     }
-    for (name, value) in &set {
-        put_field(&mut head, name, value);
+    for piece in [Known::XRequestId.as_str(), ": ", &context.request_id, "\r\n"] {
+        head.put_slice(piece.as_bytes());
     }
     if let Some(cookie) = &cookie {
         put_field(&mut head, &SET_COOKIE, cookie);
@@ -278,7 +274,7 @@ fn framing(method: &Method, status: StatusCode, headers: &http::HeaderMap) -> Re
 
 /// Hands both sides to the tunnel's own task, which outlives this connection's.
 fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked, kind: Upgrade) {
-    let Some((backing, backend, _)) = context.chosen() else { return };
+    let Some((backing, backend)) = context.chosen() else { return };
     let timeouts = &backing.pool.settings().timeouts;
     let session = proxy.ledger().open(Opening {
         kind: match kind {

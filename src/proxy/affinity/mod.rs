@@ -14,7 +14,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use crate::config::proxy::CookieAffinity;
 use crate::types::BackendKey;
@@ -79,14 +79,14 @@ impl Affinity {
         &self.name
     }
 
-    /// Reads the hint out of all `Cookie` fields; `now_unix_s` in seconds since 1970.
+    /// Reads the hint out of the values of all `Cookie` fields; `now_unix_s` in seconds since 1970.
     ///
     /// Of several cookies with our name, as a parent domain may plant them, the first that opens and is not expired
     /// counts; at most four are tried. The expiry is what was sealed, whatever the browser thinks.
-    pub fn read(&self, headers: &HeaderMap, now_unix_s: u64) -> Hint {
+    pub fn read<'a>(&self, cookies: impl Iterator<Item = &'a [u8]>, now_unix_s: u64) -> Hint {
         let mut cause = None;
         let mut attempts = 0;
-        for value in cookie::values(headers, &self.name) {
+        for value in cookie::values(cookies, &self.name) {
             if seal::could_be_sealed(value) {
                 if attempts == ATTEMPTS_MAX {
                     break;

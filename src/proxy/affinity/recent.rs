@@ -39,21 +39,12 @@ impl Recent {
     ///
     /// Only for picks by policy: remembering what was recalled would hold a steady stream of requests from one address
     /// on one backend for ever, instead of spreading it anew every two seconds.
-    pub fn remember(&self, client: IpAddr, user_agent: &[u8], pool: &str, backend: &BackendKey, now: Instant) {
-        let client = fingerprint(client, user_agent, pool);
+    pub fn remember(&self, client: u64, backend: &BackendKey, now: Instant) {
         self.with_set(client, |set| put(set, client, backend, now));
     }
 
     /// Remembers a pick unless there is one already: `Some` is what a parallel request was given first, to be followed.
-    pub fn agree(
-        &self,
-        client: IpAddr,
-        user_agent: &[u8],
-        pool: &str,
-        backend: &BackendKey,
-        now: Instant,
-    ) -> Option<BackendKey> {
-        let client = fingerprint(client, user_agent, pool);
+    pub fn agree(&self, client: u64, backend: &BackendKey, now: Instant) -> Option<BackendKey> {
         self.with_set(client, |set| {
             if let Some(entry) = set.iter().flatten().find(|e| e.client == client && e.is_fresh(now)) {
                 return Some(entry.backend.clone());
@@ -64,8 +55,7 @@ impl Recent {
     }
 
     /// The backend picked for this client in the last two seconds.
-    pub fn recall(&self, client: IpAddr, user_agent: &[u8], pool: &str, now: Instant) -> Option<BackendKey> {
-        let client = fingerprint(client, user_agent, pool);
+    pub fn recall(&self, client: u64, now: Instant) -> Option<BackendKey> {
         self.with_set(client, |set| {
             let entry = set.iter().flatten().find(|e| e.client == client)?;
             entry.is_fresh(now).then(|| entry.backend.clone())
@@ -111,8 +101,8 @@ impl Entry {
     }
 }
 
-/// Stands for the client; two clients with the same one merely share a first pick.
-fn fingerprint(client: IpAddr, user_agent: &[u8], pool: &str) -> u64 {
+/// Stands for a client of a pool; two with the same one merely share a first pick.
+pub fn fingerprint(client: IpAddr, user_agent: &[u8], pool: &str) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one((client, user_agent, pool))
 }
 
@@ -133,6 +123,10 @@ mod tests {
         Ipv4Addr::from(n).into()
     }
 
+    fn client(n: u32) -> u64 {
+        fingerprint(ip(n), b"agent", "p")
+    }
+
     fn key(text: &str) -> BackendKey {
         text.parse().expect("a key")
     }
@@ -141,19 +135,18 @@ mod tests {
     fn a_pick_is_remembered_for_two_seconds() {
         let (recent, t0) = (Recent::new(), clock::now());
         let at = |ms| t0 + Duration::from_millis(ms);
-        let recalled = |ms| recent.recall(ip(1), b"agent", "p", at(ms));
-        recent.remember(ip(1), b"agent", "p", &key("a"), at(0));
+        let recalled = |ms| recent.recall(client(1), at(ms));
+        recent.remember(client(1), &key("a"), at(0));
         assert_eq!((recalled(1999), recalled(2000)), (Some(key("a")), None), "recalling prolongs nothing");
-        recent.remember(ip(1), b"agent", "p", &key("a"), at(3000));
-        recent.remember(ip(1), b"agent", "p", &key("a"), at(4500));
+        recent.remember(client(1), &key("a"), at(3000));
+        recent.remember(client(1), &key("a"), at(4500));
         assert_eq!((recalled(6499), recalled(6500)), (Some(key("a")), None), "the latest pick counts");
     }
 
     #[test]
     fn who_picks_at_the_same_time_follows_the_first() {
         let (recent, t0) = (Recent::new(), clock::now());
-        let agree =
-            |backend: &str, ms| recent.agree(ip(1), b"agent", "p", &key(backend), t0 + Duration::from_millis(ms));
+        let agree = |backend: &str, ms| recent.agree(client(1), &key(backend), t0 + Duration::from_millis(ms));
         assert_eq!((agree("a", 0), agree("b", 1), agree("a", 1999)), (None, Some(key("a")), Some(key("a"))));
         assert_eq!((agree("b", 2000), agree("a", 2001)), (None, Some(key("b"))), "forgotten after two seconds");
     }
@@ -161,18 +154,18 @@ mod tests {
     #[test]
     fn another_backend_replaces_a_pick() {
         let (recent, t0) = (Recent::new(), clock::now());
-        recent.remember(ip(1), b"agent", "p", &key("a"), t0);
-        recent.remember(ip(1), b"agent", "p", &key("b"), t0 + Duration::from_secs(1));
-        assert_eq!(recent.recall(ip(1), b"agent", "p", t0 + Duration::from_millis(2900)), Some(key("b")));
+        recent.remember(client(1), &key("a"), t0);
+        recent.remember(client(1), &key("b"), t0 + Duration::from_secs(1));
+        assert_eq!(recent.recall(client(1), t0 + Duration::from_millis(2900)), Some(key("b")));
     }
 
     #[test]
     fn address_agent_and_pool_tell_clients_apart() {
         let (recent, t0) = (Recent::new(), clock::now());
-        recent.remember(ip(1), b"agent", "p", &key("a"), t0);
-        assert_eq!(recent.recall(ip(2), b"agent", "p", t0), None);
-        assert_eq!(recent.recall(ip(1), b"other", "p", t0), None);
-        assert_eq!(recent.recall(ip(1), b"agent", "q", t0), None);
+        recent.remember(client(1), &key("a"), t0);
+        assert_eq!(recent.recall(client(2), t0), None);
+        assert_eq!(recent.recall(fingerprint(ip(1), b"other", "p"), t0), None);
+        assert_eq!(recent.recall(fingerprint(ip(1), b"agent", "q"), t0), None);
     }
 
     #[test]
@@ -180,12 +173,12 @@ mod tests {
         let (recent, t0) = (Recent::new(), clock::now());
         let at = |n: u32| t0 + Duration::from_micros(n.into());
         for n in 0..100_000 {
-            recent.remember(ip(n), b"", "p", &key("a"), at(n));
+            recent.remember(client(n), &key("a"), at(n));
         }
         let held: usize = recent.shards.iter().map(|s| s.lock().expect("sound").0.capacity()).sum();
         assert_eq!(held, SHARDS * WAYS);
-        assert_eq!(recent.recall(ip(99_999), b"", "p", at(100_000)), Some(key("a")));
-        let mut remembered = (0..100_000).filter(|&n| recent.recall(ip(n), b"", "p", at(100_000)).is_some());
+        assert_eq!(recent.recall(client(99_999), at(100_000)), Some(key("a")));
+        let mut remembered = (0..100_000).filter(|&n| recent.recall(client(n), at(100_000)).is_some());
         assert!(remembered.next().is_some_and(|oldest| oldest > 50_000), "the oldest give way");
     }
 }

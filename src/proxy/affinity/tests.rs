@@ -1,3 +1,4 @@
+use http::HeaderMap;
 use http::header::COOKIE;
 use proptest::prelude::*;
 
@@ -37,12 +38,16 @@ fn cookies(fields: &[String]) -> HeaderMap {
     fields.iter().map(|f| (COOKIE, f.parse().expect("a field"))).collect()
 }
 
+fn values(cookies: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    cookies.get_all(COOKIE).iter().map(HeaderValue::as_bytes)
+}
+
 fn sealed(affinity: &Affinity, backend: &str, at: u64) -> String {
     value(&affinity.set_cookie(&key(backend), at, [3; 12], true))
 }
 
 fn read(affinity: &Affinity, value: &str, now: u64) -> Hint {
-    affinity.read(&cookies(&[format!("bowline_p={value}")]), now)
+    affinity.read(values(&cookies(&[format!("bowline_p={value}")])), now)
 }
 
 fn bound(backend: &str, renew: bool) -> Hint {
@@ -52,8 +57,8 @@ fn bound(backend: &str, renew: bool) -> Hint {
 #[test]
 fn no_cookie_of_ours_is_no_hint() {
     let a = affinity(None);
-    assert_eq!(a.read(&HeaderMap::new(), NOW), Hint::None);
-    assert_eq!(a.read(&cookies(&["session=1; bowline_q=x; Bowline_p=x".to_owned()]), NOW), Hint::None);
+    assert_eq!(a.read(std::iter::empty(), NOW), Hint::None);
+    assert_eq!(a.read(values(&cookies(&["session=1; bowline_q=x; Bowline_p=x".to_owned()])), NOW), Hint::None);
 }
 
 #[test]
@@ -109,7 +114,7 @@ fn the_cookie_that_opens_is_found_behind_others() {
     let a = affinity(Some(100));
     let (good, old) = (sealed(&a, "a", NOW), sealed(&a, "b", NOW - 100));
     let stranger = sealed(&Affinity::new(&settings(None), "p", ring(9)), "c", NOW);
-    let hint = |fields: &[String]| a.read(&cookies(fields), NOW);
+    let hint = |fields: &[String]| a.read(values(&cookies(fields)), NOW);
     assert_eq!(
         hint(&[format!("x=1; bowline_p={old}; path=/; HttpOnly"), format!("bowline_p=\"{good}\"")]),
         bound("a", false)
@@ -128,7 +133,7 @@ fn only_four_candidates_are_tried_but_short_junk_costs_none() {
     let a = affinity(None);
     let (good, stranger) = (sealed(&a, "a", NOW), sealed(&Affinity::new(&settings(None), "p", ring(9)), "c", NOW));
     let after = |n, junk: &str| {
-        a.read(&cookies(&[format!("bowline_p={junk}; ").repeat(n) + &format!("bowline_p={good}")]), NOW)
+        a.read(values(&cookies(&[format!("bowline_p={junk}; ").repeat(n) + &format!("bowline_p={good}")])), NOW)
     };
     assert_eq!(after(3, &stranger), bound("a", false));
     assert_eq!(after(4, &stranger), Hint::Rejected(Cause::Unsealed));
@@ -152,7 +157,7 @@ fn a_name_that_is_no_token_still_makes_a_cookie() {
     let field = a.set_cookie(&key("a"), NOW, [0; 12], false);
     assert!(field.to_str().expect("ASCII").starts_with("a__b="));
     let pair = field.to_str().expect("ASCII").split(';').next().expect("a pair").to_owned();
-    assert_eq!(a.read(&cookies(&[pair]), NOW), bound("a", false));
+    assert_eq!(a.read(values(&cookies(&[pair])), NOW), bound("a", false));
 }
 
 fn some_key() -> impl Strategy<Value = String> {
@@ -193,7 +198,7 @@ proptest! {
         let otherwise = Affinity::new(&settings(None), "p", ring(2));
         prop_assert_eq!(read(&otherwise, &v, NOW), Hint::Rejected(Cause::Unsealed));
         let renamed = Affinity::new(&CookieAffinity { name: name.clone(), ..settings(None) }, "p", ring(1));
-        prop_assert_eq!(renamed.read(&cookies(&[format!("{name}={v}")]), NOW), Hint::Rejected(Cause::Unsealed));
+        prop_assert_eq!(renamed.read(values(&cookies(&[format!("{name}={v}")])), NOW), Hint::Rejected(Cause::Unsealed));
     }
 
     #[test]
@@ -218,6 +223,6 @@ proptest! {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_bytes(&bytes).expect("a field"));
         headers.append(COOKIE, HeaderValue::from_bytes(&[b"bowline_p=", bytes.as_slice()].concat()).expect("a field"));
-        let _ = affinity(Some(5)).read(&headers, NOW);
+        let _ = affinity(Some(5)).read(values(&headers), NOW);
     }
 }

@@ -1,36 +1,16 @@
-//! Headers added, rewritten and stripped on the way (RFC 9110 §7.6.1, RFC 7239). Pure: headers in, edits out; the mover
+//! Headers added, rewritten and stripped on the way (RFC 9110 §7.6.1, RFC 7239). Pure: fields in, edits out; the mover
 //! applies them.
+//!
+//! Edits are two answers: whether a field goes on as it came, and what is added. A mover of bytes copies the first and
+//! writes the second; a mover of header maps removes and inserts.
 
-use std::fmt::Write as _;
+mod fields;
+
 use std::net::IpAddr;
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-/// Names a request through all logs.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-/// The absolute URL of the client's own request, as Posit Connect reads it.
-const X_RSC_REQUEST: HeaderName = HeaderName::from_static("x-rsc-request");
-
-/// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1; the last three are older custom,
-/// `http2-settings` belongs to an upgrade nobody gets here).
-const HOP_BY_HOP: [HeaderName; 6] = [
-    CONNECTION,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-];
+pub use self::fields::{Fields, Known, Wire};
 
 /// Identity that content servers trust because a gateway set it. Nobody outside may say who they are with these: they
 /// are stripped unless the peer is trusted. `X-Auth-Token` is none of them: R's rsconnect names its key with it, and signs.
@@ -44,14 +24,8 @@ const IDENTITY: [&str; 7] = [
     "x-remote-user",
 ];
 
-/// Changes to a head: remove first, then set (replacing).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Edits {
-    /// Fields to remove, all values.
-    pub remove: Vec<HeaderName>,
-    /// Fields to set, replacing what was there.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-}
+/// Bytes of the longest name a backend might take for one of ours.
+const NAME_MAX: usize = 64;
 
 /// What the proxy knows of a request's way to it.
 #[derive(Clone, Copy, Debug)]
@@ -72,180 +46,254 @@ pub struct Hop<'a> {
     pub rsc_request: bool,
     /// Path and query as the client gave them.
     pub target: &'a str,
-    /// The request leaves HTTP: `Upgrade` is the mover's to keep.
-    pub upgrade: bool,
+    /// The answer's body will be looked into, so it must not be compressed.
+    pub wants_identity: bool,
 }
 
-/// How a request head must change on its way to a backend.
+/// How a request head changes on its way to a backend.
 ///
 /// A trusted peer's account of the way before it is kept and added to; anybody else's is replaced, because a backend
 /// would believe it.
-pub fn for_upstream(headers: &HeaderMap, hop: &Hop<'_>) -> Edits {
-    let mut edits = Edits { remove: Vec::with_capacity(4), set: Vec::with_capacity(8) };
-    strip_hop_by_hop(headers, hop.upgrade, &mut edits);
-    strip_identity(headers, hop, &mut edits);
-    set_forwarded(headers, hop, &mut edits);
-    join_cookies(headers, &mut edits);
-    put(&mut edits, X_REQUEST_ID, hop.request_id);
-    if hop.rsc_request {
-        put(&mut edits, X_RSC_REQUEST, &original_url(headers, hop));
-    }
-    edits
+#[derive(Clone, Copy, Debug)]
+pub struct RequestEdits<'a> {
+    fields: Fields<'a>,
+    hop: Hop<'a>,
+    nominates: bool,
+    joins_cookies: bool,
 }
 
-/// HTTP/2 may carry cookies one to a field; HTTP/1 knows a single one (RFC 9113 §8.2.3), and most servers read only that.
-fn join_cookies(headers: &HeaderMap, edits: &mut Edits) {
-    let mut all = headers.get_all(COOKIE).iter();
-    if let (Some(first), Some(second)) = (all.next(), all.next()) {
-        let mut line = first.as_bytes().to_vec();
-        for crumb in std::iter::once(second).chain(all) {
-            line.extend_from_slice(b"; ");
-            line.extend_from_slice(crumb.as_bytes());
+impl<'a> RequestEdits<'a> {
+    /// For a head with these fields that came this way.
+    pub fn new(fields: Fields<'a>, hop: Hop<'a>) -> Self {
+        Self { fields, hop, nominates: nominates(&fields), joins_cookies: fields.all(Known::Cookie).nth(1).is_some() }
+    }
+
+    /// Whether fields of this name go on as they came. `Upgrade` never does: who leaves HTTP writes it anew.
+    pub fn passes(&self, name: &[u8]) -> bool {
+        if self.nominates && may_be_nominated(name) && is_nominated(&self.fields, name) {
+            return false;
         }
-        if let Ok(line) = HeaderValue::from_bytes(&line) {
-            edits.set.push((COOKIE, line));
+        let Hop { trusted, host, port, client, .. } = self.hop;
+        match Known::of(name) {
+            // Those of one connection (RFC 9110 §7.6.1), older custom among them; `HTTP2-Settings` belongs to an upgrade
+            // nobody gets here. Trailers end here, as §6.5.1 permits: so nobody is told that they would be read (§10.1.4).
+            Some(
+                Known::Connection
+                | Known::Http2Settings
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::ProxyAuthenticate
+                | Known::ProxyAuthorization
+                | Known::Te
+                | Known::Trailer
+                | Known::Upgrade,
+            ) => false,
+            // Always written anew.
+            Some(Known::Forwarded | Known::XRequestId) => false,
+            Some(Known::XForwardedFor) => trusted && client.is_none() && !self.is_listed(Known::XForwardedFor),
+            Some(Known::XForwardedProto) => trusted && self.is_listed(Known::XForwardedProto),
+            Some(Known::XForwardedHost) => trusted && (self.is_listed(Known::XForwardedHost) || host.is_empty()),
+            Some(Known::XForwardedPort) => trusted && (self.is_listed(Known::XForwardedPort) || port == 0),
+            Some(Known::XRealIp) => trusted && (self.is_listed(Known::XRealIp) || client.is_none()),
+            Some(Known::XRscRequest) => trusted && !self.hop.rsc_request,
+            Some(Known::Cookie) => !self.joins_cookies,
+            Some(Known::AcceptEncoding) => !self.hop.wants_identity,
+            Some(_) => true,
+            None => (trusted || !is_account(name)) && !is_alias(name),
+        }
+    }
+
+    /// Whether there is a value of a field that is text.
+    fn is_listed(&self, name: Known) -> bool {
+        self.fields.all(name).any(is_text)
+    }
+
+    /// Calls `put` with every field to add: its name, and its value in pieces.
+    pub fn added(&self, mut put: impl FnMut(Known, &[&[u8]])) {
+        let Hop { host, trusted, .. } = self.hop;
+        let client = self.hop.client.map(|ip| ip.to_string());
+        let client = client.as_deref().map(str::as_bytes);
+        let scheme: &[u8] = if self.hop.is_tls { b"https" } else { b"http" };
+        let told = |name| trusted && self.is_listed(name);
+        if told(Known::XForwardedFor) {
+            let before = self.list(Known::XForwardedFor);
+            put(Known::XForwardedFor, &[&before, b", ", client.unwrap_or(b"unknown")]);
+        } else if let Some(client) = client {
+            put(Known::XForwardedFor, &[client]);
+        }
+        if !told(Known::XForwardedProto) {
+            put(Known::XForwardedProto, &[scheme]);
+        }
+        if !told(Known::XForwardedHost) && !host.is_empty() {
+            put(Known::XForwardedHost, &[host.as_bytes()]);
+        }
+        if !told(Known::XForwardedPort) && self.hop.port != 0 {
+            put(Known::XForwardedPort, &[self.hop.port.to_string().as_bytes()]);
+        }
+        if let Some(client) = client.filter(|_| !told(Known::XRealIp)) {
+            put(Known::XRealIp, &[client]);
+        }
+        self.add_forwarded(client, scheme, &mut put);
+        if self.joins_cookies {
+            // HTTP/2 may carry cookies one to a field; HTTP/1 knows a single one (RFC 9113 §8.2.3), and most servers read
+            // only that.
+            put(Known::Cookie, &[&self.fields.all(Known::Cookie).collect::<Vec<_>>().join(&b"; "[..])]);
+        }
+        put(Known::XRequestId, &[self.hop.request_id.as_bytes()]);
+        if self.hop.rsc_request {
+            self.add_original_url(scheme, &mut put);
+        }
+        if self.hop.wants_identity {
+            put(Known::AcceptEncoding, &[b"identity"]);
+        }
+    }
+
+    fn add_forwarded(&self, client: Option<&[u8]>, scheme: &[u8], put: &mut impl FnMut(Known, &[&[u8]])) {
+        let before = if self.hop.trusted { self.list(Known::Forwarded) } else { Vec::new() };
+        let comma: &[u8] = if before.is_empty() { b"" } else { b", " };
+        // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
+        let (open, close): (&[u8], &[u8]) =
+            if self.hop.client.is_some_and(|ip| ip.is_ipv6()) { (b"\"[", b"]\"") } else { (b"", b"") };
+        let host = self.hop.host.as_bytes();
+        let is_plain = !host.is_empty() && host.iter().all(|b| b.is_ascii_graphic() && *b != b'"' && *b != b'\\');
+        let (by, host, end): (&[u8], &[u8], &[u8]) =
+            if is_plain { (b";host=\"", host, b"\"") } else { (b"", b"", b"") };
+        let client = client.unwrap_or(b"unknown");
+        put(Known::Forwarded, &[&before, comma, b"for=", open, client, close, b";proto=", scheme, by, host, end]);
+    }
+
+    /// The URL the client asked for: its own account when the peer is trusted.
+    fn add_original_url(&self, scheme: &[u8], put: &mut impl FnMut(Known, &[&[u8]])) {
+        let told = |name| self.fields.text(name).filter(|_| self.hop.trusted).map(str::as_bytes);
+        if let Some(url) = told(Known::XRscRequest) {
+            return put(Known::XRscRequest, &[url]);
+        }
+        let first = |list: &'a [u8]| list.split(|b| *b == b',').next().unwrap_or_default().trim_ascii();
+        let scheme = told(Known::XForwardedProto).map_or(scheme, first);
+        let host = told(Known::XForwardedHost).map_or(self.hop.host.as_bytes(), first);
+        let target = if self.hop.target.starts_with('/') { self.hop.target } else { "/" };
+        put(Known::XRscRequest, &[scheme, b"://", host, target.as_bytes()]);
+    }
+
+    /// All values of a field that are text, as one list; empty when there is none.
+    fn list(&self, name: Known) -> Vec<u8> {
+        self.fields.all(name).filter(|v| is_text(v)).collect::<Vec<_>>().join(&b", "[..])
+    }
+}
+
+/// How the head of an answer changes on its way to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerEdits<'a> {
+    fields: Fields<'a>,
+    status: u16,
+    nominates: bool,
+}
+
+impl<'a> AnswerEdits<'a> {
+    /// For an answer of this status with these fields.
+    pub fn new(status: u16, fields: Fields<'a>) -> Self {
+        Self { fields, status, nominates: nominates(&fields) }
+    }
+
+    /// Whether fields of this name go on as they came: not those of the backend's connection with us, which a 101 has for
+    /// the client; and of `X-Request-Id` there is ours.
+    pub fn passes(&self, name: &[u8]) -> bool {
+        let known = Known::of(name);
+        if self.status == 101 {
+            return known != Some(Known::XRequestId);
+        }
+        match known {
+            Some(
+                Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Trailer | Known::XRequestId,
+            ) => false,
+            // Who answers 426 says to what (RFC 9110 §15.5.22); any other offer is the backend's to us.
+            Some(Known::Upgrade) => self.status == 426,
+            Some(Known::TransferEncoding | Known::ContentLength | Known::SetCookie) => true,
+            _ => !(self.nominates && is_nominated(&self.fields, name)),
         }
     }
 }
 
-fn strip_hop_by_hop(headers: &HeaderMap, upgrade: bool, edits: &mut Edits) {
-    edits.remove.extend(HOP_BY_HOP.iter().filter(|name| headers.contains_key(*name)).cloned());
-    if !upgrade && headers.contains_key(UPGRADE) {
-        edits.remove.push(UPGRADE);
-    }
-    for value in headers.get_all(CONNECTION) {
-        let tokens = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
-        for name in tokens.filter_map(|t| HeaderName::from_bytes(t).ok()) {
-            if headers.contains_key(&name) && may_be_nominated(&name) && !edits.remove.contains(&name) {
-                edits.remove.push(name);
-            }
-        }
-    }
-    // Trailers end here, as RFC 9110 §6.5.1 permits: so nobody is told that they would be read (§10.1.4).
-    for name in [TE, TRAILER] {
-        if headers.contains_key(&name) && !edits.remove.contains(&name) {
-            edits.remove.push(name);
-        }
-    }
+/// The tokens of all `Connection` fields.
+fn nominated<'a>(fields: &Fields<'a>) -> impl Iterator<Item = &'a [u8]> {
+    fields.all(Known::Connection).flat_map(|value| value.split(|b| *b == b',').map(<[u8]>::trim_ascii))
 }
 
-/// The fields of a final answer (no 101) that belong to the backend's connection with us.
-///
-/// `requires_upgrade`: its status is 426.
-pub fn hop_by_hop_of_answer(headers: &HeaderMap, requires_upgrade: bool) -> Vec<HeaderName> {
-    let own = [CONNECTION, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), TRAILER];
-    // Who answers 426 says to what (RFC 9110 §15.5.22); any other offer is the backend's to us.
-    let offer = Some(UPGRADE).filter(|_| !requires_upgrade);
-    let mut gone: Vec<_> = own.into_iter().chain(offer).filter(|name| headers.contains_key(name)).collect();
-    for value in headers.get_all(CONNECTION) {
-        let tokens = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
-        for name in tokens.filter_map(|t| HeaderName::from_bytes(t).ok()) {
-            let is_framing =
-                name == TRANSFER_ENCODING || name == CONTENT_LENGTH || name == SET_COOKIE || name == UPGRADE;
-            if headers.contains_key(&name) && !is_framing && !gone.contains(&name) {
-                gone.push(name);
-            }
-        }
-    }
-    gone
+/// Whether `Connection` names more than the usual, which is looked for in its own right.
+fn nominates(fields: &Fields<'_>) -> bool {
+    let usual = |token: &[u8]| [&b"close"[..], b"keep-alive", b"upgrade"].iter().any(|u| token.eq_ignore_ascii_case(u));
+    nominated(fields).any(|token| !usual(token))
+}
+
+fn is_nominated(fields: &Fields<'_>, name: &[u8]) -> bool {
+    nominated(fields).any(|token| token.eq_ignore_ascii_case(name))
 }
 
 /// A client may name its own extensions in `Connection`, not what we or the backend rely on.
-fn may_be_nominated(name: &HeaderName) -> bool {
-    let ours = [X_REQUEST_ID, X_REAL_IP, X_RSC_REQUEST];
-    let text = name.as_str();
-    let is_kept = [HOST, COOKIE, AUTHORIZATION, TRANSFER_ENCODING, FORWARDED, UPGRADE].contains(name)
-        || ours.contains(name)
-        || IDENTITY.contains(&text);
-    !is_kept && !text.starts_with("x-forwarded-") && !text.starts_with("content-")
-}
-
-fn strip_identity(headers: &HeaderMap, hop: &Hop<'_>, edits: &mut Edits) {
-    for name in headers.keys() {
-        let text = name.as_str();
-        // CGI and WSGI turn `-` into `_`, so that the variant would be taken for the real one.
-        let has_alias = text.contains('_');
-        let is_identity = |text: &str| IDENTITY.contains(&text);
-        let is_ours =
-            |text: &str| text == X_RSC_REQUEST.as_str() || text.starts_with("x-forwarded-") || text == "x-real-ip";
-        let strip = if has_alias {
-            let dashed = text.replace('_', "-");
-            is_identity(&dashed) || is_ours(&dashed) || dashed == X_REQUEST_ID.as_str()
-        } else {
-            // One of ours that is set below is replaced there.
-            !hop.trusted && (is_identity(text) || is_ours(text)) || name == X_RSC_REQUEST && hop.rsc_request
-        };
-        if strip {
-            edits.remove.push(name.clone());
-        }
+fn may_be_nominated(name: &[u8]) -> bool {
+    match Known::of(name) {
+        Some(
+            Known::Host
+            | Known::Cookie
+            | Known::Authorization
+            | Known::TransferEncoding
+            | Known::ContentLength
+            | Known::Forwarded
+            | Known::XRequestId
+            | Known::XRealIp
+            | Known::XRscRequest
+            | Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedPort
+            | Known::XForwardedProto,
+        ) => false,
+        Some(_) => true,
+        None => !is_account(name) && !starts_with(name, b"content-"),
     }
 }
 
-fn set_forwarded(headers: &HeaderMap, hop: &Hop<'_>, edits: &mut Edits) {
-    let client = hop.client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
-    let before = |name: &HeaderName| if hop.trusted { listed(headers, name) } else { None };
-    let scheme = if hop.is_tls { "https" } else { "http" };
-    match before(&X_FORWARDED_FOR) {
-        Some(list) => put(edits, X_FORWARDED_FOR, &format!("{list}, {client}")),
-        None if hop.client.is_some() => put(edits, X_FORWARDED_FOR, &client),
-        None => {}
-    }
-    if before(&X_FORWARDED_PROTO).is_none() {
-        put(edits, X_FORWARDED_PROTO, scheme);
-    }
-    if before(&X_FORWARDED_HOST).is_none() && !hop.host.is_empty() {
-        put(edits, X_FORWARDED_HOST, hop.host);
-    }
-    if before(&X_FORWARDED_PORT).is_none() && hop.port != 0 {
-        put(edits, X_FORWARDED_PORT, &hop.port.to_string());
-    }
-    if before(&X_REAL_IP).is_none() && hop.client.is_some() {
-        put(edits, X_REAL_IP, &client);
-    }
-    let mut element = before(&FORWARDED).map_or_else(String::new, |list| format!("{list}, "));
-    // RFC 7239 §6: an IPv6 address stands in brackets and quotes. Writing into a String cannot fail.
-    let _ = match hop.client {
-        Some(IpAddr::V6(ip)) => write!(element, "for=\"[{ip}]\""),
-        Some(IpAddr::V4(ip)) => write!(element, "for={ip}"),
-        None => write!(element, "for=unknown"),
-    };
-    let _ = write!(element, ";proto={scheme}");
-    if !hop.host.is_empty() && hop.host.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
-        let _ = write!(element, ";host=\"{}\"", hop.host);
-    }
-    put(edits, FORWARDED, &element);
+/// Says who somebody is, or which way a request came.
+fn is_account(name: &[u8]) -> bool {
+    starts_with(name, b"x-forwarded-") || IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// All values of a field as one list; `None` when there is none or it is not text.
-fn listed(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
+/// CGI and WSGI turn `-` into `_`, so that the variant would be taken for the real one.
+fn is_alias(name: &[u8]) -> bool {
+    if memchr::memchr(b'_', name).is_none() {
+        return false;
+    }
+    let mut dashed = [0; NAME_MAX];
+    let length = name.len().min(NAME_MAX);
+    for (to, from) in dashed.iter_mut().zip(name) {
+        *to = if *from == b'_' { b'-' } else { *from };
+    }
+    let dashed = &dashed[..length];
+    let is_ours = matches!(
+        Known::of(dashed),
+        Some(
+            Known::XRscRequest
+                | Known::XRealIp
+                | Known::XRequestId
+                | Known::XForwardedFor
+                | Known::XForwardedHost
+                | Known::XForwardedPort
+                | Known::XForwardedProto
+        )
+    );
+    is_ours || is_account(dashed)
 }
 
-fn put(edits: &mut Edits, name: HeaderName, value: &str) {
-    // What is no header value came from the wire in a field that does not exist then; leaving it out is right.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        edits.set.push((name, value));
-    }
+fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// The URL the client asked for: its own account when the peer is trusted.
-fn original_url(headers: &HeaderMap, hop: &Hop<'_>) -> String {
-    let told = |name: &HeaderName| headers.get(name).filter(|_| hop.trusted).and_then(|v| v.to_str().ok());
-    if let Some(url) = told(&X_RSC_REQUEST) {
-        return url.to_owned();
-    }
-    let first = |list: &str| list.split(',').next().unwrap_or_default().trim().to_owned();
-    let scheme =
-        told(&X_FORWARDED_PROTO).map(first).unwrap_or_else(|| if hop.is_tls { "https" } else { "http" }.to_owned());
-    let host = told(&X_FORWARDED_HOST).map(first).unwrap_or_else(|| hop.host.to_owned());
-    let target = if hop.target.starts_with('/') { hop.target } else { "/" };
-    format!("{scheme}://{host}{target}")
+fn is_text(value: &[u8]) -> bool {
+    value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
 }
 
 /// The request's name: a trusted peer's own if it is sane (1 to 128 visible characters), else a new one.
-pub fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> String {
-    let told = headers.get(X_REQUEST_ID).filter(|_| trusted).and_then(|v| v.to_str().ok());
+pub fn request_id(fields: &Fields<'_>, trusted: bool, random: u128) -> String {
+    let told = fields.text(Known::XRequestId).filter(|_| trusted);
     match told.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
         Some(id) => id.to_owned(),
         None => new_request_id(random),
@@ -254,13 +302,16 @@ pub fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> String {
 
 /// 32 hexadecimal digits.
 pub fn new_request_id(random: u128) -> String {
-    format!("{random:032x}")
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let nibble = |at: u32| char::from(DIGITS[(random >> (4 * at)) as usize & 15]);
+    (0..32).rev().map(nibble).collect()
 }
 
 /// The client behind trusted peers: the last address in `X-Forwarded-For` that is not one of theirs.
-pub fn forwarded_client(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+pub fn forwarded_client(fields: &Fields<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut last = None;
-    for value in headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|v| v.to_str().ok()) {
+    let values: Vec<_> = fields.all(Known::XForwardedFor).filter_map(|v| std::str::from_utf8(v).ok()).collect();
+    for value in values.into_iter().rev().filter(|v| is_text(v.as_bytes())) {
         for element in value.rsplit(',') {
             let element = element.trim();
             let bare = element.strip_prefix('[').and_then(|e| e.split(']').next()).unwrap_or(element);

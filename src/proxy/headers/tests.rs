@@ -1,3 +1,4 @@
+use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,19 +21,28 @@ fn hop() -> Hop<'static> {
         request_id: "id-1",
         rsc_request: true,
         target: "/x?y=1",
-        upgrade: false,
+        wants_identity: false,
     }
 }
 
 fn applied(before: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
-    let edits = for_upstream(before, hop);
-    let mut after = before.clone();
-    for name in &edits.remove {
-        after.remove(name);
-    }
-    for (name, value) in edits.set {
-        after.insert(name, value);
-    }
+    let edits = RequestEdits::new(Fields::Map(before), *hop);
+    let passing = before.iter().filter(|(name, _)| edits.passes(name.as_str().as_bytes()));
+    let mut after: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
+    edits.added(|name, pieces| {
+        let before = after.insert(name.key(), HeaderValue::from_bytes(&pieces.concat()).unwrap());
+        assert_eq!(before, None, "what is added did not pass too");
+    });
+    // Whoever read the head, the edits are the same.
+    let fields: Vec<_> =
+        before.iter().map(|(name, value)| httparse::Header { name: name.as_str(), value: value.as_bytes() }).collect();
+    let wire = Wire::new(&fields);
+    let same = RequestEdits::new(Fields::Wire(&wire), *hop);
+    let passing = fields.iter().filter(|field| same.passes(field.name.as_bytes()));
+    let mut as_wire: HeaderMap =
+        passing.map(|f| (f.name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(f.value).unwrap())).collect();
+    same.added(|name, pieces| drop(as_wire.insert(name.key(), HeaderValue::from_bytes(&pieces.concat()).unwrap())));
+    assert_eq!(as_wire, after);
     after
 }
 
@@ -113,18 +123,19 @@ fn hop_by_hop_fields_and_what_connection_names_go() {
 #[test]
 fn only_a_trusted_and_sane_request_id_is_kept() {
     let sane = headers(&[("x-request-id", "abc-1")]);
-    assert_eq!(request_id(&sane, true, 1), "abc-1");
-    assert_eq!(request_id(&sane, false, 1), format!("{:032x}", 1));
+    assert_eq!(request_id(&Fields::Map(&sane), true, 1), "abc-1");
+    assert_eq!(request_id(&Fields::Map(&sane), false, 1), format!("{:032x}", 1));
     for insane in ["", "with space", &"x".repeat(129)] {
-        assert_eq!(request_id(&headers(&[("x-request-id", insane)]), true, 2), format!("{:032x}", 2));
+        assert_eq!(request_id(&Fields::Map(&headers(&[("x-request-id", insane)])), true, 2), format!("{:032x}", 2));
     }
 }
 
 #[test]
 fn the_client_is_the_last_address_nobody_vouches_for() {
     let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-    let client =
-        |list: &str| forwarded_client(&headers(&[("x-forwarded-for", list)]), &trusted).map(|ip| ip.to_string());
+    let client = |list: &str| {
+        forwarded_client(&Fields::Map(&headers(&[("x-forwarded-for", list)])), &trusted).map(|ip| ip.to_string())
+    };
     assert_eq!(client("6.6.6.6, 198.51.100.1, 10.0.0.2").as_deref(), Some("198.51.100.1"));
     assert_eq!(client("198.51.100.1:1234").as_deref(), Some("198.51.100.1"));
     assert_eq!(client("[2001:db8::1]:80").as_deref(), Some("2001:db8::1"));

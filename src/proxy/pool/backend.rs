@@ -15,6 +15,7 @@ use crate::types::{BackendAddress, BackendKey};
 /// One member of a pool.
 #[derive(Debug)]
 pub struct Backend {
+    place: usize,
     key: BackendKey,
     address: BackendAddress,
     weight: u32,
@@ -41,6 +42,7 @@ pub(super) struct Counts {
 
 impl Backend {
     pub(super) fn new(
+        place: usize,
         wanted: &settings::Backend,
         rules: Rules,
         counts: Arc<Counts>,
@@ -52,6 +54,7 @@ impl Backend {
             health.stop_waiting_for_probes(now);
         }
         Self {
+            place,
             key: wanted.key.clone(),
             address: wanted.address.clone(),
             weight: wanted.weight.max(1),
@@ -82,6 +85,11 @@ impl Backend {
     /// What the operator wants from now on.
     pub fn set_admin(&self, admin: AdminState, now: Instant) {
         self.counts.set_admin(admin, now);
+    }
+
+    /// Where it stands in its pool, from 0.
+    pub fn place(&self) -> usize {
+        self.place
     }
 
     /// Its stable name.

@@ -98,7 +98,8 @@ impl Pool {
         let backends: Vec<_> = settings
             .backends
             .iter()
-            .map(|wanted| {
+            .enumerate()
+            .map(|(place, wanted)| {
                 let before = previous.and_then(|p| p.backend(wanted.key.as_str()));
                 let counts = before
                     .map(|b| Arc::clone(b.counts()))
@@ -108,7 +109,7 @@ impl Pool {
                     counts.set_admin(wanted.admin, now);
                 }
                 let health = before.filter(|b| *b.address() == wanted.address).map(|b| Arc::clone(b.cell()));
-                Arc::new(Backend::new(wanted, rules, counts, health, now))
+                Arc::new(Backend::new(place, wanted, rules, counts, health, now))
             })
             .collect();
         let mut by_key: Vec<_> = (0..backends.len()).collect();

@@ -44,6 +44,8 @@ static SCRIPTS: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
     })
 });
 
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
 /// What an answer says whose page has the script already: a proxy before the node adds none.
 const DONE: HeaderName = HeaderName::from_static("bowline-shim");
 
@@ -70,12 +72,18 @@ pub struct Plan {
 ///
 /// For such requests the backend is asked for `identity`, because what is compressed cannot be added to.
 pub fn applies_to_request(method: &Method, headers: &HeaderMap) -> bool {
-    if !matches!(*method, Method::GET | Method::HEAD) || headers.contains_key(RANGE) {
+    let field = |name| headers.get(name).map(HeaderValue::as_bytes);
+    applies_to(method, headers.contains_key(RANGE), field(SEC_FETCH_DEST), field(ACCEPT))
+}
+
+/// The same by the fields that tell: whether there is a `Range`, and the values of `Sec-Fetch-Dest` and `Accept`.
+pub fn applies_to(method: &Method, has_range: bool, destination: Option<&[u8]>, accept: Option<&[u8]>) -> bool {
+    if !matches!(*method, Method::GET | Method::HEAD) || has_range {
         return false;
     }
-    match headers.get("sec-fetch-dest") {
-        Some(dest) => matches!(dest.as_bytes(), b"document" | b"iframe" | b"frame" | b"embed" | b"object"),
-        None => headers.get(ACCEPT).is_some_and(|a| memchr::memmem::find(a.as_bytes(), b"text/html").is_some()),
+    match destination {
+        Some(destination) => matches!(destination, b"document" | b"iframe" | b"frame" | b"embed" | b"object"),
+        None => accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some()),
     }
 }
 

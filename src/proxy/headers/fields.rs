@@ -1,0 +1,233 @@
+//! The fields of a head, whoever read it: a header map (HTTP/2, Pingora) or the bytes as they came (HTTP/1.1).
+//!
+//! Decisions ask for [`Known`] names only. Those are found in one pass over a head as it came, so that each question after
+//! it costs an array access, and nothing is copied or hashed.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Declares the names: how each is written, in HTTP/1.1 and as a key of a header map.
+macro_rules! known {
+    ($($variant:ident = $text:literal, $key:expr;)+) => {
+        /// A field name something is decided by.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Known { $(#[doc = $text] $variant),+ }
+
+        impl Known {
+            /// Every name, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As people write it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// As a header map has it.
+            pub const fn key(self) -> HeaderName {
+                match self { $(Self::$variant => $key),+ }
+            }
+        }
+    };
+}
+
+known! {
+    Accept = "Accept", header::ACCEPT;
+    AcceptEncoding = "Accept-Encoding", header::ACCEPT_ENCODING;
+    Authorization = "Authorization", header::AUTHORIZATION;
+    BowlineLeaving = "Bowline-Leaving", HeaderName::from_static(crate::types::LEAVING);
+    Connection = "Connection", header::CONNECTION;
+    ContentLength = "Content-Length", header::CONTENT_LENGTH;
+    Cookie = "Cookie", header::COOKIE;
+    Forwarded = "Forwarded", header::FORWARDED;
+    Host = "Host", header::HOST;
+    Http2Settings = "HTTP2-Settings", HeaderName::from_static("http2-settings");
+    KeepAlive = "Keep-Alive", HeaderName::from_static("keep-alive");
+    ProxyAuthenticate = "Proxy-Authenticate", header::PROXY_AUTHENTICATE;
+    ProxyAuthorization = "Proxy-Authorization", header::PROXY_AUTHORIZATION;
+    ProxyConnection = "Proxy-Connection", HeaderName::from_static("proxy-connection");
+    Range = "Range", header::RANGE;
+    SecFetchDest = "Sec-Fetch-Dest", HeaderName::from_static("sec-fetch-dest");
+    SecFetchMode = "Sec-Fetch-Mode", HeaderName::from_static("sec-fetch-mode");
+    SetCookie = "Set-Cookie", header::SET_COOKIE;
+    Te = "TE", header::TE;
+    Trailer = "Trailer", header::TRAILER;
+    TransferEncoding = "Transfer-Encoding", header::TRANSFER_ENCODING;
+    Upgrade = "Upgrade", header::UPGRADE;
+    UserAgent = "User-Agent", header::USER_AGENT;
+    XForwardedFor = "X-Forwarded-For", HeaderName::from_static("x-forwarded-for");
+    XForwardedHost = "X-Forwarded-Host", HeaderName::from_static("x-forwarded-host");
+    XForwardedPort = "X-Forwarded-Port", HeaderName::from_static("x-forwarded-port");
+    XForwardedProto = "X-Forwarded-Proto", HeaderName::from_static("x-forwarded-proto");
+    XRealIp = "X-Real-IP", HeaderName::from_static("x-real-ip");
+    XRequestId = "X-Request-Id", HeaderName::from_static("x-request-id");
+    XRscRequest = "X-RSC-Request", HeaderName::from_static("x-rsc-request");
+}
+
+impl Known {
+    /// Which of them a name is, in whatever case it came.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let candidates: &[Self] = match name.len() {
+            2 => &[Self::Te],
+            4 => &[Self::Host],
+            5 => &[Self::Range],
+            6 => &[Self::Cookie, Self::Accept],
+            7 => &[Self::Upgrade, Self::Trailer],
+            9 => &[Self::XRealIp, Self::Forwarded],
+            10 => &[Self::Connection, Self::UserAgent, Self::KeepAlive, Self::SetCookie],
+            12 => &[Self::XRequestId],
+            13 => &[Self::Authorization, Self::XRscRequest],
+            14 => &[Self::ContentLength, Self::SecFetchMode, Self::SecFetchDest, Self::Http2Settings],
+            15 => &[Self::AcceptEncoding, Self::XForwardedFor, Self::BowlineLeaving],
+            16 => &[Self::XForwardedHost, Self::XForwardedPort, Self::ProxyConnection],
+            17 => &[Self::TransferEncoding, Self::XForwardedProto],
+            18 => &[Self::ProxyAuthenticate],
+            19 => &[Self::ProxyAuthorization],
+            _ => &[],
+        };
+        candidates.iter().copied().find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
+    }
+}
+
+/// The fields of one head.
+#[derive(Clone, Copy, Debug)]
+pub enum Fields<'a> {
+    /// Of a header map.
+    Map(&'a HeaderMap),
+    /// As they came.
+    Wire(&'a Wire<'a>),
+}
+
+/// Fields as they came, with the places of those that are known.
+#[derive(Debug)]
+pub struct Wire<'a> {
+    /// In order, names in whatever case they came.
+    pub fields: &'a [httparse::Header<'a>],
+    /// For each [`Known`] one more than the place of its first field; 0: there is none.
+    first: [u16; Known::ALL.len()],
+    /// Those known names that come more than once, a bit each.
+    repeated: u32,
+}
+
+impl<'a> Wire<'a> {
+    /// Finds the known ones; at most 65,534 fields are looked at, which is more than any listener lets in.
+    pub fn new(fields: &'a [httparse::Header<'a>]) -> Self {
+        let (mut first, mut repeated) = ([0; Known::ALL.len()], 0);
+        for (place, field) in (1..u16::MAX).zip(fields) {
+            if let Some(known) = Known::of(field.name.as_bytes()) {
+                match &mut first[known as usize] {
+                    free @ 0 => *free = place,
+                    _ => repeated |= 1 << known as u32,
+                }
+            }
+        }
+        Self { fields, first, repeated }
+    }
+
+    fn first(&self, name: Known) -> Option<&'a [u8]> {
+        let place = usize::from(self.first[name as usize]).checked_sub(1)?;
+        self.fields.get(place).map(|field| field.value)
+    }
+
+    fn is_repeated(&self, name: Known) -> bool {
+        self.repeated & 1 << name as u32 != 0
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The value of the first field of this name.
+    pub fn first(&self, name: Known) -> Option<&'a [u8]> {
+        match self {
+            Self::Map(map) => map.get(name.key()).map(HeaderValue::as_bytes),
+            Self::Wire(wire) => wire.first(name),
+        }
+    }
+
+    /// The same if it is visible ASCII, blanks and tabs.
+    pub fn text(&self, name: Known) -> Option<&'a str> {
+        let value = self.first(name).filter(|v| v.iter().all(|b| matches!(b, b'\t' | b' '..=b'~')))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// Whether there is a field of this name.
+    pub fn has(&self, name: Known) -> bool {
+        match self {
+            Self::Map(map) => map.contains_key(name.key()),
+            Self::Wire(wire) => wire.first[name as usize] != 0,
+        }
+    }
+
+    /// The values of all fields of this name, in order.
+    pub fn all(&self, name: Known) -> impl Iterator<Item = &'a [u8]> {
+        let (map, wire) = match *self {
+            Self::Map(map) => (Some(map), None),
+            Self::Wire(wire) => (None, Some(wire)),
+        };
+        let in_map = map.into_iter().flat_map(move |map| map.get_all(name.key())).map(HeaderValue::as_bytes);
+        let first = wire.and_then(|wire| wire.first(name));
+        let more = wire.filter(|wire| wire.is_repeated(name)).map_or(&[][..], |wire| {
+            let place = usize::from(wire.first[name as usize]);
+            wire.fields.get(place..).unwrap_or_default()
+        });
+        let more = more.iter().filter(move |field| Known::of(field.name.as_bytes()) == Some(name));
+        in_map.chain(first).chain(more.map(|field| field.value))
+    }
+
+    /// A header map of its own, for who needs one; names and values that none can hold are left out.
+    pub fn to_map(self) -> HeaderMap {
+        match self {
+            Self::Map(map) => map.clone(),
+            Self::Wire(wire) => {
+                let mut map = HeaderMap::with_capacity(wire.fields.len());
+                for field in wire.fields {
+                    let name = HeaderName::from_bytes(field.name.as_bytes());
+                    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
+                        map.append(name, value);
+                    }
+                }
+                map
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed<'a>(text: &'a [u8], fields: &'a mut [httparse::Header<'a>]) -> &'a [httparse::Header<'a>] {
+        let mut request = httparse::Request::new(fields);
+        assert!(request.parse(text).unwrap().is_complete());
+        request.headers
+    }
+
+    #[test]
+    fn every_known_name_is_found_in_any_case() {
+        assert!(Known::ALL.len() <= 32, "a bit each");
+        for known in Known::ALL {
+            for text in [known.as_str().to_owned(), known.as_str().to_lowercase(), known.as_str().to_uppercase()] {
+                assert_eq!(Known::of(text.as_bytes()), Some(*known), "{text}");
+            }
+            assert_eq!(known.key().as_str(), known.as_str().to_lowercase());
+        }
+        for other in ["", "x", "hosts", "x-forwarded-fox", "content_length"] {
+            assert_eq!(Known::of(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_map_and_what_came_answer_alike() {
+        let text = b"GET / HTTP/1.1\r\nhost: a\r\nCOOKIE: a=1\r\nX-Other: 1\r\ncookie: b=2\r\nAccept: \xe9\r\nCookie: c=3\r\n\r\n";
+        let mut room = [httparse::EMPTY_HEADER; 16];
+        let wire = Wire::new(parsed(text, &mut room));
+        let wire = Fields::Wire(&wire);
+        let map = wire.to_map();
+        let map = Fields::Map(&map);
+        for known in Known::ALL {
+            assert_eq!(wire.first(*known), map.first(*known), "{known:?}");
+            assert_eq!(wire.has(*known), map.has(*known), "{known:?}");
+            assert_eq!(wire.text(*known), map.text(*known), "{known:?}");
+            assert_eq!(wire.all(*known).collect::<Vec<_>>(), map.all(*known).collect::<Vec<_>>(), "{known:?}");
+        }
+        assert_eq!(wire.all(Known::Cookie).collect::<Vec<_>>(), [b"a=1", b"b=2", b"c=3"]);
+        assert_eq!((wire.text(Known::Accept), wire.first(Known::Accept)), (None, Some(&b"\xe9"[..])));
+    }
+}
