@@ -53,10 +53,9 @@ pub fn run(args: Args) -> ExitCode {
     tell_open_files(&settings);
     // Pingora dials by the process's default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // One thread accepts, probes and answers the operator; connections live on the proxy's own threads.
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = settings.startup.threads {
-        builder.worker_threads(threads);
-    }
+    builder.worker_threads(1).thread_name("control");
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

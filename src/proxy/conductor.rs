@@ -26,6 +26,7 @@ use crate::runtime::clock;
 use crate::runtime::ready::{Notifier, Ports};
 use crate::runtime::signal::{Signal, Signals};
 use crate::runtime::watch::Watcher;
+use crate::runtime::workers::Workers;
 use crate::telemetry::Causes;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::carbon;
@@ -125,7 +126,9 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
     let state = prepared.build(None, &metrics, clock::now());
     let (stop, stopping) = watch::channel(false);
     let (asks, mut asked) = mpsc::channel(16);
-    let proxy = Proxy::new(&startup, state, access, metrics, stopping);
+    let threads = startup.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let workers = Workers::start(threads).map_err(system("worker threads cannot be started"))?;
+    let proxy = Proxy::new(&startup, workers, state, access, metrics, stopping);
     let operator = Arc::new(Operator::new(Arc::clone(&proxy), &options, asks));
     let (admin_address, mut admin_tasks) = serve_operator(&startup, &operator).await?;
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsStream;
 
+use crate::proxy::request::NotConnected;
 use crate::proxy::stream::{Socket, Stream};
 use crate::types::BackendAddress;
 
@@ -106,6 +107,18 @@ impl DialError {
             Self::Resolve { .. } => "resolve",
             Self::Tls { .. } => "tls",
             Self::Io { .. } => "io",
+        }
+    }
+}
+
+impl From<&DialError> for NotConnected {
+    fn from(error: &DialError) -> Self {
+        match error {
+            _ if error.is_local() => Self::Shortage,
+            DialError::Refused { .. } => Self::Refused,
+            DialError::TimedOut { .. } => Self::TimedOut,
+            DialError::Tls { .. } => Self::Tls,
+            DialError::Resolve { .. } | DialError::Io { .. } => Self::Failed,
         }
     }
 }

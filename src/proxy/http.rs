@@ -1,11 +1,11 @@
 //! The Pingora mover: HTTP/2, and HTTP/1.x exchanges that are not upgrades. Asks [`request`](super::request) at each of
 //! Pingora's phases and does what it says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -67,6 +67,29 @@ impl Engine {
     }
 }
 
+/// What a stream that is lent to Pingora brings with it.
+pub struct Arrived {
+    facts: Arc<Facts>,
+    /// The request, where it has arrived already; taken once.
+    context: Mutex<Option<Box<Context>>>,
+}
+
+impl Arrived {
+    /// A whole connection, whose requests arrive here.
+    pub fn whole(facts: &Arc<Facts>) -> Self {
+        Self { facts: Arc::clone(facts), context: Mutex::new(None) }
+    }
+
+    /// One exchange, whose request has arrived.
+    pub fn one(facts: &Arc<Facts>, context: Box<Context>) -> Self {
+        Self { facts: Arc::clone(facts), context: Mutex::new(Some(context)) }
+    }
+
+    fn take(&self) -> Option<Box<Context>> {
+        self.context.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The error Pingora carries when the decision about it was taken already.
 const DECIDED: ErrorType = ErrorType::Custom("Decided");
 
@@ -99,7 +122,9 @@ impl ProxyHttp for Engine {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, carried: &mut Carried) -> Result<bool> {
-        let facts = facts(session).ok_or_else(internal)?;
+        let digest = session.digest().and_then(|d| d.proxy_digest.clone()).ok_or_else(internal)?;
+        let arrived = digest.user_data.as_ref().and_then(|data| data.downcast_ref::<Arrived>()).ok_or_else(internal)?;
+        let facts = &arrived.facts;
         let head = session.req_header();
         if head.version == Version::HTTP_2 && head.headers.len() > facts.listener.settings.limits.head_count {
             // For HTTP/1 the connection has counted them.
@@ -114,8 +139,10 @@ impl ProxyHttp for Engine {
             return Ok(true);
         }
         let is_bodiless = session.is_body_empty();
-        let (context, answer) =
-            Context::arrive(&self.proxy, Arc::clone(&facts), &Request::of(session.req_header()), is_bodiless);
+        let (context, answer) = match arrived.take() {
+            Some(context) => (*context, None),
+            None => Context::arrive(&self.proxy, Arc::clone(facts), &Request::of(session.req_header()), is_bodiless),
+        };
         // Silence of the client within its body, and of its reading within ours.
         let limit = context.timeouts().map_or(config::default::BODY_TIMEOUT, |t| t.body);
         facts.set_write_timeout(limit, session.is_http2());
@@ -150,7 +177,7 @@ impl ProxyHttp for Engine {
             if ends { clock.stop() } else { clock.touch() }
         }
         let Some((context, bytes)) = carried.context.as_mut().zip(body.as_ref()) else { return Ok(()) };
-        if context.body_overflows(bytes.len()) { Err(decided(carried, Cause::BodyTooLarge)) } else { Ok(()) }
+        if context.body_overflows(bytes.len() as u64) { Err(decided(carried, Cause::BodyTooLarge)) } else { Ok(()) }
     }
 
     async fn upstream_peer(&self, _: &mut Session, carried: &mut Carried) -> Result<Box<HttpPeer>> {
@@ -160,6 +187,7 @@ impl ProxyHttp for Engine {
             clock.stop();
         }
         let Some(context) = carried.context.as_mut() else { return Err(internal()) };
+        context.body_starts_over();
         loop {
             if let Err(cause) = context.choose().await {
                 return Err(decided(carried, cause));
@@ -323,7 +351,7 @@ impl ProxyHttp for Engine {
             Err(cause) => Next::GiveUp(cause),
             Ok(how) if has_begun => {
                 context.broke_within_answer(how);
-                Next::GiveUp(cause_of(how))
+                Next::GiveUp(how.cause())
             }
             Ok(how) => context.broke(how, if is_reused { Line::Kept } else { Line::Fresh }),
         };
@@ -337,7 +365,7 @@ impl ProxyHttp for Engine {
         let cause = match carried.cause {
             Some(cause) => cause,
             None if carried.goes_again => Cause::NobodyReady,
-            None => fault(e).map_or_else(|cause| cause, cause_of),
+            None => fault(e).map_or_else(|cause| cause, Broke::cause),
         };
         carried.cause = Some(cause);
         let done = |status| FailToProxy { error_code: status, can_reuse_downstream: false };
@@ -384,12 +412,6 @@ fn leaving(fields: &http::HeaderMap, passes: impl Fn(&[u8]) -> bool) -> Vec<Head
     fields.keys().filter(|name| !passes(name.as_str().as_bytes())).cloned().collect()
 }
 
-/// The connection's facts, as [`connection`](super::connection) left them with the stream.
-fn facts(session: &Session) -> Option<Arc<Facts>> {
-    let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref::<Arc<Facts>>().cloned()
-}
-
 /// Reads on a little what an HTTP/2 client still sends after its whole answer: dropped at once, the stream would be
 /// reset, and some clients throw the answer away then (RFC 9113 §8.1 asks them not to).
 async fn hear_out(session: &mut Session) {
@@ -404,7 +426,7 @@ async fn hear_out(session: &mut Session) {
 
 async fn answer_with(session: &mut Session, carried: &Carried, cause: Cause) -> Result<()> {
     let Some(context) = &carried.context else { return session.respond_error(cause.status()).await };
-    let page = context.page(cause, session.req_header().headers.get(ACCEPT));
+    let page = context.page(cause);
     let mut head = ResponseHeader::build(cause.status(), Some(6))?;
     head.insert_header(CONTENT_TYPE, page.content_type)?;
     head.insert_header("cache-control", "no-store")?;
@@ -455,14 +477,6 @@ fn io_error(e: &Error) -> Option<&std::io::Error> {
         cause = error.source();
     }
     None
-}
-
-fn cause_of(how: Broke) -> Cause {
-    match how {
-        Broke::Closed => Cause::UpstreamClosed,
-        Broke::TimedOut => Cause::UpstreamTimeout,
-        Broke::Invalid => Cause::UpstreamInvalid,
-    }
 }
 
 fn not_connected(e: &Error) -> NotConnected {

@@ -1,7 +1,7 @@
 //! The load balancer: from listener to peer.
 //!
-//! `listener` accepts, [`connection`] reads heads and lends each exchange to a mover ([`http`]: Pingora; [`upgrade`] and
-//! [`tunnel`]: what leaves HTTP). No mover decides anything: [`request`] does, out of the pure nouns [`route`],
+//! `listener` accepts, [`connection`] reads heads and lends each exchange to a mover ([`http1`]: what is only forwarded;
+//! [`http`]: Pingora, what needs more; [`upgrade`] and [`tunnel`]: what leaves HTTP). No mover decides anything: [`request`] does, out of the pure nouns [`route`],
 //! [`affinity`], [`pool`], [`headers`] and one [`state`] snapshot. [`conductor`] is the one task that changes things.
 
 pub mod admin;
@@ -13,6 +13,7 @@ pub mod dial;
 pub mod error;
 pub mod headers;
 pub mod http;
+pub mod http1;
 pub mod ledger;
 pub mod listener;
 pub mod metrics;
@@ -41,6 +42,7 @@ use self::metrics::Metrics;
 use self::pool::{Backend, Health, Transition};
 use self::state::{Backing, State};
 use crate::config;
+use crate::runtime::workers::Workers;
 use crate::telemetry::access::AccessLog;
 
 /// What every connection and request of one proxy shares.
@@ -51,12 +53,15 @@ pub struct Proxy {
     access: AccessLog,
     metrics: Metrics,
     stopping: watch::Receiver<bool>,
+    workers: Workers,
+    kept_lines_max: usize,
 }
 
 impl Proxy {
     /// A proxy on its first state; `stopping` becomes true when it is to leave.
     pub fn new(
         startup: &config::proxy::Startup,
+        workers: Workers,
         state: State,
         access: AccessLog,
         metrics: Metrics,
@@ -69,9 +74,11 @@ impl Proxy {
             access,
             metrics,
             stopping,
+            kept_lines_max: startup.upstream_keepalive_connections.div_ceil(workers.count()),
+            workers,
         });
         let conf = ServerConf {
-            threads: startup.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            threads: proxy.workers.count(),
             upstream_keepalive_pool_size: startup.upstream_keepalive_connections,
             // Attempts are counted by `request`; this only stops what would never end.
             max_retries: 64,
@@ -103,6 +110,16 @@ impl Proxy {
     /// True when the process is to leave: idle connections end, no connection is kept.
     pub fn stopping(&self) -> &watch::Receiver<bool> {
         &self.stopping
+    }
+
+    /// The threads that connections live on.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Idle connections to backends that one thread may keep.
+    pub fn kept_lines_max(&self) -> usize {
+        self.kept_lines_max
     }
 
     /// The live sessions.

@@ -21,9 +21,12 @@ use crate::types::BackendAddress;
 /// A name is asked for again after this.
 const RESOLVED_FOR: Duration = Duration::from_secs(10);
 
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// One backend, ready to be dialled by Pingora.
 #[derive(Debug)]
 pub struct Dialled {
+    id: u64,
     template: Template,
     timeout: Duration,
 }
@@ -83,7 +86,12 @@ impl Dialled {
                 Err(_) => Template::Named { host: host.clone(), port: *port, peer, resolved: ArcSwapOption::empty() },
             },
         };
-        Self { template, timeout: pool.timeouts.connect }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), template, timeout: pool.timeouts.connect }
+    }
+
+    /// Its own among all that were ever made, never 0: connections to it are to this address and by this TLS.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The peer to dial. With `fresh`, a connection of its own that nobody used before or will use after: for requests

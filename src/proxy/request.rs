@@ -75,6 +75,8 @@ pub struct Context {
     is_repeatable: bool,
     /// A navigation whose answer may carry the reconnect shim.
     wants_shim: bool,
+    /// Whoever asks reads HTML.
+    reads_html: bool,
     bound: Bound,
     /// Stands for a client that nothing binds, where clients are bound: see [`affinity::recent`].
     newcomer: Option<u64>,
@@ -214,6 +216,7 @@ impl Context {
             route: proxy.state.load().routes.find(Some(host), path).cloned(),
             is_repeatable: is_bodiless && matches!(*request.method, Method::GET | Method::HEAD),
             wants_shim: false,
+            reads_html: fields.first(Known::Accept).is_some_and(|a| memchr::memmem::find(a, b"text/html").is_some()),
             bound: Bound::Nothing,
             newcomer: None,
             tried: Vec::new(),
@@ -333,7 +336,7 @@ impl Context {
     pub fn choose_now(&mut self) -> Result<bool, Cause> {
         let route = self.route.clone().ok_or(Cause::Internal)?;
         let backing = &route.backing;
-        (self.chosen, self.body_bytes) = (None, 0);
+        self.chosen = None;
         let now = clock::now();
         let mut pick = match backing.pool.pick(self.bound_to(), &self.tried, now) {
             Ok(pick) => pick,
@@ -542,15 +545,20 @@ impl Context {
             .then(|| affinity.set_cookie(key, clock::unix_seconds(), dice::nonce(), self.facts.is_tls))
     }
 
+    /// Its body will be counted from the start again.
+    pub fn body_starts_over(&mut self) {
+        self.body_bytes = 0;
+    }
+
     /// Counts request body bytes; `true` when they are more than the route takes.
-    pub fn body_overflows(&mut self, bytes: usize) -> bool {
-        self.body_bytes += bytes as u64;
+    pub fn body_overflows(&mut self, bytes: u64) -> bool {
+        self.body_bytes += bytes;
         self.route.as_ref().and_then(|r| r.body_bytes_max).is_some_and(|max| self.body_bytes > max)
     }
 
-    /// The error page's format follows this.
-    pub fn page(&self, cause: Cause, accept: Option<&HeaderValue>) -> super::error::Page {
-        super::error::page(cause, &self.request_id, accept.map(HeaderValue::as_bytes))
+    /// What the client reads about a failure, in the format it reads.
+    pub fn page(&self, cause: Cause) -> super::error::Page {
+        super::error::page(cause, &self.request_id, self.reads_html)
     }
 
     /// The backend chosen for this attempt, with the pool it belongs to.
@@ -567,6 +575,22 @@ impl Context {
     /// Will not be sent again, whatever happens to it: must not meet a kept connection that dies under it.
     pub fn needs_fresh_connection(&self) -> bool {
         !self.is_repeatable || self.was_repeated
+    }
+
+    /// May meet a kept connection: it can be sent again where that turns out to be dead. `is_whole`: all of it is at hand,
+    /// and whether the backend has seen anything of it can be told.
+    pub fn may_use_kept_line(&self, is_whole: bool) -> bool {
+        !self.was_repeated && (self.is_repeatable || is_whole)
+    }
+
+    /// May be sent again though a backend may have seen it.
+    pub fn is_repeatable(&self) -> bool {
+        self.is_repeatable
+    }
+
+    /// Its answer may be a page that is to be rewritten.
+    pub fn wants_page(&self) -> bool {
+        self.wants_shim
     }
 
     /// Who is at the other end, for the ledger.

@@ -304,6 +304,11 @@ fn backing(
 }
 
 impl Backing {
+    /// What tells connections to the backend at this place from all others: see [`Dialled::id`].
+    pub fn id(&self, place: usize) -> u64 {
+        self.peers.get(place).map_or(0, Dialled::id)
+    }
+
     /// Whether the files it was built from still say the same.
     pub fn sources_are_current(&self) -> bool {
         let settings = self.pool.settings();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
-use http::header::{CONTENT_LENGTH, LOCATION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{SET_COOKIE, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -17,12 +17,13 @@ use super::Proxy;
 use super::connection::exchange::linger;
 use super::connection::framing::{Follower, Framing};
 use super::connection::head::{self, Head, Upgrade};
-use super::connection::{Downstream, Stream, fill, refuse};
-use super::dial::{self, DialError};
+use super::connection::{Downstream, Stream, fill, refuse, reply};
+use super::dial;
 use super::error::Cause;
 use super::headers::{Fields, Known};
+use super::http1::framing;
 use super::ledger::{Kind, Opening};
-use super::request::{Answer, Broke, Context, End, Line, Next, NotConnected, Reply, Request};
+use super::request::{Answer, Broke, Context, End, Line, Next, Reply, Request};
 use super::tunnel::{self, Tunnel};
 use crate::runtime::clock;
 
@@ -46,9 +47,10 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
     };
     let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&down.facts), &Request::of(&parts), true);
     context.leaves_http();
+    let to_head = parts.method == Method::HEAD;
     match answer {
-        Some(Answer::Redirect(url)) => redirect(context, down, &url).await,
-        Some(Answer::Error(cause)) => fail(context, down, &parts, cause).await,
+        Some(Answer::Redirect(url)) => reply::redirect(context, down, &url).await,
+        Some(Answer::Error(cause)) => reply::fail(context, down, cause, to_head, 0).await,
         None => {
             let asked = tokio::select! {
                 biased;
@@ -64,7 +66,7 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream, head: Head, kind: Up
                     let cause = Some(Cause::ClientGone);
                     context.finish(End { status: None, bytes_in: 0, bytes_out: 0, cause, upgraded: false });
                 }
-                Err(cause) => fail(context, down, &parts, cause).await,
+                Err(cause) => reply::fail(context, down, cause, to_head, 0).await,
             }
         }
     }
@@ -101,7 +103,7 @@ async fn ask(context: &mut Context, parts: &request::Parts) -> Result<Asked, Cau
         let timeouts = backing.pool.settings().timeouts.clone();
         let mut stream = match dial::connect(backend.address(), backing.tls.as_deref(), timeouts.connect).await {
             Ok(stream) => stream,
-            Err(error) => match context.not_connected(not_connected(&error)) {
+            Err(error) => match context.not_connected((&error).into()) {
                 Next::Again => continue,
                 Next::GiveUp(cause) => return Err(cause),
             },
@@ -218,7 +220,8 @@ fn answered(
     if is_switch && !agrees {
         return Err(Broke::Invalid);
     }
-    let framing = if is_switch { None } else { framing(&parts.method, status, &headers)? };
+    let framing =
+        if is_switch { None } else { framing(parts.method == Method::HEAD, status.as_u16(), &Fields::Map(&headers))? };
     let Reply::Pass { edits, cookie, .. } = context.answered(status.as_u16(), Fields::Map(&headers)) else {
         return Ok(None);
     };
@@ -243,33 +246,6 @@ fn answered(
     }
     head.put_slice(b"\r\n");
     Ok(Some(Asked { stream, status, head, rest: buf, framing }))
-}
-
-/// How the body of an answer that is no 101 ends; `None`: with the connection (RFC 9112 §6.3).
-fn framing(method: &Method, status: StatusCode, headers: &http::HeaderMap) -> Result<Option<Framing>, Broke> {
-    if *method == Method::HEAD || matches!(status.as_u16(), 204 | 304) {
-        return Ok(Some(Framing::Empty));
-    }
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(encoding) = encodings.next() {
-        // Two readings of one answer are one too many.
-        let is_chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
-        return if is_chunked && !headers.contains_key(CONTENT_LENGTH) {
-            Ok(Some(Framing::Chunked))
-        } else {
-            Err(Broke::Invalid)
-        };
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(None),
-        (Some(length), None) => {
-            let digits = length.to_str().ok().filter(|l| l.bytes().all(|b| b.is_ascii_digit()));
-            let length = digits.and_then(|l| l.parse().ok()).ok_or(Broke::Invalid)?;
-            Ok(Some(if length == 0 { Framing::Empty } else { Framing::Length(length) }))
-        }
-        _ => Err(Broke::Invalid),
-    }
 }
 
 /// Hands both sides to the tunnel's own task, which outlives this connection's.
@@ -369,59 +345,10 @@ async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) -> 
     None
 }
 
-async fn redirect(mut context: Context, mut down: Downstream, url: &str) {
-    let answer = format!(
-        "HTTP/1.1 308 Permanent Redirect\r\n{LOCATION}: {url}\r\ncontent-length: 0\r\nx-request-id: {}\r\nconnection: close\r\n\r\n",
-        context.request_id
-    );
-    let written = write(&mut down.stream, answer.as_bytes()).await;
-    context.finish(End { status: Some(308), bytes_in: 0, bytes_out: 0, cause: None, upgraded: false });
-    if written.is_ok() {
-        linger(down).await;
-    }
-}
-
-async fn fail(mut context: Context, mut down: Downstream, parts: &request::Parts, cause: Cause) {
-    let page = context.page(cause, parts.headers.get(http::header::ACCEPT));
-    let status = StatusCode::from_u16(cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n\r\n{}",
-        page.content_type,
-        page.body.len(),
-        context.request_id,
-        if parts.method == Method::HEAD { "" } else { &page.body },
-    );
-    let written = write(&mut down.stream, answer.as_bytes()).await;
-    context.finish(End {
-        status: Some(cause.status()),
-        bytes_in: 0,
-        bytes_out: page.body.len() as u64,
-        cause: Some(cause),
-        upgraded: false,
-    });
-    if written.is_ok() {
-        linger(down).await;
-    }
-}
-
-async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
-    write_within(stream, bytes, Duration::from_secs(10)).await
-}
-
 async fn write_within(stream: &mut Stream, bytes: &[u8], limit: Duration) -> io::Result<()> {
     let all = async {
         stream.write_all(bytes).await?;
         stream.flush().await
     };
     timeout(limit, all).await.map_err(|_| io::ErrorKind::TimedOut)?
-}
-
-fn not_connected(error: &DialError) -> NotConnected {
-    match error {
-        _ if error.is_local() => NotConnected::Shortage,
-        DialError::Refused { .. } => NotConnected::Refused,
-        DialError::TimedOut { .. } => NotConnected::TimedOut,
-        DialError::Tls { .. } => NotConnected::Tls,
-        DialError::Resolve { .. } | DialError::Io { .. } => NotConnected::Failed,
-    }
 }

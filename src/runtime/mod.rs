@@ -1,4 +1,4 @@
-//! The outside world in small doses: the clock, signals, files that change, telling that we are ready.
+//! The outside world in small doses: the clock, threads, signals, files that change, telling that we are ready.
 
 pub mod clock;
 pub mod dice;
@@ -9,3 +9,4 @@ pub mod ready;
 pub mod signal;
 pub mod socket_file;
 pub mod watch;
+pub mod workers;

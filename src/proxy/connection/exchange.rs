@@ -28,7 +28,7 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a client may send ahead of the answer to its last request, in bytes, before we stop looking whether it left.
-const EARLY_BYTES: usize = 64 * 1024;
+pub const EARLY_BYTES: usize = 64 * 1024;
 
 /// A connection lent to a mover.
 #[derive(Debug)]

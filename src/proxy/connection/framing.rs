@@ -18,6 +18,24 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokenChunk;
 
+/// Which parts of a body go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Chunks with their sizes.
+    All,
+    /// What is in them.
+    Data,
+}
+
+/// What became of bytes that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// So many belong to the body; fewer than all only when it is over.
+    pub used: usize,
+    /// So many are its data.
+    pub data: u64,
+}
+
 /// Follows one body to its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Follower {
@@ -94,12 +112,7 @@ impl Follower {
                 At::Length(left) | At::Chunk(left) => {
                     let n = left.min((bytes.len() - used) as u64);
                     used += n as usize;
-                    self.at = match (self.at, left - n) {
-                        (At::Length(_), 0) => At::Done,
-                        (At::Length(_), left) => At::Length(left),
-                        (_, 0) => At::ChunkCr,
-                        (_, left) => At::Chunk(left),
-                    };
+                    self.take(n);
                 }
                 _ => {
                     self.at = self.step(bytes[used])?;
@@ -108,6 +121,60 @@ impl Follower {
             }
         }
         Ok(used)
+    }
+
+    /// As [`Self::advance`], and calls `out` with what goes on to somebody else: of chunks no extensions and no trailers
+    /// (RFC 9110 §6.5.1 and RFC 9112 §7.1.1 let a recipient drop both), and with [`Parts::Data`] nothing but their data.
+    ///
+    /// # Errors
+    /// [`BrokenChunk`].
+    pub fn pass(&mut self, bytes: &[u8], parts: Parts, mut out: impl FnMut(&[u8])) -> Result<Passed, BrokenChunk> {
+        let (mut used, mut data) = (0, 0);
+        // Where what goes on in one piece began; what does not go on interrupts it.
+        let mut start = 0;
+        while used < bytes.len() && self.at != At::Done {
+            let before = used;
+            let goes_on = match self.at {
+                At::Length(_) | At::Chunk(_) => {
+                    let n = self.known().min((bytes.len() - used) as u64) as usize;
+                    (used, data) = (used + n, data + n as u64);
+                    self.take(n as u64);
+                    true
+                }
+                at => {
+                    self.at = self.step(bytes[used])?;
+                    used += 1;
+                    parts == Parts::All
+                        && match (at, self.at) {
+                            (At::Size(..), At::Extension(_)) | (At::Extension(_), At::Extension(_)) => false,
+                            (At::TrailerStart, At::LastLf) => true,
+                            (At::TrailerStart | At::Trailer | At::TrailerLf, _) => false,
+                            _ => true,
+                        }
+                }
+            };
+            if !goes_on {
+                if start < before {
+                    out(&bytes[start..before]);
+                }
+                start = used;
+            }
+        }
+        if start < used {
+            out(&bytes[start..used]);
+        }
+        Ok(Passed { used, data })
+    }
+
+    /// So many body bytes have come that need not be looked at: at most [`Self::known`].
+    pub fn take(&mut self, bytes: u64) {
+        self.at = match self.at {
+            At::Length(left) if left <= bytes => At::Done,
+            At::Length(left) => At::Length(left - bytes),
+            At::Chunk(left) if left <= bytes => At::ChunkCr,
+            At::Chunk(left) => At::Chunk(left - bytes),
+            at => at,
+        };
     }
 
     /// One byte of chunk syntax. LF alone ends no line here: RFC 9112 §7.1 asks for CRLF, and leniency is what
@@ -198,6 +265,35 @@ mod tests {
         }
         let long = format!("5;{}", "x".repeat(300));
         assert_eq!(follow(Framing::Chunked, long.as_bytes()), Err(BrokenChunk));
+    }
+
+    fn passed(body: &[u8], cuts: usize, parts: Parts) -> (Vec<u8>, u64) {
+        let (mut follower, mut out, mut data) = (Follower::new(Framing::Chunked), Vec::new(), 0);
+        for piece in body.chunks(cuts) {
+            data += follower.pass(piece, parts, |bytes| out.extend_from_slice(bytes)).expect("well-formed").data;
+        }
+        assert!(follower.is_done());
+        (out, data)
+    }
+
+    #[test]
+    fn extensions_and_trailers_do_not_go_on() {
+        let body = b"05 ;a=b\r\nhello\r\nA\r\n0123456789\r\n0;c\r\nX-T: 1\r\nY: 2\r\n\r\n";
+        for cuts in 1..body.len() {
+            let (all, data) = passed(body, cuts, Parts::All);
+            assert_eq!(
+                all.escape_ascii().to_string(),
+                "05\\r\\nhello\\r\\nA\\r\\n0123456789\\r\\n0\\r\\n\\r\\n",
+                "{cuts}"
+            );
+            assert_eq!(data, 15);
+            assert_eq!(passed(body, cuts, Parts::Data), (b"hello0123456789".to_vec(), 15), "{cuts}");
+        }
+        let mut pieces = 0;
+        let plain = b"5\r\nhello\r\n0\r\n\r\nGET";
+        let mut follower = Follower::new(Framing::Chunked);
+        let told = follower.pass(plain, Parts::All, |_| pieces += 1);
+        assert_eq!((told, pieces), (Ok(Passed { used: plain.len() - 3, data: 5 }), 1), "in one piece where it can be");
     }
 
     proptest! {

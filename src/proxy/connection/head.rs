@@ -3,10 +3,14 @@
 //! Stricter than RFC 9112 requires wherever two parsers could read one message differently: what is refused here
 //! never reaches a backend. Nothing is copied; whoever needs a header map builds one with [`parts`].
 
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
 
 use super::framing::Framing;
 use super::refusal::Refusal;
+use crate::proxy::headers::{Fields, Known, Wire};
 
 /// Fields one head may have at most, whatever the configuration says: Pingora reads no more.
 pub const FIELDS_MAX: usize = 256;
@@ -22,6 +26,23 @@ pub struct Head {
     pub closes: bool,
     /// The client asks to leave HTTP with a protocol we would tunnel, and sends no body.
     pub upgrade: Option<Upgrade>,
+    /// HTTP/1.0.
+    pub is_http10: bool,
+}
+
+/// A head that was accepted, as it came.
+#[derive(Debug)]
+pub struct Parsed<'a> {
+    /// What the connection must know.
+    pub head: Head,
+    /// A token.
+    pub method: &'a str,
+    /// Path and query, or `*`; of an absolute-form target what follows the authority.
+    pub target: Cow<'a, str>,
+    /// The authority of an absolute-form target, else the Host field; empty when there is neither.
+    pub host: &'a str,
+    /// Its fields.
+    pub fields: Fields<'a>,
 }
 
 /// The protocol an upgrade asks for.
@@ -42,14 +63,19 @@ pub struct Bounds {
     pub fields: usize,
 }
 
-/// Reads the head at the start of `buf`.
+/// Reads the head at the start of `buf` and hands it to `then`.
 ///
 /// `Ok(None)`: not complete yet. `searched` is where the last call gave up, so that a head arriving byte by byte
 /// costs linear time; start with 0.
 ///
 /// # Errors
 /// The first broken rule, as a [`Refusal`].
-pub fn parse(buf: &[u8], bounds: Bounds, searched: &mut usize) -> Result<Option<Head>, Refusal> {
+pub fn read<T>(
+    buf: &[u8],
+    bounds: Bounds,
+    searched: &mut usize,
+    then: impl FnOnce(&Parsed<'_>) -> T,
+) -> Result<Option<T>, Refusal> {
     let from = searched.saturating_sub(3);
     let window = &buf[..buf.len().min(bounds.bytes)];
     let Some(end) = memchr::memmem::find(window.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
@@ -65,20 +91,28 @@ pub fn parse(buf: &[u8], bounds: Bounds, searched: &mut usize) -> Result<Option<
         return if ends_with_bare_blank_line(buf) { Err(Refusal::BareLineFeed) } else { Ok(None) };
     };
     let len = from + end + 4;
-    judge(&buf[..len], bounds).map(Some)
+    judge(&buf[..len], bounds, then).map(Some)
+}
+
+/// As [`read`], for who wants no more than to know that it is one.
+///
+/// # Errors
+/// See [`read`].
+pub fn parse(buf: &[u8], bounds: Bounds, searched: &mut usize) -> Result<Option<Head>, Refusal> {
+    read(buf, bounds, searched, |parsed| parsed.head)
 }
 
 fn ends_with_bare_blank_line(buf: &[u8]) -> bool {
     buf.ends_with(b"\n\n") || buf.ends_with(b"\n\r\n") && !buf.ends_with(b"\r\n\r\n")
 }
 
-fn judge(head: &[u8], bounds: Bounds) -> Result<Head, Refusal> {
+fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) -> Result<T, Refusal> {
     if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
         return Err(Refusal::BareLineFeed);
     }
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(head) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut fields) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(Refusal::BadRequestLine),
         Err(e) => return Err(named(e, head)),
@@ -94,11 +128,25 @@ fn judge(head: &[u8], bounds: Bounds) -> Result<Head, Refusal> {
         return Err(Refusal::ConnectMethod);
     }
     let is_http10 = request.version == Some(0);
-    let authority = target_authority(method, request.path.unwrap_or_default())?;
-    judge_fields(request.headers, is_http10, authority).map(|mut verdict| {
-        verdict.len = head.len();
-        verdict
-    })
+    let target = request.path.unwrap_or_default();
+    let authority = target_authority(method, target)?;
+    let wire = Wire::new(request.headers);
+    let verdict = judge_fields(&wire, is_http10, authority)?;
+    let fields = Fields::Wire(&wire);
+    let host = authority.or_else(|| fields.text(Known::Host)).unwrap_or_default();
+    Ok(then(&Parsed {
+        head: Head { len: head.len(), ..verdict },
+        method,
+        target: if authority.is_some() { origin_form(target) } else { Cow::Borrowed(target) },
+        host,
+        fields,
+    }))
+}
+
+/// What of an absolute-form target goes on (RFC 9112 §3.2.1).
+fn origin_form(target: &str) -> Cow<'_, str> {
+    let uri = target.parse::<Uri>().ok();
+    Cow::Owned(uri.as_ref().and_then(Uri::path_and_query).map_or("/", |t| t.as_str()).to_owned())
 }
 
 /// The authority of an absolute-form target; `None` for origin-form and `*`.
@@ -142,46 +190,31 @@ fn strip_scheme(target: &str) -> Option<&str> {
     None
 }
 
-fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
-    let mut host: Option<&[u8]> = None;
-    let mut length: Option<u64> = None;
-    let mut chunked = false;
-    let (mut upgrade, mut upgrades): (Option<&[u8]>, u32) = (None, 0);
+fn judge_fields(wire: &Wire<'_>, is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
+    let fields = Fields::Wire(wire);
+    let is_control = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
+    if wire.fields.iter().any(|field| field.value.iter().any(is_control)) {
+        return Err(Refusal::BadFieldValue);
+    }
+    let only = |name, refusal| {
+        let mut all = fields.all(name);
+        match (all.next(), all.next()) {
+            (_, Some(_)) => Err(refusal),
+            (first, None) => Ok(first),
+        }
+    };
+    let host = only(Known::Host, Refusal::MultipleHosts)?;
+    let length = only(Known::ContentLength, Refusal::MultipleLengths)?.map(content_length).transpose()?;
+    let encoding = only(Known::TransferEncoding, Refusal::BadTransferEncoding)?;
+    if encoding.is_some_and(|e| is_http10 || !e.eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::BadTransferEncoding);
+    }
+    let chunked = encoding.is_some();
     let (mut closes, mut keeps, mut nominates_upgrade) = (false, false, false);
-    for field in fields {
-        if field.value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
-            return Err(Refusal::BadFieldValue);
-        }
-        // Lengths first: most fields are told apart without a comparison.
-        match field.name.len() {
-            4 if field.name.eq_ignore_ascii_case("host") => {
-                if host.is_some() {
-                    return Err(Refusal::MultipleHosts);
-                }
-                host = Some(field.value);
-            }
-            14 if field.name.eq_ignore_ascii_case("content-length") => {
-                if length.is_some() {
-                    return Err(Refusal::MultipleLengths);
-                }
-                length = Some(content_length(field.value)?);
-            }
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
-                if chunked || is_http10 || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Refusal::BadTransferEncoding);
-                }
-                chunked = true;
-            }
-            10 if field.name.eq_ignore_ascii_case("connection") => {
-                for token in tokens(field.value) {
-                    closes |= token.eq_ignore_ascii_case(b"close");
-                    keeps |= token.eq_ignore_ascii_case(b"keep-alive");
-                    nominates_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
-                }
-            }
-            7 if field.name.eq_ignore_ascii_case("upgrade") => (upgrade, upgrades) = (Some(field.value), upgrades + 1),
-            _ => {}
-        }
+    for token in fields.all(Known::Connection).flat_map(tokens) {
+        closes |= token.eq_ignore_ascii_case(b"close");
+        keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+        nominates_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
     }
     if chunked && length.is_some() {
         return Err(Refusal::LengthAndEncoding);
@@ -200,12 +233,14 @@ fn judge_fields(fields: &[httparse::Header<'_>], is_http10: bool, authority: Opt
         Some(n) => Framing::Length(n),
     };
     // One protocol, named once: of two fields somebody else might believe the other.
-    let asks = !is_http10 && nominates_upgrade && upgrades == 1 && framing == Framing::Empty;
+    let upgrade = only(Known::Upgrade, Refusal::BadFieldValue).ok().flatten();
+    let asks = !is_http10 && nominates_upgrade && framing == Framing::Empty;
     Ok(Head {
         len: 0,
         framing,
         closes: closes || is_http10 && !keeps,
         upgrade: if asks { upgrade.and_then(tunnelled) } else { None },
+        is_http10,
     })
 }
 

@@ -1,15 +1,18 @@
 //! One client connection, from its first byte to its last.
 //!
 //! For HTTP/1.x the loop reads every head itself (bounded in bytes, fields and time), refuses what is ambiguous by
-//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], the
-//! rest to Pingora. HTTP/2 goes to Pingora whole. It decides nothing about where a request goes.
+//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], what is only to be
+//! forwarded to [`http1`], the rest to Pingora. HTTP/2 goes to Pingora whole. It decides nothing about where a request
+//! goes.
 
 mod body_clock;
+mod deadline;
 pub mod exchange;
 pub mod framing;
 mod h2;
 pub mod head;
 mod refusal;
+pub mod reply;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -25,17 +28,21 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 pub use self::body_clock::BodyClock;
-use self::exchange::{Exchange, linger};
-pub use self::exchange::{LINGER, LINGER_BYTES};
-use self::head::{Bounds, Head};
+pub use self::deadline::Deadline;
+use self::exchange::Exchange;
+pub use self::exchange::{EARLY_BYTES, LINGER, LINGER_BYTES, linger};
+use self::head::{Bounds, Head, Parsed, Upgrade};
 pub use self::refusal::Refusal;
 use super::error::Fault;
+use super::http::Arrived;
+use super::http1::Begun;
 use super::listener::{Current, Permit};
+use super::request::Context;
 pub use super::stream::Stream;
-use super::{Proxy, headers, upgrade};
+use super::{Proxy, headers, http1, upgrade};
 use crate::config;
 use crate::runtime::{clock, dice};
 use crate::telemetry::Timestamp;
@@ -139,26 +146,48 @@ pub struct Downstream {
 
 /// Serves a connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, down: Downstream, is_h2: bool) {
-    let user_data: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&down.facts));
-    let Ok(response) = ResponseHeader::build_no_case(200_u16, Some(0)) else { return };
-    let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(user_data)));
-    if is_h2 { Box::pin(h2::serve(proxy, down, digest)).await } else { serve_h1(proxy, down, digest).await }
+    if is_h2 {
+        let digest = digest(Arrived::whole(&down.facts));
+        Box::pin(h2::serve(proxy, down, digest)).await;
+    } else {
+        serve_h1(proxy, down).await;
+    }
 }
 
-async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream, digest: Arc<ProxyDigest>) {
+/// What Pingora carries with a stream.
+fn digest(arrived: Arrived) -> Arc<ProxyDigest> {
+    // Only its user data is ever looked at.
+    let response = ResponseHeader::build_no_case(200_u16, Some(0)).expect("200 is a status");
+    Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(arrived))))
+}
+
+/// Who moves an exchange.
+enum Mover {
+    Upgrade(Head, Upgrade),
+    Lean(Box<Begun>),
+    /// With the request as it arrived.
+    Pingora(Head, Box<Context>),
+}
+
+async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
+    let mut deadline = Deadline::after(down.facts.listener.settings.limits.keepalive_timeout);
     loop {
-        let head = match next_head(&proxy, &mut down).await {
-            Next::Head(head) => head,
+        let (closes, next) = match next_head(&proxy, &mut down, &mut deadline).await {
+            // Boxed, so that an idle connection does not carry the size of a working one.
+            Next::Head(Mover::Lean(begun), closes) => {
+                (closes, Box::pin(http1::serve(&proxy, down, begun, &mut deadline)).await)
+            }
+            Next::Head(Mover::Upgrade(head, kind), closes) => {
+                (closes, Box::pin(upgrade::serve(Arc::clone(&proxy), down, head, kind)).await)
+            }
+            Next::Head(Mover::Pingora(head, context), closes) => {
+                (closes, Box::pin(rewrite(&proxy, down, head, context)).await)
+            }
             Next::Over => return,
             Next::Refused(refusal) => return Box::pin(refuse(&proxy, down, refusal)).await,
         };
-        // Boxed, so that an idle connection does not carry the size of a working one.
-        let next = match head.upgrade {
-            Some(kind) => Box::pin(upgrade::serve(Arc::clone(&proxy), down, head, kind)).await,
-            None => Box::pin(forward(&proxy, down, head, Arc::clone(&digest))).await,
-        };
         match next {
-            Some(returned) if !head.closes && !*proxy.stopping().borrow() => down = returned,
+            Some(returned) if !closes && !*proxy.stopping().borrow() => down = returned,
             // What the client has sent by now must not destroy its last answer with a reset.
             Some(returned) => return Box::pin(linger(returned)).await,
             None => return,
@@ -180,8 +209,9 @@ pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal
 }
 
 /// One exchange through Pingora; the connection comes back if it can carry another.
-async fn forward(proxy: &Proxy, down: Downstream, head: Head, digest: Arc<ProxyDigest>) -> Option<Downstream> {
+async fn rewrite(proxy: &Proxy, down: Downstream, head: Head, context: Box<Context>) -> Option<Downstream> {
     let keepalive = down.facts.listener.settings.limits.keepalive_timeout.as_secs().max(1);
+    let digest = digest(Arrived::one(&down.facts, context));
     let mut session = ServerSession::new_http1(Box::new(Exchange::one(down, &head, digest)));
     session.set_keepalive(Some(keepalive));
     session.set_total_drain_timeout(Some(Duration::from_secs(5)));
@@ -190,44 +220,57 @@ async fn forward(proxy: &Proxy, down: Downstream, head: Head, digest: Arc<ProxyD
 }
 
 enum Next {
-    Head(Head),
+    Head(Mover, bool),
     Refused(Refusal),
     Over,
 }
 
 /// Waits for the next head: as long as the connection may idle for its first byte, `head_timeout` for the rest.
-async fn next_head(proxy: &Proxy, down: &mut Downstream) -> Next {
+async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Deadline) -> Next {
     let facts = Arc::clone(&down.facts);
     let limits = &facts.listener.settings.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count.min(head::FIELDS_MAX) };
     if down.buf.is_empty() {
         let mut stopping = proxy.stopping().clone();
+        let until = Instant::now() + limits.keepalive_timeout;
         let came = tokio::select! {
             biased;
-            came = timeout(limits.keepalive_timeout, fill(down)) => came,
+            came = deadline.bound(until, fill(down)) => came,
             _ = stopping.wait_for(|stop| *stop) => return Next::Over,
         };
-        if !matches!(came, Ok(Ok(()))) {
+        if !matches!(came, Some(Ok(()))) {
             return Next::Over;
         }
     }
-    let deadline = Instant::now() + limits.head_timeout;
+    let mut until = None;
     let mut searched = 0;
     loop {
         // An empty line before a request is left over from old clients' bodies (RFC 9112 §2.2).
         while searched == 0 && down.buf.starts_with(b"\r\n") {
             let _ = down.buf.split_to(2);
         }
-        match head::parse(&down.buf, bounds, &mut searched) {
-            Ok(Some(head)) => return Next::Head(head),
+        let take_up = |parsed: &Parsed<'_>| (mover(proxy, &facts, parsed, &down.buf), parsed.head.closes);
+        match head::read(&down.buf, bounds, &mut searched, take_up) {
+            Ok(Some((mover, closes))) => return Next::Head(mover, closes),
             Ok(None) => {}
             Err(refusal) => return Next::Refused(refusal),
         }
-        match timeout_at(deadline, fill(down)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Next::Over,
-            Err(_) => return Next::Refused(Refusal::HeadTimeout),
+        let until = *until.get_or_insert_with(|| Instant::now() + limits.head_timeout);
+        match deadline.bound(until, fill(down)).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Next::Over,
+            None => return Next::Refused(Refusal::HeadTimeout),
         }
+    }
+}
+
+fn mover(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]) -> Mover {
+    if let Some(kind) = parsed.head.upgrade {
+        return Mover::Upgrade(parsed.head, kind);
+    }
+    match http1::begin(proxy, facts, parsed, buf).into_rewritten() {
+        Ok(context) => Mover::Pingora(parsed.head, Box::new(context)),
+        Err(begun) => Mover::Lean(begun),
     }
 }
 

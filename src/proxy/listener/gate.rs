@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::runtime::workers::Seat;
+
 /// Counts who is inside; lets in while there is room.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -13,9 +15,12 @@ pub(super) struct Gate {
     freed: Notify,
 }
 
-/// A place inside, given back when dropped.
+/// A place inside, and on a thread; given back when dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<Gate>);
+pub struct Permit {
+    gate: Arc<Gate>,
+    _seat: Seat,
+}
 
 impl Gate {
     pub(super) fn new(limit: usize) -> Arc<Self> {
@@ -46,28 +51,30 @@ impl Gate {
     }
 
     /// Takes a place. Only the accept loop of one listener does, so the room it waited for is still there.
-    pub(super) fn enter(gate: &Arc<Self>) -> Permit {
+    pub(super) fn enter(gate: &Arc<Self>, seat: Seat) -> Permit {
         gate.open.fetch_add(1, Ordering::AcqRel);
-        Permit(Arc::clone(gate))
+        Permit { gate: Arc::clone(gate), _seat: seat }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.freed.notify_one();
+        self.gate.open.fetch_sub(1, Ordering::AcqRel);
+        self.gate.freed.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::workers::Workers;
 
     #[tokio::test]
     async fn a_full_gate_waits_for_who_leaves_or_a_higher_limit() {
+        let workers = Workers::start(1).unwrap();
         let gate = Gate::new(1);
         gate.room().await;
-        let first = Gate::enter(&gate);
+        let first = Gate::enter(&gate, workers.seat());
         let waits = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move { gate.room().await }
@@ -76,7 +83,7 @@ mod tests {
         assert!(!waits.is_finished());
         drop(first);
         waits.await.unwrap();
-        let second = Gate::enter(&gate);
+        let second = Gate::enter(&gate, workers.seat());
         gate.limit(2);
         gate.room().await;
         assert_eq!(gate.open(), 1);

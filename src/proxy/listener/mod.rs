@@ -21,11 +21,11 @@ use tokio::time::{Instant, timeout_at};
 
 use self::gate::Gate;
 pub use self::gate::Permit;
-pub use self::socket::Bound;
+pub use self::socket::{Accepted, Bound};
 use super::Proxy;
 use super::connection::{self, Downstream, Facts};
 use super::metrics::ListenerMetrics;
-use super::stream::{Socket, Stream};
+use super::stream::Stream;
 use crate::config;
 use crate::types::ListenAddress;
 
@@ -237,11 +237,13 @@ async fn accept(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((socket, client, port)) => {
-                let current = current.load_full();
-                let (proxy, permit) = (Arc::clone(&proxy), Gate::enter(&gate));
-                tokio::spawn(async move {
-                    if let Some((down, is_h2)) = shake_hands(socket, current, client, port, permit).await {
+            Ok(accepted) => {
+                let (proxy, current) = (Arc::clone(&proxy), current.load_full());
+                let seat = proxy.workers().seat();
+                let thread = seat.handle().clone();
+                let permit = Gate::enter(&gate, seat);
+                thread.spawn(async move {
+                    if let Some((down, is_h2)) = shake_hands(accepted, current, permit).await {
                         connection::serve(proxy, down, is_h2).await;
                     }
                 });
@@ -257,13 +259,9 @@ async fn accept(
     }
 }
 
-async fn shake_hands(
-    socket: Socket,
-    current: Arc<Current>,
-    client: Option<std::net::SocketAddr>,
-    port: u16,
-    permit: Permit,
-) -> Option<(Downstream, bool)> {
+async fn shake_hands(accepted: Accepted, current: Arc<Current>, permit: Permit) -> Option<(Downstream, bool)> {
+    let (client, port) = (accepted.client, accepted.port);
+    let socket = accepted.into_socket().ok()?;
     let (stream, server_name, is_h2) = match &current.tls {
         None => (Stream::Plain(socket), None, false),
         Some(config) => {

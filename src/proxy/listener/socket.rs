@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use socket2::{Domain, Protocol, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::proxy::stream::Socket;
 use crate::runtime::socket_file::SocketFile;
@@ -26,6 +27,29 @@ pub struct Bound {
 enum Kind {
     Tcp(TcpListener),
     Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
+}
+
+/// A connection that was accepted. No event loop knows it yet: it belongs to the thread that makes a [`Socket`] of it.
+#[derive(Debug)]
+pub struct Accepted {
+    fd: OwnedFd,
+    /// The client's address; `None` for a unix socket.
+    pub client: Option<SocketAddr>,
+    /// The local port; 0 for a unix socket.
+    pub port: u16,
+}
+
+impl Accepted {
+    /// The socket, on the event loop of this thread.
+    ///
+    /// # Errors
+    /// The loop does not take it: no memory, or no descriptors.
+    pub fn into_socket(self) -> io::Result<Socket> {
+        match self.client {
+            Some(_) => TcpStream::from_std(self.fd.into()).map(Socket::Tcp),
+            None => UnixStream::from_std(self.fd.into()).map(Socket::Unix),
+        }
+    }
 }
 
 impl Bound {
@@ -91,11 +115,11 @@ impl Bound {
         &self.address
     }
 
-    /// The next connection: its socket, the client's address and the local port. Cancel-safe.
+    /// The next connection. Cancel-safe.
     ///
     /// # Errors
     /// As `accept(2)`.
-    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>, u16)> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (socket, client) = listener.accept().await?;
@@ -107,11 +131,12 @@ impl Bound {
                     ListenAddress::Inet(at) => at.port(),
                     ListenAddress::Unix(_) => 0,
                 };
-                Ok((Socket::Tcp(socket), Some(SocketAddr::new(client.ip().to_canonical(), client.port())), port))
+                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                Ok(Accepted { fd: socket.into_std()?.into(), client: Some(client), port })
             }
             Kind::Unix(listener, _) => {
                 let (socket, _) = listener.accept().await?;
-                Ok((Socket::Unix(socket), None, 0))
+                Ok(Accepted { fd: socket.into_std()?.into(), client: None, port: 0 })
             }
         }
     }

@@ -1,0 +1,162 @@
+//! Idle connections to backends, kept for the next request. Each thread keeps its own: nobody waits for anybody, and a
+//! connection stays with the event loop that knows it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use crate::proxy::stream::Stream;
+
+/// Between two looks for lines that are over.
+const SWEEP: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// Borrowed within one call only.
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Kept {
+    /// By [`Dialled::id`](crate::proxy::peer::Dialled::id); the last one used is at the end.
+    lines: HashMap<u64, Vec<Line>>,
+    count: usize,
+    is_swept: bool,
+}
+
+struct Line {
+    stream: Stream,
+    until: Instant,
+}
+
+/// The connection to this backend that was used last and still stands.
+pub(super) fn take(backend: u64) -> Option<Stream> {
+    KEPT.with_borrow_mut(|kept| {
+        let lines = kept.lines.get_mut(&backend)?;
+        while let Some(mut line) = lines.pop() {
+            kept.count -= 1;
+            if is_quiet(&mut line.stream, &mut Context::from_waker(Waker::noop())) {
+                return Some(line.stream);
+            }
+        }
+        None
+    })
+}
+
+/// Keeps a connection for so long, unless this thread has `max` already.
+pub(super) fn keep(backend: u64, stream: Stream, time: Duration, max: usize) {
+    let starts_sweeping = KEPT.with_borrow_mut(|kept| {
+        if kept.count >= max || time.is_zero() {
+            return false;
+        }
+        kept.count += 1;
+        kept.lines.entry(backend).or_default().push(Line { stream, until: Instant::now() + time });
+        !std::mem::replace(&mut kept.is_swept, true)
+    });
+    if starts_sweeping {
+        tokio::spawn(sweep());
+    }
+}
+
+/// Lets go of what is over, until nothing is kept any more.
+async fn sweep() {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let is_done = poll_fn(|cx| {
+            Poll::Ready(KEPT.with_borrow_mut(|kept| {
+                let now = Instant::now();
+                kept.lines.retain(|_, lines| {
+                    lines.retain_mut(|line| line.until > now && is_quiet(&mut line.stream, cx));
+                    !lines.is_empty()
+                });
+                kept.count = kept.lines.values().map(Vec::len).sum();
+                kept.is_swept = kept.count > 0;
+                kept.count == 0
+            }))
+        });
+        if is_done.await {
+            return;
+        }
+    }
+}
+
+/// Whether nothing came: neither an end nor anything else a backend has no business to send. Costs no system call as long
+/// as the event loop has heard nothing.
+fn is_quiet(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
+    let mut byte = [0];
+    Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::proxy::stream::Socket;
+
+    async fn line() -> (Stream, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (Stream::Plain(Socket::Unix(near)), far)
+    }
+
+    fn count() -> usize {
+        KEPT.with_borrow(|kept| kept.count)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_one_is_taken_first_and_none_outlives_its_time() {
+        let minute = Duration::from_secs(60);
+        let ((first, _a), (second, mut b), (other, _c)) = (line().await, line().await, line().await);
+        keep(1, first, minute, 10);
+        keep(1, second, minute, 10);
+        keep(2, other, Duration::from_secs(5), 10);
+        assert_eq!(count(), 3);
+        let mut taken = take(1).unwrap();
+        taken.write_all(b"x").await.unwrap();
+        let mut byte = [0];
+        tokio::io::AsyncReadExt::read_exact(&mut b, &mut byte).await.unwrap();
+        keep(1, taken, minute, 10);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(take(2).is_none());
+        assert_eq!(count(), 2);
+        tokio::time::sleep(minute).await;
+        assert_eq!(count(), 0);
+        assert!(take(1).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_ended_or_spoke_is_not_used_again() {
+        let minute = Duration::from_secs(60);
+        let ((ended, a), (spoke, mut b), (quiet, _c)) = (line().await, line().await, line().await);
+        keep(1, quiet, minute, 10);
+        keep(1, ended, minute, 10);
+        keep(1, spoke, minute, 10);
+        drop(a);
+        b.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
+        // The event loop hears of both.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(take(1).is_some());
+        assert!(take(1).is_none());
+    }
+
+    #[tokio::test]
+    async fn no_more_are_kept_than_may_be() {
+        let (mut held, minute) = (Vec::new(), Duration::from_secs(60));
+        for _ in 0..5 {
+            let (near, far) = line().await;
+            keep(3, near, minute, 2);
+            held.push(far);
+        }
+        assert_eq!(count(), 2);
+        assert!(take(3).is_some() && take(3).is_some() && take(3).is_none());
+    }
+}
