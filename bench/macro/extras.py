@@ -37,8 +37,8 @@ def latency(rounds, running, rate):
     rows = rounds.measure("latency", cases, running)
     for turn in range(rounds.rounds):
         got = rounds.tools.own("fixed", "plain", rounds.ground.origin_a, connections=64, seconds=rounds.seconds, rate=rate)
-        rows.append({"what": "latency", "case": cases[0][0], "peer": "none", "round": turn, "cpu_us": 0, "busy": 0,
-                     "rate": got["n"] / got["seconds"], **got})
+        rows.append({"what": "latency", "case": cases[0][0], "peer": "none", "round": turn, "busy": 0,
+                     "rate": got["n"] / max(got["seconds"], 1e-9), **got})
     return rows
 
 

@@ -47,9 +47,9 @@ def fill(template, values):
 class Ground:
     """The balancers have core 0, origins and load generators core 1, unless a process is started otherwise."""
 
-    def __init__(self, folder, log_folder, load):
+    def __init__(self, folder, load):
         self.run, self.load, self.processes = folder, load, {}
-        self.log = f"{log_folder}/access.log"
+        self.log = f"{folder}/access.log"
         self.origin_a, self.origin_b, self.tool = free_port(), free_port(), free_port()
         os.makedirs(f"{folder}/www/big")
         os.makedirs(f"{folder}/certs")
@@ -105,7 +105,7 @@ class Ground:
                 time.sleep(0.003)
         told = "".join(f"--- {path}\n{Path(path).read_text(errors='replace')[-2000:]}"
                        for path in glob.glob(f"{self.run}/*.out") + glob.glob(f"{self.run}/*.err"))
-        raise SystemExit(f"nobody answers at {url}\n{told}")
+        raise RuntimeError(f"nobody answers at {url}\n{told}")
 
     def stop(self, *names):
         for name in names or list(self.processes):
@@ -118,7 +118,7 @@ class Ground:
                 process.wait()
 
     def forget_logs(self):
-        """Access logs lie in memory: none may grow for long."""
+        """Access logs may lie in memory: none grows for long."""
         for path in (self.log, *glob.glob(f"{self.run}/*.out")):
             if os.path.exists(path) and os.path.getsize(path) > 1 << 20:
                 os.truncate(path, 0)

@@ -62,14 +62,14 @@ def held(ground, peer, kind, mode, count):
     finally:
         client.stdin.close()
         client.wait(30)
-    row["closed_kib"] = given_back(peer.pid)
+    row["closed_kib"] = given_back(peer.pid, row["base_kib"])
     return row
 
 
-def given_back(pid):
-    """The least within some seconds, as allocators give back after a while."""
+def given_back(pid, base):
+    """The least within some seconds, as allocators give back after a while; the first that is about what it was at start."""
     least, until = pss_kib(pid), time.monotonic() + GIVEN_BACK_WITHIN
-    while time.monotonic() < until:
+    while time.monotonic() < until and least > 1.1 * base:
         time.sleep(0.5)
         least = min(least, pss_kib(pid))
     return least

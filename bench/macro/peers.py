@@ -148,8 +148,9 @@ def start(ground, programs, name, variant=USUAL, key=None):
     template, configure = CONFIGS[name]
     key = key or name
     http, https = free_port(), free_port()
-    config = f"{ground.run}/{key}-{template}"
-    values = {"RUN": ground.run, "NAME": key, "WORKERS": variant.workers, "HTTP": http, "HTTPS": https, "TOOL": ground.tool}
+    file_name = key.replace(" ", "-")
+    config = f"{ground.run}/{file_name}-{template}"
+    values = {"RUN": ground.run, "NAME": file_name, "WORKERS": variant.workers, "HTTP": http, "HTTPS": https, "TOOL": ground.tool}
     Path(config).write_text(fill(template, {**values, **configure(ground, variant)}))
     process = ground.start(key, programs.command(name, config, variant.workers), variant.cores)
     seconds = ground.wait(f"http://127.0.0.1:{http}/1k")

@@ -1,5 +1,6 @@
 """Measuring: every round visits all that is compared in rotated order, so that a slow drift of the machine hits all alike."""
 import contextlib
+import subprocess
 import sys
 
 import peers
@@ -14,11 +15,14 @@ def told(text):
 def once(ground, peer, make, *arguments):
     """CPU of a balancer while `make` does its work."""
     before = cpu_by_thread(peer.pid)
-    got = make(*arguments)
+    try:
+        got = make(*arguments)
+    except (RuntimeError, subprocess.TimeoutExpired) as e:
+        got = {"n": 0, "seconds": 1.0, "bytes": 0.0, "errors": str(e).strip()[-300:]}
     cpu = cpu_since(peer.pid, before)
     ground.forget_logs()
-    if not got["n"]:
-        got["errors"] = f"nothing was done; {got['errors']}".rstrip("; ")
+    if not got["n"] and not got["errors"]:
+        got["errors"] = "nothing was done"
     return {
         "cpu_us": cpu / 1e3 / max(got["n"], 1),
         "cpu_us_per_mib": cpu / 1e3 / max(got["bytes"] / 2**20, 1e-9),
@@ -61,8 +65,10 @@ class Rounds:
 @contextlib.contextmanager
 def started(ground, programs, wanted):
     """Balancers for a while; `wanted` is [(name, variant, key)]."""
-    running = [peers.start(ground, programs, name, variant, key) for name, variant, key in wanted]
+    running = []
     try:
+        for name, variant, key in wanted:
+            running.append(peers.start(ground, programs, name, variant, key))
         yield running
     finally:
         peers.stop(ground, running)

@@ -1,8 +1,7 @@
 -- wrk: a thousand paths in turn.
 local requests, last = {}, 0
 
-init = function(args)
-    wrk.init(args)
+init = function()
     for i = 0, 999 do
         requests[i] = wrk.format("GET", string.format("/r%04d/1k", i))
     end

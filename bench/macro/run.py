@@ -13,6 +13,7 @@ import platform
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,41 +79,48 @@ def check_tools(a, programs):
 
 def measure(a, ground, programs):
     tools = Tools(ground.load, ground.client_config)
-    rounds = Rounds(ground, tools, a.rounds, a.seconds)
-    quotas = Quotas()
-    rows, rate, differences = [], a.rate, []
-    ground.start_origins()
+    rounds, quotas = Rounds(ground, tools, a.rounds, a.seconds), Quotas()
+    run = {"rows": [], "rate": a.rate, "same": {}, "differences": [],
+           "quota": f"control groups, version {quotas.version}" if quotas.is_possible else None}
+    parts = {
+        "memory": lambda: memory.measure(ground, programs, a.peers, a.connections, a.memory_rounds),
+        "workers": lambda: extras.workers(rounds, programs, a.peers),
+        "many": lambda: extras.many(rounds, programs, a.peers),
+        "logs": lambda: extras.logs(rounds, programs, a.peers),
+        "features": lambda: extras.features(rounds, programs) if peers.OURS in a.peers else [],
+    }
     try:
+        ground.start_origins()
         with started(ground, programs, [(name, peers.USUAL, name) for name in a.peers]) as running:
-            for peer in running:
-                told(f"{peer.name}: first answer after {peer.seconds * 1000:.0f} ms")
-                quotas.add(peer)
-            does, differences = same.check(ground, tools, running)
-            for problem in differences:
-                told(f"NOT THE SAME: {problem}")
-            works = [(case.name, case.make) for case in a.cases]
-            if "work" in a.parts:
-                rows += rounds.measure("work", works, running)
-            if "bound" in a.parts and quotas.is_possible:
-                rows += rounds.measure("bound", [(c.name, c.make) for c in a.cases if c.aim.rate], running, quotas)
-            if "latency" in a.parts:
-                rate = rate or extras.sane_rate(rounds, running)
-                rows += extras.latency(rounds, running, rate)
-        if "memory" in a.parts:
-            rows += memory.measure(ground, programs, a.peers, a.connections, a.memory_rounds)
-        if "workers" in a.parts:
-            rows += extras.workers(rounds, programs, a.peers)
-        if "many" in a.parts:
-            rows += extras.many(rounds, programs, a.peers)
-        if "logs" in a.parts:
-            rows += extras.logs(rounds, programs, a.peers)
-        if "features" in a.parts and peers.OURS in a.peers:
-            rows += extras.features(rounds, programs)
+            usual(a, rounds, running, quotas, run)
+        for part in a.parts:
+            if part in parts:
+                try:
+                    run["rows"] += parts[part]()
+                except RuntimeError as e:  # the other parts are worth their time
+                    told(str(e))
+                    run["differences"].append(f"{part}: {str(e).splitlines()[0]}")
     finally:
         ground.stop()
         quotas.close()
-    return {"rows": rows, "rate": rate, "same": does, "differences": differences,
-            "quota": f"control groups, version {quotas.version}" if quotas.is_possible else None}
+    return run
+
+
+def usual(a, rounds, running, quotas, run):
+    """What is measured while all balancers run as they usually do."""
+    for peer in running:
+        told(f"{peer.name}: first answer after {peer.seconds * 1000:.0f} ms")
+        quotas.add(peer)
+    run["same"], run["differences"] = same.check(rounds.ground, rounds.tools, running)
+    for problem in run["differences"]:
+        told(f"NOT THE SAME: {problem}")
+    if "work" in a.parts:
+        run["rows"] += rounds.measure("work", [(case.name, case.make) for case in a.cases], running)
+    if "bound" in a.parts and quotas.is_possible:
+        run["rows"] += rounds.measure("bound", [(c.name, c.make) for c in a.cases if c.aim.rate], running, quotas)
+    if "latency" in a.parts:
+        run["rate"] = run["rate"] or extras.sane_rate(rounds, running)
+        run["rows"] += extras.latency(rounds, running, run["rate"])
 
 
 def versions(programs):
@@ -124,6 +132,12 @@ def versions(programs):
             "kernel": platform.release(), "cpu": cpu.group(1) if cpu else "?", "cores": os.cpu_count()}
 
 
+def in_memory():
+    """Where access logs cost no disk; `None` where there is not enough of it."""
+    folder = "/dev/shm"
+    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 1 << 30 else None
+
+
 def main():
     a = arguments()
     programs = peers.Programs(os.path.abspath(a.bowline))
@@ -132,12 +146,11 @@ def main():
     # Everything below inherits it; thousands of connections need descriptors.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    memory_folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="bowline-bench-") as folder, \
-            tempfile.TemporaryDirectory(prefix="bowline-bench-", dir=memory_folder) as log_folder:
+    # As if somebody had pressed ^C: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="bowline-bench-", dir=in_memory()) as folder:
         os.chmod(folder, 0o755)  # nginx's worker runs as another user
-        os.chmod(log_folder, 0o755)
-        found = measure(a, Ground(folder, log_folder, os.path.abspath(a.load)), programs)
+        found = measure(a, Ground(folder, os.path.abspath(a.load)), programs)
     run = {"date": time.strftime("%Y-%m-%d"), "minutes": round((time.monotonic() - begun) / 60, 1),
            "versions": versions(programs), "peers": a.peers,
            "amounts": {name: getattr(a, name) for name in USUAL}, **found}
