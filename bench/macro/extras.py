@@ -103,7 +103,8 @@ def known(tools, peer, seconds):
 FEATURES = [
     ("1 KiB", plain("/1k"), {
         "access log": {"log"}, "affinity cookie, new client": {"cookie"}, "least_sessions": {"least_sessions"},
-        "probes": {"probes"}, "X-RSC-Request": {"rsc_request"}, "all of these": {"log", "cookie", "least_sessions", "probes", "rsc_request"}}),
+        "probes": {"probes"}, "X-RSC-Request": {"rsc_request"},
+        "all of these": {"log", "cookie", "least_sessions", "probes", "rsc_request"}}),
     ("1 KiB with that cookie", known, {"affinity cookie, client that returns": {"cookie"}}),
     ("1 KiB with forwarded fields", plain("/1k", *FORWARDED), {"forwarded fields believed": {"trusted"}}),
     ("POST 1 KiB", plain("/sink", script="post.lua"), {"body limit": {"body limit"}}),
@@ -133,5 +134,6 @@ def added_us(rows):
         bare = {row["round"]: row["cpu_us"] for row in mine if row["peer"] == "bare"}
         for key in dict.fromkeys(row["peer"] for row in mine if row["peer"] != "bare"):
             added = sorted(row["cpu_us"] - bare[row["round"]] for row in mine if row["peer"] == key)
-            found[key] = (load, statistics.median(bare.values()), statistics.median(added), (added[len(added) // 4], added[-1 - len(added) // 4]))
+            middle = (added[len(added) // 4], added[-1 - len(added) // 4])
+            found[key] = (load, statistics.median(bare.values()), statistics.median(added), middle)
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measure import free_port
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 LOOPBACKS = 200  # addresses the origin answers on, for pools of many backends
 
 # With Content-Type, Content-Length, Date, Server, Last-Modified, Accept-Ranges and Connection, these make twenty.

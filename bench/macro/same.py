@@ -3,6 +3,7 @@ import contextlib
 import hashlib
 import http.client
 import ipaddress
+import os
 import re
 import subprocess
 import urllib.request
@@ -18,7 +19,9 @@ def spoken(ground, peer):
     """What a client like those of the load generators speaks with it."""
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{peer.https}", "-servername", "localhost", "-alpn", "h2,http/1.1"],
-        input="", capture_output=True, text=True, check=False, timeout=20, env={"OPENSSL_CONF": ground.client_config})
+        # What is told may be followed by frames of HTTP/2.
+        input="", capture_output=True, text=True, errors="replace", check=False, timeout=20,
+        env={**os.environ, "OPENSSL_CONF": ground.client_config})
     first = lambda pattern: (re.search(pattern, done.stdout) or ["", "?"])[1]
     return {"version": first(r"New, (TLSv[\d.]+), Cipher"), "suite": first(r"Cipher is (\S+)"),
             "curve": first(r"Server Temp Key: (\w+)"), "alpn": first(r"ALPN protocol: (\S+)")}
@@ -35,7 +38,7 @@ def kept(peer):
     is_kept = client.sock is socket
     client.close()
     # Two origins and 64 connections of warm-up at most: the last requests are not the first on theirs.
-    return {"keeps clients": is_kept, "keeps upstream": int(came[-1][0]) > REQUESTS // 4, 
+    return {"keeps clients": is_kept, "keeps upstream": int(came[-1][0]) > REQUESTS // 4,
             "forwards address": is_address(came[-1][1])}
 
 
@@ -51,19 +54,28 @@ def answer(port):
         return hashlib.sha256(reply.read()).hexdigest()
 
 
+def done_by(ground, tools, peer):
+    wanted = hashlib.sha256(Path(f"{ground.run}/www/1k").read_bytes()).hexdigest()
+    echoed = [tools.on("echo", peer, is_tls, connections=2, seconds=1, size=300) for is_tls in (False, True)]
+    sent = [tools.on("upload", peer, is_tls, connections=1, seconds=1, size=3 << 20) for is_tls in (False, True)]
+    return {
+        **spoken(ground, peer), **kept(peer), "answers alike": answer(peer.http) == wanted,
+        "echoes": all(got["n"] and not got["errors"] for got in echoed),
+        "uploads": all(got["n"] and not got["errors"] for got in sent),
+        "resumes": not tools.handshakes(peer, "resumed", 1)["errors"],
+        "cookie": peer.cookie.split("=")[0] or None,
+    }
+
+
 def check(ground, tools, running):
     """{balancer: what it does}, and what differs from the expected."""
-    wanted = hashlib.sha256(Path(f"{ground.run}/www/1k").read_bytes()).hexdigest()
     found, problems = {}, []
     for peer in running:
-        echoed = [tools.on("echo", peer, is_tls, connections=2, seconds=1, size=300) for is_tls in (False, True)]
-        sent = [tools.on("upload", peer, is_tls, connections=1, seconds=1, size=3 << 20) for is_tls in (False, True)]
-        does = {
-            **spoken(ground, peer), **kept(peer), "answers alike": answer(peer.http) == wanted,
-            "echoes": all(got["n"] and not got["errors"] for got in echoed),
-            "uploads": all(got["n"] and not got["errors"] for got in sent),
-            "resumes": not tools.handshakes(peer, "resumed", 1)["errors"],
-        }
-        found[peer.key] = {**does, "cookie": peer.cookie.split("=")[0] or None}
-        problems += [f"{peer.key}: {what} is {does[what]}, not {value}" for what, value in EXPECTED.items() if does[what] != value]
+        try:
+            does = found[peer.key] = done_by(ground, tools, peer)
+        except (RuntimeError, OSError, ValueError, http.client.HTTPException, subprocess.TimeoutExpired) as e:
+            problems.append(f"{peer.key}: {e}")
+            continue
+        problems += [f"{peer.key}: {what} is {does[what]}, not {value}"
+                     for what, value in EXPECTED.items() if does[what] != value]
     return found, problems

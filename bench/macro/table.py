@@ -68,18 +68,20 @@ def work(rows, names):
             if not found.is_valid(case.name, name):
                 cells.append(INVALID)
                 continue
-            rate = found.median(case.name, name, "rate")
-            cells.append(f"{figure(found.median(case.name, name, key))} ({figure(rate)}/s at {found.median(case.name, name, 'busy'):.2f})")
-        lines.append(lined(f"{case.name}: {case.unit}", *cells, *verdict(found, case, others, key)))
+            cpu, rate, busy = (found.median(case.name, name, k) for k in (key, "rate", "busy"))
+            cells.append(f"{figure(cpu)} ({figure(rate)}/s at {busy:.2f})")
+        judged = ("–", "–", INVALID) if INVALID in cells else verdict(found, case, others, key)
+        lines.append(lined(f"{case.name}: {case.unit}", *cells, *judged))
     return lines
 
 
 def verdict(found, case, others, key):
     best = case.aim.peer or found.best(case.name, others, key)
-    if not found.is_valid(case.name, OURS) or not best or not found.is_valid(case.name, best):
+    if not found.of(case.name, OURS) or not best or not found.of(case.name, best):
         return "–", "–", "–"
     ratio = found.ratio(case.name, OURS, best, key)
-    return f"{ratio:.2f} of {SHOWN[best]}", f"≤ {case.aim.cpu} of {'the best' if not case.aim.peer else SHOWN[best]}", mark(ratio <= case.aim.cpu)
+    whose = SHOWN[case.aim.peer] if case.aim.peer else "the best"
+    return f"{ratio:.2f} of {SHOWN[best]}", f"≤ {case.aim.cpu} of {whose}", mark(ratio <= case.aim.cpu)
 
 
 def bound(rows, names, is_measured):
@@ -95,9 +97,12 @@ def bound(rows, names, is_measured):
         key = "rate" if is_measured else "derived"
         cells = [f"{found.median(case.name, n, key):.0f}" if found.is_valid(case.name, n) else INVALID for n in names]
         best = found.best(case.name, others, key, is_most=True)
-        if best and found.is_valid(case.name, OURS):
+        if INVALID in cells:
+            lines.append(lined(case.name, *cells, "–", "–", INVALID))
+        elif best and found.of(case.name, OURS):
             ratio = found.ratio(case.name, OURS, best, key)
-            lines.append(lined(case.name, *cells, f"{ratio:.2f} of {SHOWN[best]}", f"≥ {case.aim.rate}", mark(ratio >= case.aim.rate)))
+            judged = (f"{ratio:.2f} of {SHOWN[best]}", f"≥ {case.aim.rate}", mark(ratio >= case.aim.rate))
+            lines.append(lined(case.name, *cells, *judged))
         else:
             lines.append(lined(case.name, *cells, "–", "–", "–"))
     return lines
@@ -136,8 +141,8 @@ def memory(rows, names):
                 continue
             kept = statistics.median(row["closed_kib"] / row["base_kib"] for row in found.of(case, name).values())
             cells.append(" → ".join(f"{found.median(case, name, key):.2f}" for key in keys) + f"; {kept:.2f} × start")
-        if not found.is_valid(case, OURS):
-            lines.append(lined(case, *cells, "–", "–"))
+        if INVALID in cells or not found.of(case, OURS):
+            lines.append(lined(case, *cells, "–", INVALID if INVALID in cells else "–"))
             continue
         best = found.best(case, others, "kib")
         most = IDLE[case] if IDLE[case] is not None else found.median(case, best, "kib") if best else 0
