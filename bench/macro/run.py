@@ -45,7 +45,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, help="of each measurement; default: 3")
     parser.add_argument("--connections", type=int, help="idle connections of the memory cases; default: 5000")
     parser.add_argument("--memory-rounds", type=int, help="default: 2")
-    parser.add_argument("--cases", default=";".join(BY_NAME), 
+    parser.add_argument("--cases", default=";".join(BY_NAME),
                         help="separated by `;`, each the beginning of a name; all: %(default)s")
     parser.add_argument("--parts", default=",".join(PARTS), help="separated by `,`; all: %(default)s")
     parser.add_argument("--peers", default=",".join(peers.NAMES), help="default: %(default)s")
