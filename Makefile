@@ -8,7 +8,10 @@ SHELL := bash
 # The debug build: a newcomer sees Bowline within minutes of a clone, while the release build optimises the whole
 # program at once and takes several times as long. Libraries are optimised either way. `make demo RELEASE=1` for speed.
 BUILD := $(if $(RELEASE),--release)
-BINARY := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/$(if $(RELEASE),release,debug)/bowline
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/$(if $(RELEASE),release,debug)/bowline
+# The benchmark's own load generator, a package apart.
+LOAD := --manifest-path bench/load/Cargo.toml --target-dir $(TARGET)/load
 MACHINE ?= $(shell uname -m)-$(shell nproc)-cores
 
 help: ## list the tasks
@@ -30,7 +33,9 @@ test-all: check test ## checks, then all tests, the long ones too: half an hour 
 
 check: ## formatting, lints, documentation links; licences and sources where cargo-deny is installed
 	cargo fmt --check
+	cargo fmt --check --manifest-path bench/load/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets $(LOAD) -- -D warnings
 	cargo doc --no-deps --document-private-items --quiet
 	@if cargo deny --version >/dev/null 2>&1; then \
 		cargo deny check bans licenses sources; \
@@ -38,20 +43,22 @@ check: ## formatting, lints, documentation links; licences and sources where car
 		echo 'cargo-deny is not installed: licences and sources are not checked'; \
 	fi
 
-bench: ## measure against nginx and HAProxy; results go to bench/runs/
+bench: ## measure against nginx, HAProxy and Envoy; results go to bench/runs/; ARGS=--quick to see it run
 	@.ci/setup bench
 	cargo build --release --bin bowline
-	python3 bench/macro/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline \
+	cargo build --release $(LOAD)
+	python3 bench/macro/run.py --bowline $(TARGET)/release/bowline --load $(TARGET)/load/release/load \
 		--out bench/runs/$(shell date +%F)-$(MACHINE) $(ARGS)
 
 bench-node: ## measure a node against other package servers, installs a day, content; to bench/runs/ too
 	@.ci/setup bench-node
 	cargo build --release --bin bowline
-	python3 bench/node/run.py --bowline $(or $(CARGO_TARGET_DIR),target)/release/bowline --venv .venv-bench \
+	python3 bench/node/run.py --bowline $(TARGET)/release/bowline --venv .venv-bench \
 		--out bench/runs/$(shell date +%F)-$(MACHINE)-node $(ARGS)
 
 fmt: ## format the source
 	cargo fmt
+	cargo fmt --manifest-path bench/load/Cargo.toml
 
 clean: ## remove what was built, the .venv folders and node_modules
 	cargo clean

@@ -1,5 +1,6 @@
 """What both benchmarks measure with: CPU time and memory of a process and its children, and wrk."""
 import glob
+import os
 import re
 import socket
 import subprocess
@@ -37,10 +38,6 @@ def cpu_by_thread(root, alone=False):
     return found
 
 
-def cpu_ns(root):
-    return sum(cpu_by_thread(root).values())
-
-
 def cpu_since(root, before, alone=False):
     """Since `cpu_by_thread` said `before`. A thread that ended takes all it ever used with it, so each has its own sum."""
     return sum(now - before.get(path, 0) for path, now in cpu_by_thread(root, alone).items())
@@ -51,18 +48,19 @@ def pss_kib(root, alone=False):
     return sum(int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE).group(1)) for text in told)
 
 
-def sh(command, cores="1"):
-    done = subprocess.run(["taskset", "-c", cores] + command, capture_output=True, text=True, timeout=600, check=False)
+def sh(command, cores="1", environment=None):
+    done = subprocess.run(["taskset", "-c", cores] + command, capture_output=True, text=True, timeout=600, check=False,
+                          env={**os.environ, **(environment or {})})
     return done.stdout + done.stderr
 
 
-def wrk(url, connections, seconds, *headers, threads=1, script=None, cores="1", arguments=()):
+def wrk(url, connections, seconds, *headers, threads=1, script=None, cores="1", arguments=(), environment=None):
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     if script:
         command += ["-s", script]
     for header in headers:
         command += ["-H", header]
-    out = sh([*command, url, *(["--", *arguments] if arguments else [])], cores)
+    out = sh([*command, url, *(["--", *arguments] if arguments else [])], cores, environment)
     m = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m), ([\d.]+)(\w+) read", out)
     if not m:
         raise RuntimeError(out)

