@@ -75,14 +75,9 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// A whole connection, whose requests arrive here.
-    pub fn whole(facts: &Arc<Facts>) -> Self {
-        Self { facts: Arc::clone(facts), context: Mutex::new(None) }
-    }
-
-    /// One exchange, whose request has arrived.
-    pub fn one(facts: &Arc<Facts>, context: Box<Context>) -> Self {
-        Self { facts: Arc::clone(facts), context: Mutex::new(Some(context)) }
+    /// With the request, where it has arrived already.
+    pub fn new(facts: &Arc<Facts>, context: Option<Box<Context>>) -> Self {
+        Self { facts: Arc::clone(facts), context: Mutex::new(context) }
     }
 
     fn take(&self) -> Option<Box<Context>> {

@@ -55,12 +55,15 @@ pub struct Proxy {
     stopping: watch::Receiver<bool>,
     workers: Workers,
     kept_lines_max: usize,
+    uses_pingora_only: bool,
 }
 
 impl Proxy {
-    /// A proxy on its first state; `stopping` becomes true when it is to leave.
+    /// A proxy on its first state; `stopping` becomes true when it is to leave. `uses_pingora_only`: the lean mover has
+    /// nothing to do, so that both can be compared.
     pub fn new(
         startup: &config::proxy::Startup,
+        uses_pingora_only: bool,
         workers: Workers,
         state: State,
         access: AccessLog,
@@ -76,6 +79,7 @@ impl Proxy {
             stopping,
             kept_lines_max: startup.upstream_keepalive_connections.div_ceil(workers.count()),
             workers,
+            uses_pingora_only,
         });
         let conf = ServerConf {
             threads: proxy.workers.count(),
@@ -120,6 +124,11 @@ impl Proxy {
     /// Idle connections to backends that one thread may keep.
     pub fn kept_lines_max(&self) -> usize {
         self.kept_lines_max
+    }
+
+    /// Pingora moves what the lean mover could.
+    pub fn uses_pingora_only(&self) -> bool {
+        self.uses_pingora_only
     }
 
     /// The live sessions.

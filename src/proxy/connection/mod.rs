@@ -147,7 +147,7 @@ pub struct Downstream {
 /// Serves a connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, down: Downstream, is_h2: bool) {
     if is_h2 {
-        let digest = digest(Arrived::whole(&down.facts));
+        let digest = digest(Arrived::new(&down.facts, None));
         Box::pin(h2::serve(proxy, down, digest)).await;
     } else {
         serve_h1(proxy, down).await;
@@ -165,8 +165,8 @@ fn digest(arrived: Arrived) -> Arc<ProxyDigest> {
 enum Mover {
     Upgrade(Head, Upgrade),
     Lean(Box<Begun>),
-    /// With the request as it arrived.
-    Pingora(Head, Box<Context>),
+    /// With the request, where it has arrived already.
+    Pingora(Head, Option<Box<Context>>),
 }
 
 async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
@@ -209,9 +209,9 @@ pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal
 }
 
 /// One exchange through Pingora; the connection comes back if it can carry another.
-async fn rewrite(proxy: &Proxy, down: Downstream, head: Head, context: Box<Context>) -> Option<Downstream> {
+async fn rewrite(proxy: &Proxy, down: Downstream, head: Head, context: Option<Box<Context>>) -> Option<Downstream> {
     let keepalive = down.facts.listener.settings.limits.keepalive_timeout.as_secs().max(1);
-    let digest = digest(Arrived::one(&down.facts, context));
+    let digest = digest(Arrived::new(&down.facts, context));
     let mut session = ServerSession::new_http1(Box::new(Exchange::one(down, &head, digest)));
     session.set_keepalive(Some(keepalive));
     session.set_total_drain_timeout(Some(Duration::from_secs(5)));
@@ -268,8 +268,11 @@ fn mover(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]
     if let Some(kind) = parsed.head.upgrade {
         return Mover::Upgrade(parsed.head, kind);
     }
+    if proxy.uses_pingora_only() {
+        return Mover::Pingora(parsed.head, None);
+    }
     match http1::begin(proxy, facts, parsed, buf).into_rewritten() {
-        Ok(context) => Mover::Pingora(parsed.head, Box::new(context)),
+        Ok(context) => Mover::Pingora(parsed.head, Some(Box::new(context))),
         Err(begun) => Mover::Lean(begun),
     }
 }
