@@ -337,6 +337,7 @@ impl Conductor {
         self.notifier.stopping();
         self.operator.is_leaving();
         self.listeners.stop().await;
+        self.proxy.stop();
         let _ = stop.send(true);
         let deadline = self.proxy.state().settings.shutdown_deadline;
         tracing::info!(

@@ -33,7 +33,7 @@ pub struct Engine {
 #[derive(Default)]
 pub struct Carried {
     /// `None` before the request arrived.
-    context: Option<Context>,
+    context: Option<Box<Context>>,
     injector: Option<Injector>,
     /// Why it failed, once that is decided.
     cause: Option<Cause>,
@@ -135,7 +135,7 @@ impl ProxyHttp for Engine {
         }
         let is_bodiless = session.is_body_empty();
         let (context, answer) = match arrived.take() {
-            Some(context) => (*context, None),
+            Some(context) => (context, None),
             None => Context::arrive(&self.proxy, Arc::clone(facts), &Request::of(session.req_header()), is_bodiless),
         };
         // Silence of the client within its body, and of its reading within ours.
@@ -241,7 +241,7 @@ impl ProxyHttp for Engine {
         }
         let request = Request::of(session.req_header());
         let edits = context.edits(&request);
-        for name in leaving(&upstream.headers, |name| edits.passes(name)) {
+        for name in leaving(&upstream.headers, |name| edits.passes(name, Known::of(name))) {
             upstream.remove_header(&name);
         }
         edits.added(|name, pieces| {
@@ -283,7 +283,7 @@ impl ProxyHttp for Engine {
                     // The version is the hop's, and ours is 1.1 (RFC 9110 §6.2).
                     answer.set_version(Version::HTTP_11);
                 }
-                for name in leaving(&fields, |name| edits.passes(name)) {
+                for name in leaving(&fields, |name| edits.passes(name, Known::of(name))) {
                     answer.remove_header(&name);
                 }
                 answer.insert_header(Known::XRequestId.key(), context.request_id.as_str())?;

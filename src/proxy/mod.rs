@@ -29,6 +29,8 @@ pub mod tunnel;
 pub mod upgrade;
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -53,6 +55,7 @@ pub struct Proxy {
     access: AccessLog,
     metrics: Metrics,
     stopping: watch::Receiver<bool>,
+    is_stopping: AtomicBool,
     workers: Workers,
     kept_lines_max: usize,
     uses_pingora_only: bool,
@@ -77,6 +80,7 @@ impl Proxy {
             access,
             metrics,
             stopping,
+            is_stopping: AtomicBool::new(false),
             kept_lines_max: startup.upstream_keepalive_connections.div_ceil(workers.count()),
             workers,
             uses_pingora_only,
@@ -111,9 +115,19 @@ impl Proxy {
         self.engine.get().expect("set because `new` sets it before it returns")
     }
 
-    /// True when the process is to leave: idle connections end, no connection is kept.
+    /// Becomes true when the process is to leave: idle connections end, no connection is kept.
     pub fn stopping(&self) -> &watch::Receiver<bool> {
         &self.stopping
+    }
+
+    /// The same to be asked by every request; true before those who wait for the other are woken.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Acquire)
+    }
+
+    /// See [`Self::is_stopping`].
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Release);
     }
 
     /// The threads that connections live on.

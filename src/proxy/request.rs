@@ -202,7 +202,7 @@ impl Context {
         facts: Arc<Facts>,
         request: &Request<'_>,
         is_bodiless: bool,
-    ) -> (Self, Option<Answer>) {
+    ) -> (Box<Self>, Option<Answer>) {
         let settings = &facts.listener.settings;
         let peer = facts.client.map(|a| a.ip());
         let is_trusted = peer.is_none_or(|ip| settings.trusted.iter().any(|net| net.contains(&ip)))
@@ -210,7 +210,7 @@ impl Context {
         let (host, path, fields) = (request.host, request.path(), &request.fields);
         let mut place = String::with_capacity(host.len() + path.len());
         place.extend([host, path]);
-        let mut context = Self {
+        let mut context = Box::new(Self {
             client: if is_trusted { headers::forwarded_client(fields, &settings.trusted).or(peer) } else { peer },
             request_id: headers::request_id(fields, is_trusted, dice::unique()),
             route: proxy.state.load().routes.find(Some(host), path).cloned(),
@@ -235,7 +235,7 @@ impl Context {
             place,
             host_len: host.len(),
             facts,
-        };
+        });
         let answer = context.admit(request);
         (context, answer)
     }
@@ -533,16 +533,15 @@ impl Context {
     /// The cookie the answer must carry: for who has none, whose cookie does not lead where the request went, or is
     /// half through its life.
     fn cookie(&self, backing: &Backing) -> Option<HeaderValue> {
-        let (affinity, chosen) = (backing.affinity.as_ref()?, self.chosen.as_ref()?);
+        let chosen = self.chosen.as_ref()?;
         let renew = match &self.bound {
             Bound::Cookie { renew, .. } => *renew,
             Bound::Nothing | Bound::Recent(_) => true,
         };
-        let key = chosen.pick.backend.key();
-        chosen
-            .pick
-            .writes_cookie(renew)
-            .then(|| affinity.set_cookie(key, clock::unix_seconds(), dice::nonce(), self.facts.is_tls))
+        if !chosen.pick.writes_cookie(renew) {
+            return None;
+        }
+        backing.cookie(&chosen.pick.backend, clock::unix_seconds(), self.facts.is_tls)
     }
 
     /// Its body will be counted from the start again.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::affinity::recent::Recent;
@@ -18,7 +19,7 @@ use super::dial::UpstreamTlsConfig;
 use super::listener::{Current, tls};
 use super::metrics::{BackendMetrics, Metrics, PoolMetrics, RouteMetrics};
 use super::peer::Dialled;
-use super::pool::Pool;
+use super::pool::{Backend, Pool};
 use super::route::Table;
 use crate::config;
 use crate::runtime::dice;
@@ -57,6 +58,8 @@ pub struct Backing {
     pub pool: Arc<Pool>,
     /// `Some`: clients are bound by cookie.
     pub affinity: Option<Affinity>,
+    /// The cookies sealed last: for each backend one over http and one over https.
+    minted: Vec<[ArcSwapOption<Minted>; 2]>,
     /// What new clients were given in the last two seconds.
     pub recent: Arc<Recent>,
     /// `Some`: backends are dialled by https.
@@ -71,6 +74,12 @@ pub struct Backing {
     pub verdict: Arc<Notify>,
     /// What was read from the files the settings name, to see whether a reload changes anything.
     sources: Sources,
+}
+
+/// A cookie, and the second it was sealed in.
+struct Minted {
+    unix_s: u64,
+    cookie: HeaderValue,
 }
 
 /// Contents of the files a pool was built from.
@@ -290,8 +299,10 @@ fn backing(
         .zip(ring)
         .map(|(cookie, ring)| Affinity::new(cookie, &settings.name, Arc::new(ring)));
     let peers = pool.backends().iter().map(|b| Dialled::new(b.address(), &settings, sources.ca.as_deref())).collect();
+    let minted = pool.backends().iter().map(|_| Default::default()).collect();
     Arc::new(Backing {
         affinity,
+        minted,
         recent: was.map_or_else(|| Arc::new(Recent::new()), |w| Arc::clone(&w.recent)),
         tls,
         peers,
@@ -307,6 +318,23 @@ impl Backing {
     /// What tells connections to the backend at this place from all others: see [`Dialled::id`].
     pub fn id(&self, place: usize) -> u64 {
         self.peers.get(place).map_or(0, Dialled::id)
+    }
+
+    /// The `Set-Cookie` that binds a client to this backend; `None` where clients are not bound. A cookie says nothing of
+    /// who has it, so all that are bound within a second get the same, and one is sealed.
+    pub fn cookie(&self, backend: &Backend, unix_s: u64, is_tls: bool) -> Option<HeaderValue> {
+        let affinity = self.affinity.as_ref()?;
+        let place = self.minted.get(backend.place()).map(|both| &both[usize::from(is_tls)]);
+        let minted =
+            place.and_then(|place| place.load().as_ref().filter(|m| m.unix_s == unix_s).map(|m| m.cookie.clone()));
+        if minted.is_some() {
+            return minted;
+        }
+        let cookie = affinity.set_cookie(backend.key(), unix_s, dice::secret(), is_tls);
+        if let Some(place) = place {
+            place.store(Some(Arc::new(Minted { unix_s, cookie: cookie.clone() })));
+        }
+        Some(cookie)
     }
 
     /// Whether the files it was built from still say the same.

@@ -142,7 +142,11 @@ fn upstream_head(parts: &request::Parts, context: &Context) -> BytesMut {
         out.put_slice(piece.as_bytes());
     }
     let edits = context.edits(&request);
-    for (name, value) in parts.headers.iter().filter(|(name, _)| edits.passes(name.as_str().as_bytes())) {
+    for (name, value) in parts
+        .headers
+        .iter()
+        .filter(|(name, _)| edits.passes(name.as_str().as_bytes(), Known::of(name.as_str().as_bytes())))
+    {
         put_field(&mut out, name, value);
     }
     edits.added(|name, pieces| {
@@ -230,7 +234,9 @@ fn answered(
     for piece in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         head.put_slice(piece.as_bytes());
     }
-    for field in answer.headers.iter().filter(|field| edits.passes(field.name.as_bytes())) {
+    for field in
+        answer.headers.iter().filter(|field| edits.passes(field.name.as_bytes(), Known::of(field.name.as_bytes())))
+    {
         for piece in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             head.put_slice(piece);
         }
@@ -249,7 +255,7 @@ fn answered(
 }
 
 /// Hands both sides to the tunnel's own task, which outlives this connection's.
-fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked, kind: Upgrade) {
+fn open(proxy: &Arc<Proxy>, mut context: Box<Context>, down: Downstream, asked: Asked, kind: Upgrade) {
     let Some((backing, backend)) = context.chosen() else { return };
     let timeouts = &backing.pool.settings().timeouts;
     let session = proxy.ledger().open(Opening {
@@ -282,7 +288,6 @@ fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked
     // The request is over, the session begins: it is counted by the guard, not among the requests in flight.
     let permit = down.permit;
     context.release_in_flight();
-    let context = Box::new(context);
     tokio::spawn(async move {
         let end = tunnel::run(tunnel).await;
         backing.metrics.session_closed(end.close_code);
@@ -290,7 +295,6 @@ fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked
             backing.metrics.session_lost(end.cause.as_str());
         }
         drop((guard, permit));
-        let mut context = context;
         context.finish(End {
             status: Some(101),
             bytes_in: end.bytes_in,
@@ -302,7 +306,7 @@ fn open(proxy: &Arc<Proxy>, mut context: Context, down: Downstream, asked: Asked
 }
 
 /// Passes an answer that is no 101 on to its end. The connection comes back if the client can tell where that was.
-async fn relay(mut context: Context, mut down: Downstream, mut asked: Asked) -> Option<Downstream> {
+async fn relay(mut context: Box<Context>, mut down: Downstream, mut asked: Asked) -> Option<Downstream> {
     let (status, limit) = (asked.status.as_u16(), context.timeouts().map_or(Duration::from_secs(60), |t| t.body));
     let mut sent = 0;
     let gone = |_: io::Error| Cause::ClientGone;

@@ -1,6 +1,6 @@
 //! The only place that throws dice. Domain code takes random bytes as an argument.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -13,30 +13,6 @@ pub fn secret<const N: usize>() -> [u8; N] {
     SystemRandom::new().fill(&mut bytes).expect("a process cannot go on safely because the system gives no randomness");
     bytes
 }
-
-/// As [`secret`], for the small ones every request may need: the system is asked once for many.
-pub fn nonce<const N: usize>() -> [u8; N] {
-    thread_local! {
-        /// Random bytes and how many of them are used.
-        static STORE: RefCell<([u8; STORED], usize)> = const { RefCell::new(([0; STORED], STORED)) };
-    }
-    const { assert!(N <= STORED) };
-    STORE.with_borrow_mut(|(stored, used)| {
-        if *used + N > STORED {
-            (*stored, *used) = (secret(), 0);
-        }
-        let mut bytes = [0; N];
-        for (to, from) in bytes.iter_mut().zip(stored.iter_mut().skip(*used)) {
-            // Not there a second time.
-            *to = std::mem::take(from);
-        }
-        *used += N;
-        bytes
-    })
-}
-
-/// Bytes the system is asked for at once.
-const STORED: usize = 1024;
 
 /// A random UUID (RFC 9562 §5.4) as URLs have it.
 pub fn guid() -> String {
@@ -76,14 +52,6 @@ mod tests {
         let guid = guid();
         assert_eq!((guid.len(), &guid[14..15]), (36, "4"), "{guid}");
         assert!("89ab".contains(&guid[19..20]), "{guid}");
-    }
-
-    #[test]
-    fn nonces_are_never_the_same() {
-        let drawn: std::collections::HashSet<[u8; 12]> = (0..10_000).map(|_| nonce()).collect();
-        assert_eq!(drawn.len(), 10_000);
-        let zeroes = drawn.iter().flatten().filter(|b| **b == 0).count();
-        assert!(zeroes < 2_000, "each is random: one byte in 256 is 0, and not {zeroes} of 120,000");
     }
 
     #[test]

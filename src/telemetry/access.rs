@@ -3,8 +3,8 @@
 //! Whoever finishes a request fills in a [`Line`]; here it becomes bytes, straight into a reused buffer. Query strings,
 //! cookies and credentials have no field and so cannot be logged.
 
-use std::fmt;
-use std::io::{self, Write as _};
+use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::config::proxy::AccessLog as Settings;
 use crate::telemetry::Timestamp;
 use crate::telemetry::sink::{LogFile, Sink, Target};
+use crate::types::IpText;
 
 /// The access log; clones write to the same one.
 #[derive(Clone, Debug)]
@@ -140,17 +141,18 @@ impl Line<'_> {
     /// Appends the JSON object and a line feed. The names are OpenTelemetry's where it has one.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut object = Object { out, is_first: true };
-        object.display("time", self.time);
+        object.time(self.time);
         object.text("listener", self.listener.as_bytes());
         if let Some(client) = self.client {
-            object.display("client.address", client.ip());
+            object.plain("client.address", IpText::new(client.ip()).as_bytes());
             // Behind a proxy only the address is known.
             if client.port() != 0 {
                 object.number("client.port", client.port().into());
             }
         }
         object.text("http.request.method", self.method.as_bytes());
-        object.text("url.path", self.path.split(|b| *b == b'?').next().unwrap_or_default());
+        let path = memchr::memchr(b'?', self.path).map_or(self.path, |at| &self.path[..at]);
+        object.text("url.path", path);
         object.optional("server.address", self.host);
         if let Some(status) = self.status {
             object.number("http.response.status_code", status.into());
@@ -207,23 +209,52 @@ impl Object<'_> {
         }
     }
 
-    /// For values whose text needs no escaping.
-    fn display(&mut self, key: &str, value: impl fmt::Display) {
+    /// For values that need no escaping.
+    fn plain(&mut self, key: &str, value: &[u8]) {
         self.key(key);
-        // Writing to a vector cannot fail.
-        let _ = write!(self.out, "\"{value}\"");
+        self.out.push(b'"');
+        self.out.extend_from_slice(value);
+        self.out.push(b'"');
     }
 
     fn number(&mut self, key: &str, value: u64) {
         self.key(key);
-        let _ = write!(self.out, "{value}");
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// With three decimals: whole microseconds.
     fn milliseconds(&mut self, key: &str, value: Duration) {
         self.key(key);
-        let _ = write!(self.out, "{}.{:03}", value.as_millis(), value.subsec_micros() % 1_000);
+        let (mut digits, us) = (itoa::Buffer::new(), value.as_micros());
+        self.out.extend_from_slice(digits.format(us / 1_000).as_bytes());
+        let us = (us % 1_000) as u16;
+        self.out.extend_from_slice(&[b'.', digit(us / 100), digit(us / 10), digit(us)]);
     }
+
+    /// Most lines of a second begin with the same text.
+    fn time(&mut self, time: Timestamp) {
+        thread_local! {
+            /// A second, and its text up to the decimal point.
+            static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+        }
+        self.key("time");
+        let unix = time.unix();
+        LAST.with_borrow_mut(|(second, text)| {
+            if *second != unix.as_secs() {
+                (*second, *text) = (unix.as_secs(), time.to_string());
+                text.truncate(text.len() - ".000Z".len());
+            }
+            self.out.push(b'"');
+            self.out.extend_from_slice(text.as_bytes());
+        });
+        let ms = unix.subsec_millis() as u16;
+        self.out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z', b'"']);
+    }
+}
+
+/// The last digit.
+fn digit(number: u16) -> u8 {
+    b'0' + (number % 10) as u8
 }
 
 /// Appends `value` as the inside of a JSON string (RFC 8259 §7), at most [`TEXT_BYTES_MAX`] bytes of it.
@@ -231,6 +262,9 @@ impl Object<'_> {
 /// Bytes that are not UTF-8 become U+FFFD as `String::from_utf8_lossy` does it; a value that was cut ends in `…`.
 fn escape(value: &[u8], out: &mut Vec<u8>) {
     let kept = &value[..value.len().min(TEXT_BYTES_MAX)];
+    if kept.len() == value.len() && !value.iter().fold(false, |any, b| any | needs_care(*b)) {
+        return out.extend_from_slice(value);
+    }
     for chunk in kept.utf8_chunks() {
         let mut rest = chunk.valid().as_bytes();
         while let Some(at) = rest.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\' || *b == 0x7f) {
@@ -257,6 +291,11 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
     if kept.len() < value.len() {
         out.extend_from_slice("…".as_bytes());
     }
+}
+
+/// To be escaped, or no ASCII. Without a branch for each, so that many are looked at at once.
+fn needs_care(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\') | (byte >= 0x7f)
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

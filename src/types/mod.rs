@@ -5,6 +5,7 @@
 mod address;
 mod digest;
 mod duration;
+mod ip_text;
 mod key;
 mod secret;
 mod size;
@@ -12,6 +13,7 @@ mod size;
 pub use address::{BackendAddress, ListenAddress, ParseAddressError};
 pub use digest::{ParseDigestError, Sha256};
 pub use duration::{HumanDuration, ParseDurationError};
+pub use ip_text::IpText;
 pub use key::{BackendKey, ParseKeyError};
 pub use secret::Secret;
 pub use size::{ByteSize, ParseSizeError};

@@ -28,6 +28,7 @@ mod forwarding;
 mod generations;
 mod graphite;
 mod health;
+mod http1;
 mod http2;
 mod jobs;
 mod killed;

@@ -10,10 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
 
 use super::framing::Framing;
 use super::refusal::Refusal;
+pub use crate::proxy::headers::FIELDS_MAX;
 use crate::proxy::headers::{Fields, Known, Wire};
-
-/// Fields one head may have at most, whatever the configuration says: Pingora reads no more.
-pub const FIELDS_MAX: usize = 256;
 
 /// What a head says, as far as the connection must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +105,8 @@ fn ends_with_bare_blank_line(buf: &[u8]) -> bool {
 }
 
 fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) -> Result<T, Refusal> {
-    if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
+    // A CR that no LF follows is refused below: so if there are as many of each, they are pairs.
+    if memchr::memchr_iter(b'\n', head).count() > memchr::memchr_iter(b'\r', head).count() {
         return Err(Refusal::BareLineFeed);
     }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -192,10 +191,6 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 fn judge_fields(wire: &Wire<'_>, is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
     let fields = Fields::Wire(wire);
-    let is_control = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
-    if wire.fields.iter().any(|field| field.value.iter().any(is_control)) {
-        return Err(Refusal::BadFieldValue);
-    }
     let only = |name, refusal| {
         let mut all = fields.all(name);
         match (all.next(), all.next()) {

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -40,7 +40,7 @@ use super::error::Fault;
 use super::http::Arrived;
 use super::http1::Begun;
 use super::listener::{Current, Permit};
-use super::request::Context;
+use super::request;
 pub use super::stream::Stream;
 use super::{Proxy, headers, http1, upgrade};
 use crate::config;
@@ -166,13 +166,14 @@ enum Mover {
     Upgrade(Head, Upgrade),
     Lean(Box<Begun>),
     /// With the request, where it has arrived already.
-    Pingora(Head, Option<Box<Context>>),
+    Pingora(Head, Option<Box<request::Context>>),
 }
 
 async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
     let mut deadline = Deadline::after(down.facts.listener.settings.limits.keepalive_timeout);
+    let mut stopped = Stopped::new(&proxy);
     loop {
-        let (closes, next) = match next_head(&proxy, &mut down, &mut deadline).await {
+        let (closes, next) = match next_head(&proxy, &mut down, &mut deadline, &mut stopped).await {
             // Boxed, so that an idle connection does not carry the size of a working one.
             Next::Head(Mover::Lean(begun), closes) => {
                 (closes, Box::pin(http1::serve(&proxy, down, begun, &mut deadline)).await)
@@ -187,7 +188,7 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
             Next::Refused(refusal) => return Box::pin(refuse(&proxy, down, refusal)).await,
         };
         match next {
-            Some(returned) if !closes && !*proxy.stopping().borrow() => down = returned,
+            Some(returned) if !closes && !proxy.is_stopping() => down = returned,
             // What the client has sent by now must not destroy its last answer with a reset.
             Some(returned) => return Box::pin(linger(returned)).await,
             None => return,
@@ -209,7 +210,12 @@ pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal
 }
 
 /// One exchange through Pingora; the connection comes back if it can carry another.
-async fn rewrite(proxy: &Proxy, down: Downstream, head: Head, context: Option<Box<Context>>) -> Option<Downstream> {
+async fn rewrite(
+    proxy: &Proxy,
+    down: Downstream,
+    head: Head,
+    context: Option<Box<request::Context>>,
+) -> Option<Downstream> {
     let keepalive = down.facts.listener.settings.limits.keepalive_timeout.as_secs().max(1);
     let digest = digest(Arrived::new(&down.facts, context));
     let mut session = ServerSession::new_http1(Box::new(Exchange::one(down, &head, digest)));
@@ -226,19 +232,18 @@ enum Next {
 }
 
 /// Waits for the next head: as long as the connection may idle for its first byte, `head_timeout` for the rest.
-async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Deadline) -> Next {
+async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Deadline, stopped: &mut Stopped) -> Next {
     let facts = Arc::clone(&down.facts);
     let limits = &facts.listener.settings.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count.min(head::FIELDS_MAX) };
     if down.buf.is_empty() {
-        let mut stopping = proxy.stopping().clone();
         let until = Instant::now() + limits.keepalive_timeout;
-        let came = tokio::select! {
-            biased;
-            came = deadline.bound(until, fill(down)) => came,
-            _ = stopping.wait_for(|stop| *stop) => return Next::Over,
-        };
-        if !matches!(came, Some(Ok(()))) {
+        let came = poll_fn(|cx| match poll_fill(down, cx) {
+            Poll::Ready(came) => Poll::Ready(came.is_ok()),
+            Poll::Pending if stopped.poll(proxy, cx) => Poll::Ready(false),
+            Poll::Pending => deadline.poll_at(until, cx).map(|()| false),
+        });
+        if !came.await {
             return Next::Over;
         }
     }
@@ -272,7 +277,7 @@ fn mover(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]
         return Mover::Pingora(parsed.head, None);
     }
     match http1::begin(proxy, facts, parsed, buf).into_rewritten() {
-        Ok(context) => Mover::Pingora(parsed.head, Some(Box::new(context))),
+        Ok(context) => Mover::Pingora(parsed.head, Some(context)),
         Err(begun) => Mover::Lean(begun),
     }
 }
@@ -290,19 +295,45 @@ thread_local! {
 /// # Errors
 /// The stream's error, or `UnexpectedEof` when the client has ended.
 pub(super) async fn fill(down: &mut Downstream) -> std::io::Result<()> {
-    let Downstream { stream, buf, .. } = down;
-    poll_fn(|cx| {
-        READ.with_borrow_mut(|scratch| {
-            let mut came = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *stream).poll_read(cx, &mut came))?;
-            if came.filled().is_empty() {
-                return Poll::Ready(Err(std::io::ErrorKind::UnexpectedEof.into()));
-            }
-            buf.extend_from_slice(came.filled());
-            Poll::Ready(Ok(()))
-        })
+    poll_fn(|cx| poll_fill(down, cx)).await
+}
+
+fn poll_fill(down: &mut Downstream, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    READ.with_borrow_mut(|scratch| {
+        let mut came = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut down.stream).poll_read(cx, &mut came))?;
+        if came.filled().is_empty() {
+            return Poll::Ready(Err(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        down.buf.extend_from_slice(came.filled());
+        Poll::Ready(Ok(()))
     })
-    .await
+}
+
+/// Wakes a connection's task when the process is to leave. The task is known to it from the first poll on, so that each
+/// later one is no more than a look.
+struct Stopped {
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_registered: bool,
+}
+
+impl Stopped {
+    fn new(proxy: &Proxy) -> Self {
+        let mut stopping = proxy.stopping().clone();
+        let stopped = Box::pin(async move {
+            // An error means that the conductor is gone, and with it the process.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        });
+        Self { stopped, is_registered: false }
+    }
+
+    fn poll(&mut self, proxy: &Proxy, cx: &mut Context<'_>) -> bool {
+        if !self.is_registered {
+            self.is_registered = true;
+            return self.stopped.as_mut().poll(cx).is_ready();
+        }
+        proxy.is_stopping()
+    }
 }
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use crate::proxy::request::{Context, End};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the client elsewhere.
-pub async fn redirect(mut context: Context, mut down: Downstream, url: &str) {
+pub async fn redirect(mut context: Box<Context>, mut down: Downstream, url: &str) {
     let answer = format!(
         "HTTP/1.1 308 Permanent Redirect\r\n{LOCATION}: {url}\r\ncontent-length: 0\r\nx-request-id: {}\r\nconnection: close\r\n\r\n",
         context.request_id
@@ -31,7 +31,7 @@ pub async fn redirect(mut context: Context, mut down: Downstream, url: &str) {
 }
 
 /// Tells the client why there is no answer. `to_head`: it asked by HEAD; `bytes_in`: what came of its body.
-pub async fn fail(mut context: Context, mut down: Downstream, cause: Cause, to_head: bool, bytes_in: u64) {
+pub async fn fail(mut context: Box<Context>, mut down: Downstream, cause: Cause, to_head: bool, bytes_in: u64) {
     let page = context.page(cause);
     let status = StatusCode::from_u16(cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = if to_head { "" } else { &page.body };

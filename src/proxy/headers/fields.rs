@@ -63,29 +63,51 @@ known! {
 }
 
 impl Known {
-    /// Which of them a name is, in whatever case it came.
+    /// Which of them a name is, in whatever case it came. The name must be a token.
     pub fn of(name: &[u8]) -> Option<Self> {
-        let candidates: &[Self] = match name.len() {
-            2 => &[Self::Te],
-            4 => &[Self::Host],
-            5 => &[Self::Range],
-            6 => &[Self::Cookie, Self::Accept],
-            7 => &[Self::Upgrade, Self::Trailer],
-            9 => &[Self::XRealIp, Self::Forwarded],
-            10 => &[Self::Connection, Self::UserAgent, Self::KeepAlive, Self::SetCookie],
-            12 => &[Self::XRequestId],
-            13 => &[Self::Authorization, Self::XRscRequest],
-            14 => &[Self::ContentLength, Self::SecFetchMode, Self::SecFetchDest, Self::Http2Settings],
-            15 => &[Self::AcceptEncoding, Self::XForwardedFor, Self::BowlineLeaving],
-            16 => &[Self::XForwardedHost, Self::XForwardedPort, Self::ProxyConnection],
-            17 => &[Self::TransferEncoding, Self::XForwardedProto],
-            18 => &[Self::ProxyAuthenticate],
-            19 => &[Self::ProxyAuthorization],
-            _ => &[],
+        let start = name.first()? | LOWER;
+        let known = match (name.len(), start) {
+            (2, _) => Self::Te,
+            (4, _) => Self::Host,
+            (5, _) => Self::Range,
+            (6, b'c') => Self::Cookie,
+            (6, _) => Self::Accept,
+            (7, b'u') => Self::Upgrade,
+            (7, _) => Self::Trailer,
+            (9, b'x') => Self::XRealIp,
+            (9, _) => Self::Forwarded,
+            (10, b'c') => Self::Connection,
+            (10, b'u') => Self::UserAgent,
+            (10, b'k') => Self::KeepAlive,
+            (10, _) => Self::SetCookie,
+            (12, _) => Self::XRequestId,
+            (13, b'a') => Self::Authorization,
+            (13, _) => Self::XRscRequest,
+            (14, b'c') => Self::ContentLength,
+            (14, b'h') => Self::Http2Settings,
+            (14, _) if name[10] | LOWER == b'm' => Self::SecFetchMode,
+            (14, _) => Self::SecFetchDest,
+            (15, b'a') => Self::AcceptEncoding,
+            (15, b'x') => Self::XForwardedFor,
+            (15, _) => Self::BowlineLeaving,
+            (16, b'p') => Self::ProxyConnection,
+            (16, _) if name[12] | LOWER == b'h' => Self::XForwardedHost,
+            (16, _) => Self::XForwardedPort,
+            (17, b't') => Self::TransferEncoding,
+            (17, _) => Self::XForwardedProto,
+            (18, _) => Self::ProxyAuthenticate,
+            (19, _) => Self::ProxyAuthorization,
+            _ => return None,
         };
-        candidates.iter().copied().find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
+        // Of the characters of a token, only letters differ from others in this bit alone.
+        let pairs = name.iter().zip(known.as_str().as_bytes());
+        let differ = pairs.fold(0, |differ, (a, b)| differ | ((a | LOWER) ^ (b | LOWER)));
+        (differ == 0).then_some(known)
     }
 }
+
+/// The bit that makes letters small.
+const LOWER: u8 = 0x20;
 
 /// The fields of one head.
 #[derive(Clone, Copy, Debug)]
@@ -105,21 +127,34 @@ pub struct Wire<'a> {
     first: [u16; Known::ALL.len()],
     /// Those known names that come more than once, a bit each.
     repeated: u32,
+    /// For each field one more than the [`Known`] name it has; 0: none of them.
+    kinds: [u8; FIELDS_MAX],
 }
 
+/// Fields one head may have at most, whatever the configuration says: Pingora reads no more.
+pub const FIELDS_MAX: usize = 256;
+
 impl<'a> Wire<'a> {
-    /// Finds the known ones; at most 65,534 fields are looked at, which is more than any listener lets in.
+    /// Finds the known ones; of more than [`FIELDS_MAX`] fields the rest is left out.
     pub fn new(fields: &'a [httparse::Header<'a>]) -> Self {
-        let (mut first, mut repeated) = ([0; Known::ALL.len()], 0);
-        for (place, field) in (1..u16::MAX).zip(fields) {
+        let fields = &fields[..fields.len().min(FIELDS_MAX)];
+        let mut wire = Self { fields, first: [0; Known::ALL.len()], repeated: 0, kinds: [0; FIELDS_MAX] };
+        for (place, field) in fields.iter().enumerate() {
             if let Some(known) = Known::of(field.name.as_bytes()) {
-                match &mut first[known as usize] {
-                    free @ 0 => *free = place,
-                    _ => repeated |= 1 << known as u32,
+                wire.kinds[place] = known as u8 + 1;
+                match &mut wire.first[known as usize] {
+                    free @ 0 => *free = place as u16 + 1,
+                    _ => wire.repeated |= 1 << known as u32,
                 }
             }
         }
-        Self { fields, first, repeated }
+        wire
+    }
+
+    /// Every field with the known name it has.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a httparse::Header<'a>, Option<Known>)> {
+        let known = |kind: &u8| Known::ALL.get(usize::from(*kind).wrapping_sub(1)).copied();
+        self.fields.iter().zip(self.kinds.iter().map(known))
     }
 
     fn first(&self, name: Known) -> Option<&'a [u8]> {

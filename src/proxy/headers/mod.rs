@@ -10,7 +10,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use self::fields::{Fields, Known, Wire};
+use crate::types::IpText;
+
+pub use self::fields::{FIELDS_MAX, Fields, Known, Wire};
 
 /// Identity that content servers trust because a gateway set it. Nobody outside may say who they are with these: they
 /// are stripped unless the peer is trusted. `X-Auth-Token` is none of them: R's rsconnect names its key with it, and signs.
@@ -68,13 +70,14 @@ impl<'a> RequestEdits<'a> {
         Self { fields, hop, nominates: nominates(&fields), joins_cookies: fields.all(Known::Cookie).nth(1).is_some() }
     }
 
-    /// Whether fields of this name go on as they came. `Upgrade` never does: who leaves HTTP writes it anew.
-    pub fn passes(&self, name: &[u8]) -> bool {
+    /// Whether fields of this name go on as they came; `known` is which of [`Known`] it is. `Upgrade` never does: who leaves
+    /// HTTP writes it anew.
+    pub fn passes(&self, name: &[u8], known: Option<Known>) -> bool {
         if self.nominates && may_be_nominated(name) && is_nominated(&self.fields, name) {
             return false;
         }
         let Hop { trusted, host, port, client, .. } = self.hop;
-        match Known::of(name) {
+        match known {
             // Those of one connection (RFC 9110 §7.6.1), older custom among them; `HTTP2-Settings` belongs to an upgrade
             // nobody gets here. Trailers end here, as §6.5.1 permits: so nobody is told that they would be read (§10.1.4).
             Some(
@@ -111,8 +114,8 @@ impl<'a> RequestEdits<'a> {
     /// Calls `put` with every field to add: its name, and its value in pieces.
     pub fn added(&self, mut put: impl FnMut(Known, &[&[u8]])) {
         let Hop { host, trusted, .. } = self.hop;
-        let client = self.hop.client.map(|ip| ip.to_string());
-        let client = client.as_deref().map(str::as_bytes);
+        let client = self.hop.client.map(IpText::new);
+        let client = client.as_ref().map(IpText::as_bytes);
         let scheme: &[u8] = if self.hop.is_tls { b"https" } else { b"http" };
         let told = |name| trusted && self.is_listed(name);
         if told(Known::XForwardedFor) {
@@ -128,7 +131,7 @@ impl<'a> RequestEdits<'a> {
             put(Known::XForwardedHost, &[host.as_bytes()]);
         }
         if !told(Known::XForwardedPort) && self.hop.port != 0 {
-            put(Known::XForwardedPort, &[self.hop.port.to_string().as_bytes()]);
+            put(Known::XForwardedPort, &[itoa::Buffer::new().format(self.hop.port).as_bytes()]);
         }
         if let Some(client) = client.filter(|_| !told(Known::XRealIp)) {
             put(Known::XRealIp, &[client]);
@@ -195,10 +198,9 @@ impl<'a> AnswerEdits<'a> {
         Self { fields, status, nominates: nominates(&fields) }
     }
 
-    /// Whether fields of this name go on as they came: not those of the backend's connection with us, which a 101 has for
+    /// Whether fields of this name, `known` or not, go on as they came: not those of the backend's connection with us, which a 101 has for
     /// the client; and of `X-Request-Id` there is ours.
-    pub fn passes(&self, name: &[u8]) -> bool {
-        let known = Known::of(name);
+    pub fn passes(&self, name: &[u8], known: Option<Known>) -> bool {
         if self.status == 101 {
             return known != Some(Known::XRequestId);
         }
@@ -303,8 +305,12 @@ pub fn request_id(fields: &Fields<'_>, trusted: bool, random: u128) -> String {
 /// 32 hexadecimal digits.
 pub fn new_request_id(random: u128) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let nibble = |at: u32| char::from(DIGITS[(random >> (4 * at)) as usize & 15]);
-    (0..32).rev().map(nibble).collect()
+    let mut text = Vec::with_capacity(32);
+    for byte in random.to_be_bytes() {
+        text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    // It is ASCII.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// The client behind trusted peers: the last address in `X-Forwarded-For` that is not one of theirs.

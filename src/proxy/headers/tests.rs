@@ -27,7 +27,8 @@ fn hop() -> Hop<'static> {
 
 fn applied(before: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     let edits = RequestEdits::new(Fields::Map(before), *hop);
-    let passing = before.iter().filter(|(name, _)| edits.passes(name.as_str().as_bytes()));
+    let passing =
+        before.iter().filter(|(name, _)| edits.passes(name.as_str().as_bytes(), Known::of(name.as_str().as_bytes())));
     let mut after: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
     edits.added(|name, pieces| {
         let before = after.insert(name.key(), HeaderValue::from_bytes(&pieces.concat()).unwrap());
@@ -38,7 +39,7 @@ fn applied(before: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
         before.iter().map(|(name, value)| httparse::Header { name: name.as_str(), value: value.as_bytes() }).collect();
     let wire = Wire::new(&fields);
     let same = RequestEdits::new(Fields::Wire(&wire), *hop);
-    let passing = fields.iter().filter(|field| same.passes(field.name.as_bytes()));
+    let passing = fields.iter().filter(|field| same.passes(field.name.as_bytes(), Known::of(field.name.as_bytes())));
     let mut as_wire: HeaderMap =
         passing.map(|f| (f.name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(f.value).unwrap())).collect();
     same.added(|name, pieces| drop(as_wire.insert(name.key(), HeaderValue::from_bytes(&pieces.concat()).unwrap())));

@@ -18,7 +18,7 @@ const FIELDS_MAX: usize = 256;
 pub(super) struct Answer<'a> {
     /// The whole of it.
     head: &'a [u8],
-    parsed: &'a [httparse::Header<'a>],
+    wire: &'a Wire<'a>,
     /// Bytes of it, empty lines before it included.
     pub(super) len: usize,
     /// 100 to 999.
@@ -45,7 +45,7 @@ pub(super) fn read<T>(bytes: &[u8], then: impl FnOnce(&Answer<'_>) -> T) -> Resu
     let status = answer.code.filter(|code| *code >= 100).ok_or(Broke::Invalid)?;
     Ok(Some(then(&Answer {
         head: &bytes[start..len],
-        parsed: wire.fields,
+        wire: &wire,
         len,
         status,
         fields: Fields::Wire(&wire),
@@ -102,12 +102,13 @@ impl Answer<'_> {
         // Reason phrases pass unchanged.
         out.extend_from_slice(line.get(13..).unwrap_or_default());
         out.extend_from_slice(b"\r\n");
-        let passes =
-            |name: &[u8]| edits.passes(name) && !(ending.unwraps && Known::of(name) == Some(Known::TransferEncoding));
+        let passes = |name: &[u8], known| {
+            edits.passes(name, known) && !(ending.unwraps && known == Some(Known::TransferEncoding))
+        };
         if has_bare_line_feed(self.head) {
-            fields::rewrite(out, self.parsed, passes);
+            fields::rewrite(out, self.wire, passes);
         } else {
-            fields::copy(out, self.head, self.parsed, passes);
+            fields::copy(out, self.head, self.wire, passes);
         }
         if let Some(id) = request_id {
             fields::put(out, Known::XRequestId, &[id.as_bytes()]);
@@ -128,7 +129,8 @@ impl Answer<'_> {
 }
 
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+    // The parser accepts no CR without LF.
+    memchr::memchr_iter(b'\n', head).count() > memchr::memchr_iter(b'\r', head).count()
 }
 
 /// How the body of an answer ends; `None`: with the connection (RFC 9112 §6.3). `to_head`: it answers HEAD.

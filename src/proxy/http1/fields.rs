@@ -2,16 +2,16 @@
 
 use httparse::Header;
 
-use crate::proxy::headers::Known;
+use crate::proxy::headers::{Known, Wire};
 
 /// Copies the lines of the fields that pass, in as few pieces as may be. `head` is the whole head, its lines end in CR LF,
-/// and `fields` were parsed out of it.
-pub(super) fn copy(out: &mut Vec<u8>, head: &[u8], fields: &[Header<'_>], passes: impl Fn(&[u8]) -> bool) {
+/// and the fields were parsed out of it.
+pub(super) fn copy(out: &mut Vec<u8>, head: &[u8], wire: &Wire<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
     let place = |field: &Header<'_>| field.name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
     // Where the lines that are to be copied next begin.
     let mut start = None;
-    for field in fields {
-        match (passes(field.name.as_bytes()), start) {
+    for (field, known) in wire.iter() {
+        match (passes(field.name.as_bytes(), known), start) {
             (true, None) => start = Some(place(field)),
             (false, Some(from)) => {
                 out.extend_from_slice(head.get(from..place(field)).unwrap_or_default());
@@ -26,8 +26,8 @@ pub(super) fn copy(out: &mut Vec<u8>, head: &[u8], fields: &[Header<'_>], passes
 }
 
 /// The same line by line, for a head whose lines end otherwise.
-pub(super) fn rewrite(out: &mut Vec<u8>, fields: &[Header<'_>], passes: impl Fn(&[u8]) -> bool) {
-    for field in fields.iter().filter(|field| passes(field.name.as_bytes())) {
+pub(super) fn rewrite(out: &mut Vec<u8>, wire: &Wire<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
+    for (field, _) in wire.iter().filter(|(field, known)| passes(field.name.as_bytes(), *known)) {
         for piece in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             out.extend_from_slice(piece);
         }
@@ -60,10 +60,11 @@ mod tests {
             let mut room = [httparse::EMPTY_HEADER; 8];
             let mut request = httparse::Request::new(&mut room);
             assert!(request.parse(head).unwrap().is_complete());
-            let passes = |name: &[u8]| keeps.contains(char::from(name[0].to_ascii_lowercase()));
+            let wire = Wire::new(request.headers);
+            let passes = |name: &[u8], _| keeps.contains(char::from(name[0].to_ascii_lowercase()));
             let (mut whole, mut anew) = (Vec::new(), Vec::new());
-            copy(&mut whole, head, request.headers, passes);
-            rewrite(&mut anew, request.headers, passes);
+            copy(&mut whole, head, &wire, passes);
+            rewrite(&mut anew, &wire, passes);
             assert_eq!(String::from_utf8(whole).unwrap(), copied);
             assert_eq!(anew.len(), keeps.len() * "A: 1\r\n".len());
         }

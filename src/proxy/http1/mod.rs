@@ -30,7 +30,7 @@ use super::stream::{Socket, Stream};
 
 /// A request whose head was read.
 pub struct Begun {
-    context: Context,
+    context: Box<Context>,
     /// What is answered without asking anybody; `None`: a backend is asked.
     answer: Option<Answer>,
     /// A backend is chosen already.
@@ -55,7 +55,7 @@ struct Sending {
 }
 
 /// Takes a request up. `buf` begins with the head that was parsed; of its body there is what came with it.
-pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]) -> Begun {
+pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]) -> Box<Begun> {
     let head = parsed.head;
     // A head that was accepted has a token there.
     let method = Method::from_bytes(parsed.method.as_bytes()).unwrap_or_default();
@@ -84,7 +84,7 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
         }
     }
     let sending = Sending { head, method, bytes, is_whole: body.is_done(), body, bytes_in };
-    Begun { context, answer, is_chosen, sending, taken }
+    Box::new(Begun { context, answer, is_chosen, sending, taken })
 }
 
 /// Room for the fields that are added to a head.
@@ -96,7 +96,7 @@ fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &C
     }
     let edits = context.edits(request);
     if let super::headers::Fields::Wire(wire) = request.fields {
-        fields::copy(out, head, wire.fields, |name| edits.passes(name));
+        fields::copy(out, head, wire, |name, known| edits.passes(name, known));
     }
     edits.added(|name, pieces| fields::put(out, name, pieces));
     out.extend_from_slice(b"\r\n");
@@ -104,8 +104,11 @@ fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &C
 
 impl Begun {
     /// Its answer may have to be rewritten: more than this mover does. The request as it arrived, for who does more.
-    pub fn into_rewritten(self) -> Result<Context, Box<Self>> {
-        if self.answer.is_none() && self.context.wants_page() { Ok(self.context) } else { Err(Box::new(self)) }
+    ///
+    /// # Errors
+    /// It has not, and this mover does it all.
+    pub fn into_rewritten(self: Box<Self>) -> Result<Box<Context>, Box<Self>> {
+        if self.answer.is_none() && self.context.wants_page() { Ok(self.context) } else { Err(self) }
     }
 }
 
@@ -210,7 +213,7 @@ impl Attempt<'_> {
         context.connected(is_kept);
         // Only needed where a request that changes things meets a line that may be dying.
         let acked = if is_kept && !context.is_repeatable() { acknowledged(&line) } else { None };
-        let is_stopping = *proxy.stopping().borrow();
+        let is_stopping = proxy.is_stopping();
         // Who said that this is the last request may close its side early: that is no news.
         let state = State::new(!sending.head.closes);
         let mut relay = Relay { down, line: &mut line, context, sending, deadline, is_stopping, state };

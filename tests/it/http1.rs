@@ -1,0 +1,178 @@
+//! What the lean mover does by itself: connections to backends that are kept, both directions at once, ends of all kinds.
+
+use std::time::Duration;
+
+use crate::harness::{Origin, Proxy, Site, within};
+
+#[test]
+fn a_request_that_is_at_hand_takes_a_kept_connection_and_a_long_one_its_own() {
+    within(60, async {
+        let origin = Origin::start("a");
+        let proxy = Proxy::start(&Site::new(&[&origin]).probe("enabled = false").affinity(None).text()).await;
+        let mut client = proxy.connect().await;
+        for n in 0..5 {
+            assert_eq!(client.get("/x").await.status, 200);
+            let posted = client.request("POST", &format!("/post-{n}"), &[], &[b'p'; 1024]).await;
+            assert_eq!(posted.status, 200);
+            assert_eq!(origin.last(&format!("/post-{n}")).body, [b'p'; 1024]);
+        }
+        assert_eq!(origin.connections(), 1, "it can be sent again if the connection turns out to be dead");
+        assert_eq!(client.request("PUT", "/long", &[], &vec![b'l'; 300_000]).await.status, 200);
+        assert_eq!(origin.connections(), 2, "what is gone cannot be sent again");
+        // Another client, the same thread or another: at most one more each.
+        for _ in 0..10 {
+            assert_eq!(proxy.connect().await.get("/y").await.status, 200);
+        }
+        assert!(origin.connections() <= 2 + std::thread::available_parallelism().unwrap().get());
+    });
+}
+
+#[test]
+fn a_backend_that_closes_what_it_kept_costs_no_request() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| {
+            x.close();
+            // It does not say so.
+            x.send(format!("HTTP/1.1 200 OK\r\nX-Origin: a\r\nContent-Length: {}\r\n\r\nok", 2)).await
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).probe("enabled = false").affinity(None).text()).await;
+        let mut client = proxy.connect().await;
+        for n in 0..200 {
+            let (method, body) = if n % 2 == 0 { ("GET", &b""[..]) } else { ("POST", &b"once"[..]) };
+            let answer = client.request(method, "/x", &[], body).await;
+            assert_eq!((answer.status, &*answer.text()), (200, "ok"), "{n}: {method}");
+        }
+        assert_eq!(origin.count("/x"), 200, "each was seen once");
+    });
+}
+
+#[test]
+fn who_says_that_it_sends_no_more_may_close_its_side() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            x.serve().await
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).affinity(None).text()).await;
+        for head in ["GET /x HTTP/1.0\r\n\r\n", "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"] {
+            let mut client = proxy.connect().await;
+            client.send(head).await;
+            client.finish().await;
+            assert_eq!(client.response("GET").await.text(), "a", "{head}");
+            assert!(client.ends().await);
+        }
+        // Who wanted to stay and closes has gone.
+        let before = origin.count("/gone");
+        let mut client = proxy.connect().await;
+        client.send("GET /gone HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        client.finish().await;
+        assert_eq!(client.rest().await, b"");
+        assert!(origin.count("/gone") <= before + 1);
+    });
+}
+
+#[test]
+fn an_answer_may_begin_before_the_request_ends_and_both_go_on() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| {
+            x.send("HTTP/1.1 200 OK\r\nX-Origin: a\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            while let Some(part) = x.read_part().await? {
+                x.chunk(&part).await?;
+            }
+            x.send("0\r\n\r\n").await
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).affinity(None).text()).await;
+        let mut client = proxy.connect().await;
+        client.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        let head = client.head().await.unwrap();
+        assert_eq!((head.status, head.fields.get("connection")), (200, Some("close")), "its end is not known yet");
+        for word in ["one", "two", "three"] {
+            client.send(format!("{:x};ext=1\r\n{word}\r\n", word.len())).await;
+            assert_eq!(client.chunk().await.unwrap().unwrap(), word.as_bytes());
+        }
+        client.send("0\r\nX-Trailer: 1\r\n\r\n").await;
+        assert_eq!(client.chunk().await, Some(None));
+        assert!(client.trailers().await.unwrap().0.is_empty(), "trailers end at the proxy");
+        assert!(client.ends().await);
+    });
+}
+
+#[test]
+fn an_answer_without_length_is_put_into_chunks_and_a_broken_one_is_seen_to_be() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| {
+            x.close();
+            if x.request.path() == "/cut" {
+                x.send("HTTP/1.1 200 OK\r\nX-Origin: a\r\nContent-Length: 10\r\n\r\nhalf").await
+            } else {
+                x.send("HTTP/1.1 200 OK\r\nX-Origin: a\r\n\r\nfirst").await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                x.send("second").await
+            }
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).affinity(None).text()).await;
+        let mut client = proxy.connect().await;
+        for _ in 0..3 {
+            let answer = client.get("/until-close").await;
+            assert_eq!((answer.fields.get("transfer-encoding"), &*answer.text()), (Some("chunked"), "firstsecond"));
+        }
+        client.send("GET /until-close HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        let text = String::from_utf8(client.rest().await).unwrap();
+        assert!(text.ends_with("\r\n\r\nfirstsecond") && text.contains("Connection: close\r\n"), "{text}");
+        let mut client = proxy.connect().await;
+        client.send("GET /cut HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert!(client.rest().await.ends_with(b"\r\n\r\nhalf"), "and the connection ends");
+    });
+}
+
+#[test]
+fn http_10_is_kept_when_it_asks_and_knows_no_interim_answers() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| {
+            x.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await?;
+            x.reply("200 OK", &[("X-Seen", &x.request.version.clone())], b"a").await
+        });
+        let proxy = Proxy::start(&Site::new(&[&origin]).affinity(None).text()).await;
+        let mut client = proxy.connect().await;
+        for _ in 0..2 {
+            client.send("GET /x HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").await;
+            let answer = client.response("GET").await;
+            assert_eq!((answer.status, answer.fields.get("connection")), (200, Some("keep-alive")));
+            assert_eq!(answer.fields.get("x-seen"), Some("HTTP/1.1"), "the version is the hop's");
+        }
+        client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let answer = client.response("GET").await;
+        assert_eq!((answer.status, answer.interim.len(), answer.interim[0].0), (200, 1, 103));
+    });
+}
+
+#[test]
+fn an_answer_nobody_can_read_is_no_answer() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| {
+            x.close();
+            match x.request.path() {
+                "/two-lengths" => x.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab").await,
+                "/both" => {
+                    x.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").await
+                }
+                "/switch" => x.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").await,
+                "/ssh" => x.send("SSH-2.0-OpenSSH\r\n").await,
+                "/endless" => x.send("HTTP/1.1 100 Continue\r\n\r\n".repeat(1000)).await,
+                "/long" => x.send(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(70_000))).await,
+                _ => x.send("HTTP/1.1 200 OK\nContent-Length: 2\nX-Origin: a\n\nok").await,
+            }
+        });
+        let site = Site::new(&[&origin]).probe("enabled = false").pool("fail_open = true").affinity(None);
+        let proxy = Proxy::start(&site.text()).await;
+        for target in ["/two-lengths", "/both", "/switch", "/ssh", "/endless", "/long"] {
+            let mut client = proxy.connect().await;
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            let text = String::from_utf8(client.rest().await).unwrap();
+            let last = text.split("HTTP/1.1 ").last().unwrap();
+            assert!(last.starts_with("502 ") && last.contains("upstream_invalid"), "{target}: {last}");
+        }
+        let lenient = proxy.connect().await.get("/bare-lines").await;
+        assert_eq!((lenient.status, &*lenient.text()), (200, "ok"), "a line that ends in LF alone is made one of ours");
+    });
+}
