@@ -37,6 +37,16 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// The TCP socket, where nothing lies between it and us.
+    pub fn plain_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(Socket::Tcp(socket)) => Some(socket),
+            Self::Plain(Socket::Unix(_)) | Self::Tls(_) => None,
+        }
+    }
+}
+
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         match self {

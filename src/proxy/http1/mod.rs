@@ -8,6 +8,7 @@ mod answer;
 mod fields;
 mod lines;
 mod outlet;
+mod pipe;
 mod relay;
 
 use std::future::poll_fn;
@@ -221,7 +222,7 @@ impl Attempt<'_> {
         let Relay { state, .. } = relay;
         match stop {
             Stop::Done => {
-                if state.is_clean && sending.body.is_done() && !state.is_deaf() {
+                if state.is_clean && state.has_sent(sending) {
                     lines::keep(backend_id, line, keep_for, proxy.kept_lines_max());
                 }
             }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::Sending;
 use super::answer::{self, Answer, Ending};
 use super::outlet::Outlet;
+use super::pipe::{Failed, Pause, Splice};
 use crate::proxy::connection::framing::{Follower, Framing, Parts};
 use crate::proxy::connection::{Deadline, Downstream, EARLY_BYTES, Refusal};
 use crate::proxy::error::Cause;
@@ -74,11 +75,13 @@ pub(super) struct State {
     /// Bytes of the request's first part that went.
     sent: usize,
     to_backend: Outlet,
+    request_splice: Splice,
     /// It takes no more of the request.
     is_deaf: bool,
     answer: Phase,
     interim: u32,
     to_client: Outlet,
+    answer_splice: Splice,
     /// The status that went to the client.
     pub(super) status: Option<u16>,
     /// Body bytes that went to the client.
@@ -112,10 +115,12 @@ impl State {
         Self {
             sent: 0,
             to_backend: Outlet::default(),
+            request_splice: Splice::default(),
             is_deaf: false,
             answer: Phase::Head(Vec::new()),
             interim: 0,
             to_client: Outlet::default(),
+            answer_splice: Splice::default(),
             status: None,
             bytes_out: 0,
             closes: false,
@@ -129,9 +134,10 @@ impl State {
 }
 
 impl State {
-    /// The backend did not take the whole request.
-    pub(super) fn is_deaf(&self) -> bool {
-        self.is_deaf
+    /// The backend has taken the whole request.
+    pub(super) fn has_sent(&self, sending: &Sending) -> bool {
+        let is_backed_up = self.to_backend.is_busy() || self.request_splice.is_busy();
+        !self.is_deaf && self.sent == sending.bytes.len() && sending.body.is_done() && !is_backed_up
     }
 }
 
@@ -186,12 +192,32 @@ impl Relay<'_> {
                     return Ok(());
                 }
             }
-            if self.has_whole_request() || !self.read_request(cx)? {
-                return Ok(());
+            match self.splice_request(cx)? {
+                Pause::Over if self.has_whole_request() || !self.read_request(cx)? => return Ok(()),
+                Pause::Over => {}
+                Pause::Ended => return Err(Stop::Failed(Cause::ClientGone)),
+                Pause::Source | Pause::Taker | Pause::Turn => return Ok(()),
             }
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    fn splice_request(&mut self, cx: &mut Cx<'_>) -> Result<Pause, Stop> {
+        let Self { down, line, sending, state, context, .. } = self;
+        let (Some(from), Some(to)) = (down.stream.plain_tcp(), line.plain_tcp()) else { return Ok(Pause::Over) };
+        match state.request_splice.run(&mut sending.body, from, to, cx) {
+            Ok((moved, pause)) => {
+                state.has_moved |= moved > 0;
+                sending.bytes_in += moved;
+                if context.body_overflows(moved) { Err(Stop::Failed(Cause::BodyTooLarge)) } else { Ok(pause) }
+            }
+            Err(Failed::Source) => Err(Stop::Failed(Cause::ClientGone)),
+            Err(Failed::Taker) => {
+                self.becomes_deaf();
+                Ok(Pause::Taker)
+            }
+        }
     }
 
     fn becomes_deaf(&mut self) {
@@ -247,6 +273,11 @@ impl Relay<'_> {
                     return Ok(Poll::Pending);
                 }
             }
+            match self.splice_answer(cx)? {
+                Pause::Over => {}
+                Pause::Ended => return Err(self.broke(Broke::Closed)),
+                Pause::Source | Pause::Taker | Pause::Turn => return Ok(Poll::Pending),
+            }
             if matches!(self.state.answer, Phase::Done) {
                 return Ok(Poll::Ready(()));
             }
@@ -256,6 +287,24 @@ impl Relay<'_> {
         }
         cx.waker().wake_by_ref();
         Ok(Poll::Pending)
+    }
+
+    fn splice_answer(&mut self, cx: &mut Cx<'_>) -> Result<Pause, Stop> {
+        let Self { down, line, state, .. } = self;
+        let Phase::Body { follower: Some(follower), .. } = &mut state.answer else { return Ok(Pause::Over) };
+        let (Some(from), Some(to)) = (line.plain_tcp(), down.stream.plain_tcp()) else { return Ok(Pause::Over) };
+        match state.answer_splice.run(follower, from, to, cx) {
+            Ok((moved, pause)) => {
+                state.has_moved |= moved > 0;
+                state.bytes_out += moved;
+                if follower.is_done() && pause == Pause::Over {
+                    state.answer = Phase::Done;
+                }
+                Ok(pause)
+            }
+            Err(Failed::Source) => Err(self.broke(Broke::Closed)),
+            Err(Failed::Taker) => Err(Stop::Failed(Cause::ClientGone)),
+        }
     }
 
     /// Reads once from the backend and passes on what came; `false`: nothing did.
@@ -447,10 +496,10 @@ impl Relay<'_> {
             self.state.since = Instant::now();
         }
         let Some(timeouts) = self.context.timeouts() else { return Poll::Ready(Stop::Failed(Cause::Internal)) };
-        let waits_for_client = self.state.to_client.is_busy();
-        let waits_for_body = !self.state.is_deaf && !self.has_whole_request() && !self.state.to_backend.is_busy();
-        let waits_for_taking =
-            !self.state.is_deaf && (self.state.sent < self.sending.bytes.len() || self.state.to_backend.is_busy());
+        let waits_for_client = self.state.to_client.is_busy() || self.state.answer_splice.is_busy();
+        let is_backed_up = self.state.to_backend.is_busy() || self.state.request_splice.is_busy();
+        let waits_for_taking = !self.state.is_deaf && (self.state.sent < self.sending.bytes.len() || is_backed_up);
+        let waits_for_body = !self.state.is_deaf && !self.has_whole_request() && !is_backed_up;
         let limit = match () {
             () if waits_for_client || waits_for_body || waits_for_taking => timeouts.body,
             () if self.state.is_deaf && self.state.status.is_none() => LAST_WORDS,
