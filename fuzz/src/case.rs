@@ -74,7 +74,8 @@ pub(crate) enum Act {
 impl Case {
     /// All bytes the client sends, as long as it sends them.
     pub(crate) fn sent(&self) -> Vec<u8> {
-        let pieces = self.steps.iter().filter_map(|step| if let Step::Send(bytes) = step { Some(&bytes[..]) } else { None });
+        let pieces =
+            self.steps.iter().filter_map(|step| if let Step::Send(bytes) = step { Some(&bytes[..]) } else { None });
         pieces.collect::<Vec<_>>().concat()
     }
 
@@ -94,13 +95,26 @@ impl Case {
         case
     }
 
+    /// Bytes of a reply.
+    pub(crate) fn replied(&self, number: usize) -> Vec<u8> {
+        let acts = self.replies.get(number).map(|reply| &reply.acts[..]).unwrap_or_default();
+        let pieces = acts.iter().filter_map(|act| if let Act::Send(bytes) = act { Some(&bytes[..]) } else { None });
+        pieces.collect::<Vec<_>>().concat()
+    }
+
+    /// The origin ends connections by itself.
+    pub(crate) fn ends_connections(&self) -> bool {
+        self.replies.iter().flat_map(|reply| &reply.acts).any(|act| matches!(act, Act::Fin | Act::Reset))
+    }
+
     /// Bytes and things done: what a smaller case has less of.
     pub(crate) fn size(&self) -> usize {
         let of = |bytes: &Vec<u8>| bytes.len() + 1;
         let steps = self.steps.iter().map(|step| if let Step::Send(bytes) = step { of(bytes) } else { 2 });
         let acts = self.replies.iter().flat_map(|reply| &reply.acts);
         let acts = acts.map(|act| if let Act::Send(bytes) = act { of(bytes) } else { 2 });
-        steps.sum::<usize>() + acts.sum::<usize>() + 4 * self.replies.len() + usize::from(self.is_trusted)
+        let early = self.replies.iter().filter(|reply| reply.when != When::Whole).count();
+        steps.sum::<usize>() + acts.sum::<usize>() + 4 * self.replies.len() + early + usize::from(self.is_trusted)
     }
 
     /// As a file has it.
@@ -196,7 +210,14 @@ fn name_lane(bytes: &mut [u8], lane: &str) {
 
 /// Where `needle` first is.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|window| window == needle)
+    let (first, mut at) = (needle.first()?, 0);
+    loop {
+        at += bytes.get(at..)?.iter().position(|b| b == first)?;
+        if bytes[at..].starts_with(needle) {
+            return Some(at);
+        }
+        at += 1;
+    }
 }
 
 /// As many times the same byte is written once, with its number.

@@ -39,14 +39,15 @@ pub(crate) struct Seen {
     pub(crate) end: End,
 }
 
-/// Plays the client of a case.
+/// Plays the client of a case. `begins` is told its port before it says anything.
 ///
 /// # Errors
 /// There is no connection to the proxy.
-pub(crate) async fn play(proxy: SocketAddr, case: &Case) -> io::Result<Seen> {
+pub(crate) async fn play(proxy: SocketAddr, case: &Case, begins: impl FnOnce(u16)) -> io::Result<Seen> {
     let mut stream = TcpStream::connect(proxy).await?;
     stream.set_nodelay(true)?;
     let port = stream.local_addr()?.port();
+    begins(port);
     let to_head = Requests::of(&case.sent()).all.iter().map(|request| request.method == "HEAD").collect();
     let mut seen = Seen { port, answers: Answers::new(to_head), raw: Vec::new(), end: End::Never };
     let (reading, writing) = stream.split();

@@ -11,6 +11,10 @@ pub(crate) struct Difference {
     pub(crate) text: String,
 }
 
+/// Lines that are shown, and characters of each.
+const LINES: usize = 12;
+const SHOWN: usize = 400;
+
 /// `None`: they are alike.
 pub(crate) fn difference(lean: &[Line], pingora: &[Line]) -> Option<Difference> {
     let mut lines: Vec<(&str, Option<&str>, Option<&str>)> = Vec::new();
@@ -20,7 +24,8 @@ pub(crate) fn difference(lean: &[Line], pingora: &[Line]) -> Option<Difference> 
             lines.push((about, ours, theirs));
         }
     }
-    let faults: Vec<_> = lean.iter().chain(pingora).filter(|(about, _)| about == "fault").map(|(_, seen)| seen).collect();
+    let faults: Vec<_> =
+        lean.iter().chain(pingora).filter(|(about, _)| about == "fault").map(|(_, seen)| seen).collect();
     if lines.is_empty() && faults.is_empty() {
         return None;
     }
@@ -29,14 +34,14 @@ pub(crate) fn difference(lean: &[Line], pingora: &[Line]) -> Option<Difference> 
         (None, Some((about, ours, theirs))) => of_kind(about, *ours, *theirs),
         (None, None) => return None,
     };
-    let show = |side: Option<&str>| side.unwrap_or("(nothing)").to_owned();
+    let show = |side: Option<&str>| side.unwrap_or("(nothing)").chars().take(SHOWN).collect::<String>();
     let mut text = String::new();
     for (account, name) in [(lean, "lean"), (pingora, "pingora")] {
         for (_, fault) in account.iter().filter(|(about, _)| about == "fault") {
             text.push_str(&format!("fault ({name}): {fault}\n"));
         }
     }
-    for (about, ours, theirs) in lines.iter().filter(|(about, ..)| *about != "fault") {
+    for (about, ours, theirs) in lines.iter().filter(|(about, ..)| *about != "fault").take(LINES) {
         text.push_str(&format!("{about}\n  lean:    {}\n  pingora: {}\n", show(*ours), show(*theirs)));
     }
     Some(Difference { kind, text })
@@ -49,7 +54,9 @@ fn find<'a>(account: &'a [Line], about: &str) -> Option<&'a str> {
 /// Short values belong to the kind; of long ones only what they are about, and of fields which.
 fn of_kind(about: &str, ours: Option<&str>, theirs: Option<&str>) -> String {
     let about = kind(about);
-    if about.ends_with("fields") && let (Some(ours), Some(theirs)) = (ours, theirs) {
+    if (about.ends_with("fields") || about == "interim")
+        && let (Some(ours), Some(theirs)) = (ours, theirs)
+    {
         let (ours, theirs): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
         let only = |a: &[&str], b: &[&str]| {
             let lines: Vec<_> = a.iter().filter(|line| !b.contains(line)).copied().collect();
@@ -61,7 +68,7 @@ fn of_kind(about: &str, ours: Option<&str>, theirs: Option<&str>) -> String {
         None => "none".to_owned(),
         Some(_) if about.ends_with("body") || about.ends_with("line") || about.ends_with("rest") => "some".into(),
         Some(_) if about.contains("bytes_") || about.ends_with("path") || about.ends_with("address") => "some".into(),
-        Some(value) => value.chars().take(30).collect(),
+        Some(value) => value.lines().next().unwrap_or_default().chars().take(30).collect(),
     };
     format!("{about}: {} / {}", short(ours), short(theirs))
 }

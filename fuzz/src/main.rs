@@ -17,6 +17,7 @@ mod minimise;
 mod origin;
 mod proxy;
 mod run;
+mod tolerance;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

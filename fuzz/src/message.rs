@@ -400,7 +400,8 @@ fn chunk_size(line: &[u8]) -> Result<u64, Broken> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     // RFC 9112 §7.1.1: bad whitespace may come before the semicolon of an extension.
     let extension = line[digits..].trim_ascii_start();
-    if !extension.is_empty() && !extension.starts_with(b";") || line.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+    if !extension.is_empty() && !extension.starts_with(b";") || line.iter().any(|b| b.is_ascii_control() && *b != b'\t')
+    {
         return Err("a chunk size that is none");
     }
     let size = std::str::from_utf8(&line[..digits]).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());

@@ -18,8 +18,10 @@ use crate::message::Requests;
 pub(crate) struct Heard {
     pub(crate) requests: Requests,
     pub(crate) raw: Vec<u8>,
-    /// The other side ended it before the case was over.
-    pub(crate) has_ended: bool,
+    /// Of each request, as which of all requests its head came, over all connections.
+    pub(crate) turns: Vec<usize>,
+    /// Of each request that was answered, whether its reply waited for the whole of it.
+    pub(crate) waited: Vec<bool>,
 }
 
 /// What happens at the origin while one case runs.
@@ -34,6 +36,8 @@ struct Play {
     replies: Vec<Reply>,
     /// Requests that have had theirs.
     given: usize,
+    /// Requests whose head came.
+    came: usize,
     heard: Vec<Heard>,
 }
 
@@ -87,19 +91,39 @@ impl Stage {
         std::mem::take(&mut lock(&self.play).heard)
     }
 
-    fn next_reply(&self) -> Reply {
+    /// The next one of the script, for a connection's next request.
+    fn next_reply(&self, place: usize) -> Reply {
         let mut play = lock(&self.play);
-        let place = play.given;
+        let number = play.given;
         play.given += 1;
-        play.replies.get(place).cloned().unwrap_or_else(|| Reply {
+        let reply = play.replies.get(number).cloned().unwrap_or_else(|| Reply {
             when: When::Whole,
             acts: vec![Act::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())],
-        })
+        });
+        if let Some(heard) = play.heard.get_mut(place) {
+            heard.waited.push(reply.when == When::Whole);
+        }
+        reply
     }
 
-    /// Calls `then` with what a connection brought; `None` once the case is over.
-    fn heard<T>(&self, place: usize, then: impl FnOnce(&mut Heard) -> T) -> Option<T> {
-        lock(&self.play).heard.get_mut(place).map(then)
+    /// Notes what a connection brought, nothing being its end; `None` once the case is over.
+    fn hear(&self, place: usize, bytes: &[u8]) -> Option<Progress> {
+        let mut play = lock(&self.play);
+        let Play { heard, came, .. } = &mut *play;
+        let heard = heard.get_mut(place)?;
+        heard.raw.extend_from_slice(bytes);
+        heard.requests.feed(bytes);
+        let all = &heard.requests.all;
+        while heard.turns.len() < all.len() {
+            heard.turns.push(*came);
+            *came += 1;
+        }
+        Some(Progress {
+            heads: all.len(),
+            wholes: all.iter().filter(|request| request.is_whole).count(),
+            body: all.last().map_or(0, |request| request.body.len()),
+            has_ended: bytes.is_empty(),
+        })
     }
 }
 
@@ -125,7 +149,7 @@ async fn converse(mut stream: TcpStream, stage: Arc<Stage>) {
     let (reading, writing) = stream.split();
     let resets = tokio::select! {
         _ = over.wait_for(|is| *is) => false,
-        resets = async { tokio::join!(hear(reading, &stage, place, progress), speak(writing, &stage, seen)).1 } => resets,
+        resets = async { tokio::join!(hear(reading, &stage, place, progress), speak(writing, &stage, place, seen)).1 } => resets,
         // A reset waits for nobody.
     };
     if resets {
@@ -140,19 +164,7 @@ async fn hear(mut stream: ReadHalf<'_>, stage: &Stage, place: usize, progress: w
             came = stream.read(&mut buf) => came.unwrap_or_default(),
             () = progress.closed() => return,
         };
-        let now = stage.heard(place, |heard| {
-            heard.raw.extend_from_slice(&buf[..came]);
-            heard.requests.feed(&buf[..came]);
-            heard.has_ended = came == 0;
-            let all = &heard.requests.all;
-            Progress {
-                heads: all.len(),
-                wholes: all.iter().filter(|request| request.is_whole).count(),
-                body: all.last().map_or(0, |request| request.body.len()),
-                has_ended: came == 0,
-            }
-        });
-        let Some(now) = now else { return };
+        let Some(now) = stage.hear(place, &buf[..came]) else { return };
         progress.send_replace(now);
         if came == 0 {
             return;
@@ -161,19 +173,19 @@ async fn hear(mut stream: ReadHalf<'_>, stage: &Stage, place: usize, progress: w
 }
 
 /// Whether it ends by a reset. Returns only then, or when the other side has ended.
-async fn speak(mut stream: WriteHalf<'_>, stage: &Stage, mut seen: watch::Receiver<Progress>) -> bool {
-    for place in 0.. {
+async fn speak(mut stream: WriteHalf<'_>, stage: &Stage, place: usize, mut seen: watch::Receiver<Progress>) -> bool {
+    for number in 0.. {
         let due = |when: When, p: &Progress| match when {
-            _ if p.has_ended || p.wholes > place => true,
-            When::Head => p.heads > place,
-            When::Body(bytes) => p.heads > place && p.body >= bytes,
+            _ if p.has_ended || p.wholes > number => true,
+            When::Head => p.heads > number,
+            When::Body(bytes) => p.heads > number && p.body >= bytes,
             When::Whole => false,
         };
         let Ok(now) = seen.wait_for(|p| due(When::Head, p)).await.map(|p| *p) else { return false };
-        if now.heads <= place {
+        if now.heads <= number {
             return false;
         }
-        let reply = stage.next_reply();
+        let reply = stage.next_reply(place);
         if seen.wait_for(|p| due(reply.when, p)).await.is_err() {
             return false;
         }

@@ -19,6 +19,12 @@ pub(crate) struct LogLine {
     pub(crate) told: Vec<(&'static str, String)>,
 }
 
+impl LogLine {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.told.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
+    }
+}
+
 /// The fields of a line that are compared.
 const TOLD: [&str; 11] = [
     "http.request.method",
@@ -40,11 +46,13 @@ pub(crate) struct Proxy {
     child: Child,
     plain: SocketAddr,
     trusted: SocketAddr,
-    /// By the client's port.
-    lines: Arc<Mutex<HashMap<u16, Vec<LogLine>>>>,
+    lines: Arc<Mutex<HashMap<Caller, Vec<LogLine>>>>,
     /// What the process says on standard error.
     said: Arc<Mutex<Vec<String>>>,
 }
+
+/// A client: whether it came to the trusting listener, and its port.
+type Caller = (bool, u16);
 
 /// Lines of standard error that are kept.
 const SAID_MAX: usize = 200;
@@ -72,15 +80,18 @@ impl Proxy {
         command.env("BOWLINE_PINGORA_ONLY", if pingora_only { "1" } else { "0" }).env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(told(binary))?;
-        let (lines, said) = (Arc::<Mutex<HashMap<u16, Vec<LogLine>>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (lines, said) =
+            (Arc::<Mutex<HashMap<Caller, Vec<LogLine>>>>::default(), Arc::<Mutex<Vec<String>>>::default());
         if let Some(out) = child.stdout.take() {
             let lines = Arc::clone(&lines);
             tokio::spawn(async move {
                 let mut text = BufReader::new(out).lines();
                 while let Ok(Some(line)) = text.next_line().await {
-                    if let Some(port) = json(&line, "client.port").and_then(|port| port.parse().ok()) {
+                    let port = json(&line, "client.port").and_then(|port| port.parse().ok());
+                    if let Some(port) = port {
                         let told = TOLD.iter().filter_map(|key| Some((*key, json(&line, key)?))).collect();
-                        lock(&lines).entry(port).or_default().push(LogLine { told });
+                        let is_trusted = json(&line, "listener").is_some_and(|name| name == "trusted");
+                        lock(&lines).entry((is_trusted, port)).or_default().push(LogLine { told });
                     }
                 }
             });
@@ -117,14 +128,14 @@ impl Proxy {
         if is_trusted { self.trusted } else { self.plain }
     }
 
-    /// How many requests from this port were logged.
-    pub(crate) fn logged(&self, port: u16) -> usize {
-        lock(&self.lines).get(&port).map_or(0, Vec::len)
+    /// How many requests of a client were logged.
+    pub(crate) fn logged(&self, caller: Caller) -> usize {
+        lock(&self.lines).get(&caller).map_or(0, Vec::len)
     }
 
-    /// What was logged of them.
-    pub(crate) fn take_log(&self, port: u16) -> Vec<LogLine> {
-        lock(&self.lines).remove(&port).unwrap_or_default()
+    /// What was logged of them; it is forgotten then.
+    pub(crate) fn take_log(&self, caller: Caller) -> Vec<LogLine> {
+        lock(&self.lines).remove(&caller).unwrap_or_default()
     }
 
     /// What it said on standard error since it was last asked.
@@ -184,7 +195,8 @@ fn configuration(origins: &[(String, SocketAddr)]) -> String {
             let _ = write!(
                 text,
                 "[[pool]]\nname = \"{lane}-{pool}\"\nfail_open = true\nretries = 1\n\
-                 affinity.cookie = {{ enabled = true, key_file = \"affinity.key\" }}\nprobe.enabled = false\n\
+                 affinity.cookie = {{ enabled = true, key_file = \"affinity.key\" }}\n\
+                 probe = {{ type = \"tcp\", interval = \"1h\", rise = 1, fall = 1000 }}\n\
                  timeouts = {{ connect = \"2s\", response = \"1200ms\", body = \"800ms\", keepalive = \"5s\" }}\n"
             );
             for key in backends {

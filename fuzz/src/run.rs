@@ -10,7 +10,7 @@ use crate::Options;
 use crate::case::Case;
 use crate::compare::Difference;
 use crate::generate;
-use crate::lane::{Lane, Pair};
+use crate::lane::{Lane, Pair, Verdict};
 use crate::minimise::minimise;
 use crate::proxy::Proxy;
 
@@ -27,12 +27,23 @@ const MEMORY_MAX: u64 = 600 << 10;
 struct Tally {
     /// By kind: how many, and of how many the case was written.
     findings: BTreeMap<String, (usize, usize)>,
-    /// Differences that did not show again.
-    flickers: BTreeMap<String, usize>,
+    /// Differences that did not show again: how many, and a seed.
+    flickers: BTreeMap<String, (usize, u64)>,
+    tolerated: BTreeMap<&'static str, usize>,
     problems: Vec<String>,
 }
 
 impl Tally {
+    /// Counts a finding; its number among those of its kind if it is to be written down.
+    fn count(&mut self, kind: &str) -> Option<usize> {
+        let (count, written) = self.findings.entry(kind.to_owned()).or_default();
+        *count += 1;
+        (*written < OF_A_KIND).then(|| {
+            *written += 1;
+            *written
+        })
+    }
+
     fn note(&mut self, problem: String) {
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(problem);
@@ -72,7 +83,9 @@ pub(crate) async fn run(options: &Options) -> Result<usize, String> {
 }
 
 async fn in_folder(options: &Options, lanes: Vec<Lane>, folder: &Path) -> Result<usize, String> {
-    let of = |pick: fn(&Lane) -> std::net::SocketAddr| lanes.iter().map(|l| (l.name().to_owned(), pick(l))).collect::<Vec<_>>();
+    let of = |pick: fn(&Lane) -> std::net::SocketAddr| {
+        lanes.iter().map(|l| (l.name().to_owned(), pick(l))).collect::<Vec<_>>()
+    };
     let lean = Proxy::start(&options.bowline, folder, "lean", false, &of(|l| l.origins().0)).await?;
     let pingora = Proxy::start(&options.bowline, folder, "pingora", true, &of(|l| l.origins().1)).await?;
     let pair = Pair { lean, pingora };
@@ -90,7 +103,7 @@ async fn in_folder(options: &Options, lanes: Vec<Lane>, folder: &Path) -> Result
         out: options.out.clone(),
     };
     for (file, case) in &known {
-        if let Some(found) = confirmed(&lanes[0], &shared.pair, case).await?.ok() {
+        if let Shown::Difference(found) = confirmed(&lanes[0], &shared.pair, case).await? {
             println!("{}: {}\n{}", file.display(), found.kind, found.text);
             lock(&shared.tally).findings.entry(found.kind).or_default().0 += 1;
         }
@@ -130,8 +143,9 @@ async fn told(lane: &Lane, pair: &Pair, files: &[PathBuf]) -> Result<usize, Stri
     let mut findings = 0;
     for file in files {
         match lane.compare(pair, &read(file)?).await? {
-            None => println!("{}: alike", file.display()),
-            Some(found) => {
+            Verdict::Alike => println!("{}: alike", file.display()),
+            Verdict::Tolerated(why) => println!("{}: differs, and may: {why}", file.display()),
+            Verdict::Differs(found) => {
                 findings += 1;
                 println!("{}: {}\n{}", file.display(), found.kind, found.text);
             }
@@ -143,16 +157,28 @@ async fn told(lane: &Lane, pair: &Pair, files: &[PathBuf]) -> Result<usize, Stri
     Ok(findings)
 }
 
-/// The difference a case shows each time; in `Err` the kind of one that it showed once.
-async fn confirmed(lane: &Lane, pair: &Pair, case: &Case) -> Result<Result<Difference, Option<String>>, String> {
-    let Some(first) = lane.compare(pair, case).await? else { return Ok(Err(None)) };
+/// What a case shows each time it runs.
+enum Shown {
+    Nothing,
+    Tolerated(&'static str),
+    /// It showed a difference of this kind once, but not again.
+    Flicker(String),
+    Difference(Difference),
+}
+
+async fn confirmed(lane: &Lane, pair: &Pair, case: &Case) -> Result<Shown, String> {
+    let first = match lane.compare(pair, case).await? {
+        Verdict::Alike => return Ok(Shown::Nothing),
+        Verdict::Tolerated(why) => return Ok(Shown::Tolerated(why)),
+        Verdict::Differs(first) => first,
+    };
     for _ in 1..TIMES {
-        match lane.compare(pair, case).await? {
-            Some(again) if again.kind == first.kind => {}
-            _ => return Ok(Err(Some(first.kind))),
+        let again = lane.compare(pair, case).await?.difference();
+        if again.is_none_or(|again| again.kind != first.kind) {
+            return Ok(Shown::Flicker(first.kind));
         }
     }
-    Ok(Ok(first))
+    Ok(Shown::Difference(first))
 }
 
 async fn work(lane: Lane, shared: Arc<Shared>) {
@@ -160,18 +186,15 @@ async fn work(lane: Lane, shared: Arc<Shared>) {
         let seed = shared.seed.wrapping_mul(1 << 32).wrapping_add(shared.next.fetch_add(1, Relaxed));
         let case = generate::case(seed);
         match confirmed(&lane, &shared.pair, &case).await {
-            Ok(Err(None)) => {}
-            Ok(Err(Some(kind))) => *lock(&shared.tally).flickers.entry(kind).or_default() += 1,
-            Ok(Ok(found)) => {
-                let number = {
-                    let mut tally = lock(&shared.tally);
-                    let (count, written) = tally.findings.entry(found.kind.clone()).or_default();
-                    *count += 1;
-                    (*written < OF_A_KIND).then(|| {
-                        *written += 1;
-                        *written
-                    })
-                };
+            Ok(Shown::Nothing) => {}
+            Ok(Shown::Tolerated(why)) => *lock(&shared.tally).tolerated.entry(why).or_default() += 1,
+            Ok(Shown::Flicker(kind)) => {
+                let mut tally = lock(&shared.tally);
+                let flicker = tally.flickers.entry(kind).or_insert((0, seed));
+                flicker.0 += 1;
+            }
+            Ok(Shown::Difference(found)) => {
+                let number = lock(&shared.tally).count(&found.kind);
                 if let Some(number) = number {
                     write_down(&lane, &shared, seed, number, case, found).await;
                 }
@@ -205,7 +228,10 @@ async fn watch(shared: Arc<Shared>, begun: Instant) {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let (done, seconds) = (shared.done.load(Relaxed), begun.elapsed().as_secs_f64());
         let (lean, pingora) = (shared.pair.lean.memory() >> 10, shared.pair.pingora.memory() >> 10);
-        println!("{seconds:.0} s: {done} cases, {:.0} a second; lean {lean} MiB, pingora {pingora} MiB", done as f64 / seconds);
+        println!(
+            "{seconds:.0} s: {done} cases, {:.0} a second; lean {lean} MiB, pingora {pingora} MiB",
+            done as f64 / seconds
+        );
     }
 }
 
@@ -232,9 +258,13 @@ fn sum_up(shared: &mut Shared, begun: Instant, memory: (u64, u64)) -> usize {
         memory.1,
         shared.pair.pingora.memory()
     );
-    println!("differences that did not show again: {}", tally.flickers.values().sum::<usize>());
-    for (kind, count) in &tally.flickers {
-        println!("  {count:>6} {kind}");
+    println!("differences that did not show again: {}", tally.flickers.values().map(|(n, _)| n).sum::<usize>());
+    for (kind, (count, seed)) in &tally.flickers {
+        println!("  {count:>6} {kind} (seed {seed})");
+    }
+    println!("differences that may be: {}", tally.tolerated.values().sum::<usize>());
+    for (why, count) in &tally.tolerated {
+        println!("  {count:>6} {why}");
     }
     for problem in &tally.problems {
         println!("problem: {problem}");

@@ -40,9 +40,28 @@ pub(super) fn reply(dice: &mut Dice, request: &Planned, mark: &str) -> Reply {
 /// Its bytes, and whether the connection ends behind it.
 fn answer(dice: &mut Dice, request: &Planned, mark: &str) -> (Vec<u8>, bool) {
     let line: &[u8] = dice.of(&[
-        &b"200 OK"[..], b"200 OK", b"200 OK", b"200 OK", b"200 OK", b"200 ", b"200 Tr\xe8s bien", b"201 Created", b"204 No Content",
-        b"204 No Content", b"206 Partial Content", b"301 Moved", b"304 Not Modified", b"304 Not Modified", b"404 Not Found",
-        b"426 Upgrade Required", b"500 Oh no", b"502 Bad Gateway", b"503 Service Unavailable", b"504 Late", b"599 ?", b"999 x",
+        &b"200 OK"[..],
+        b"200 OK",
+        b"200 OK",
+        b"200 OK",
+        b"200 OK",
+        b"200 ",
+        b"200 Tr\xe8s bien",
+        b"201 Created",
+        b"204 No Content",
+        b"204 No Content",
+        b"206 Partial Content",
+        b"301 Moved",
+        b"304 Not Modified",
+        b"304 Not Modified",
+        b"404 Not Found",
+        b"426 Upgrade Required",
+        b"500 Oh no",
+        b"502 Bad Gateway",
+        b"503 Service Unavailable",
+        b"504 Late",
+        b"599 ?",
+        b"999 x",
     ]);
     let has_no_body = matches!(&line[..3], b"204" | b"304");
     let is_http10 = dice.percent(10);

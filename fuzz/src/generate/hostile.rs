@@ -210,7 +210,7 @@ pub(super) fn bend_reply(dice: &mut Dice, reply: &mut Reply) {
             insert(dice, &mut answer, &b"X-Many: 1\r\n".repeat(times));
         }
         10 => {
-            let length = [8_000, 60_000, 65_536, 70_000, 1_100_000][dice.below(5)];
+            let length = [8_000, 30_000, 60_000, 1_100_000, 1_100_000][dice.below(5)];
             let long = [b"X-Long: ".to_vec(), vec![b'x'; length], b"\r\n".to_vec()].concat();
             insert(dice, &mut answer, &long);
         }

@@ -30,7 +30,9 @@ pub(crate) fn case(seed: u64) -> Case {
     let ends_with_probe = dice.percent(85);
     if ends_with_probe {
         // Asks whether the connection goes on, and ends it.
-        let bytes = format!("GET /{{lane}}/last HTTP/1.1\r\nHost: {{lane}}.test\r\nConnection: close\r\nX-Mark: {mark}\r\n\r\n");
+        let bytes = format!(
+            "GET /{{lane}}/last HTTP/1.1\r\nHost: {{lane}}.test\r\nConnection: close\r\nX-Mark: {mark}\r\n\r\n"
+        );
         requests.push(request::Planned { head: bytes.into_bytes(), ..request::Planned::default() });
     }
     steps(dice, &requests, &mut case.steps);
@@ -113,12 +115,12 @@ fn joined(reply: &Reply) -> Vec<u8> {
 
 /// A body: its length and how it looks.
 fn content(dice: &mut Dice, mark: &str, longest: usize) -> Vec<u8> {
-    let length = match dice.below(12) {
-        0 => 0,
-        1..=3 => dice.within(1, 40),
-        4..=7 => dice.within(1, 1_200),
-        8 | 9 => dice.within(1_000, 9_000),
-        10 => dice.within(9_000, 70_000),
+    let length = match dice.below(48) {
+        0..=3 => 0,
+        4..=19 => dice.within(1, 40),
+        20..=39 => dice.within(1, 1_200),
+        40..=44 => dice.within(1_000, 9_000),
+        45 | 46 => dice.within(9_000, 70_000),
         _ => dice.within(70_000, 300_000),
     };
     let mut bytes = format!("{mark} ").into_bytes();

@@ -14,8 +14,8 @@ pub(super) struct Planned {
 }
 
 const METHODS: [&str; 24] = [
-    "GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "HEAD", "HEAD", "HEAD", "POST", "POST", "POST", "POST", "POST",
-    "PUT", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get", "M-SEARCH",
+    "GET", "GET", "GET", "GET", "GET", "GET", "GET", "GET", "HEAD", "HEAD", "HEAD", "POST", "POST", "POST", "POST",
+    "POST", "PUT", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get", "M-SEARCH",
 ];
 
 /// Any request a client may send.
@@ -26,7 +26,8 @@ pub(super) fn plan(dice: &mut Dice, number: usize, mark: &str) -> Planned {
     if dice.percent(3) {
         head.extend_from_slice(b"\r\n");
     }
-    let host = dice.of(&["{lane}.test", "{lane}.test", "{lane}.test", "{lane}.test:80", "{lane}.TEST", "127.0.0.1:8000"]);
+    let host =
+        dice.of(&["{lane}.test", "{lane}.test", "{lane}.test", "{lane}.test:80", "{lane}.TEST", "127.0.0.1:8000"]);
     let target = target(dice, number, method, host);
     let version = if is_http10 { "1.0" } else { "1.1" };
     head.extend_from_slice(format!("{method} {target} HTTP/{version}\r\n").as_bytes());
@@ -75,8 +76,27 @@ fn target(dice: &mut Dice, number: usize, method: &str, host: &str) -> String {
     }
     let folder = dice.of(&["", "", "", "/two", "/two", "/small"]);
     let tail = dice.of(&[
-        "", "", "", "/", "?q=1", "?", "/a%20b", "/%2e%2e/x", "//x", "/../x", "/a;b=c", "/~x!$&'()*+,=:@", "?a=b?c/d", "/%zz",
-        "/[x]", "/{x}|^", "?[x]{y}|\\^`", "/caf\u{e9}", "/a\"b", "/x/?y#z", "/a\\b",
+        "",
+        "",
+        "",
+        "/",
+        "?q=1",
+        "?",
+        "/a%20b",
+        "/%2e%2e/x",
+        "//x",
+        "/../x",
+        "/a;b=c",
+        "/~x!$&'()*+,=:@",
+        "?a=b?c/d",
+        "/%zz",
+        "/[x]",
+        "/{x}|^",
+        "?[x]{y}|\\^`",
+        "/caf\u{e9}",
+        "/a\"b",
+        "/x/?y#z",
+        "/a\\b",
     ]);
     let path = format!("/{{lane}}{folder}/{number}{tail}");
     match dice.below(14) {
