@@ -170,7 +170,7 @@ pub(super) fn bend_request(dice: &mut Dice, request: &mut Planned) {
 /// Makes an answer doubtful.
 pub(super) fn bend_reply(dice: &mut Dice, reply: &mut Reply) {
     let mut answer = joined(reply);
-    let mut end = reply.acts.iter().any(|act| *act == Act::Fin).then_some(Act::Fin);
+    let mut end = reply.acts.contains(&Act::Fin).then_some(Act::Fin);
     match dice.below(20) {
         0..=5 => insert_field(dice, &mut answer, &ANSWER_FIELDS),
         6 | 7 => {
