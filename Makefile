@@ -3,7 +3,7 @@
 # Each task installs what it needs and this machine lacks, and says so first: see .ci/setup.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench bench-node fmt clean
+.PHONY: help demo test test-all check fuzz bench bench-node fmt clean
 
 # The debug build: a newcomer sees Bowline within minutes of a clone, while the release build optimises the whole
 # program at once and takes several times as long. Libraries are optimised either way. `make demo RELEASE=1` for speed.
@@ -12,6 +12,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/$(if $(RELEASE),release,debug)/bowline
 # The benchmark's own load generator, a package apart.
 LOAD := --manifest-path bench/load/Cargo.toml --target-dir $(TARGET)/load
+# And the fuzzer.
+FUZZ := --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
 MACHINE ?= $(shell uname -m)-$(shell nproc)-cores
 
 help: ## list the tasks
@@ -34,14 +36,21 @@ test-all: check test ## checks, then all tests, the long ones too: half an hour 
 check: ## formatting, lints, documentation links; licences and sources where cargo-deny is installed
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/load/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets $(LOAD) -- -D warnings
+	cargo clippy --all-targets $(FUZZ) -- -D warnings
 	cargo doc --no-deps --document-private-items --quiet
 	@if cargo deny --version >/dev/null 2>&1; then \
 		cargo deny check bans licenses sources; \
 	else \
 		echo 'cargo-deny is not installed: licences and sources are not checked'; \
 	fi
+
+fuzz: ## demand the same of both HTTP/1.1 movers, for valid bytes and hostile: ARGS="--minutes 30 --seed 7"
+	cargo build $(BUILD) --bin bowline
+	cargo build --release $(FUZZ)
+	$(TARGET)/fuzz/release/fuzz --bowline $(BINARY) --cases fuzz/cases --out $(TARGET)/fuzz/findings $(ARGS)
 
 bench: ## measure against nginx, HAProxy and Envoy; results go to bench/runs/; ARGS=--quick to see it run
 	@.ci/setup bench
@@ -59,6 +68,7 @@ bench-node: ## measure a node against other package servers, installs a day, con
 fmt: ## format the source
 	cargo fmt
 	cargo fmt --manifest-path bench/load/Cargo.toml
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 clean: ## remove what was built, the .venv folders and node_modules
 	cargo clean
