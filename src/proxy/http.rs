@@ -18,7 +18,7 @@ use super::Proxy;
 use super::connection::{BodyClock, Facts, LINGER, LINGER_BYTES, Refusal};
 use super::dial;
 use super::error::Cause;
-use super::headers::{self, Fields, Known};
+use super::headers::{self, AnswerEdits, Fields, Known};
 use super::request::{Answer, Broke, Context, End, Line, Next, NotConnected, Reply, Request};
 use crate::config;
 use crate::runtime::dice;
@@ -264,6 +264,11 @@ impl ProxyHttp for Engine {
         carried: &mut Carried,
     ) -> Result<()> {
         if answer.status.is_informational() {
+            let fields = answer.headers.clone();
+            let edits = AnswerEdits::new(answer.status.as_u16(), Fields::Map(&fields));
+            for name in leaving(&fields, |name| edits.passes(name, Known::of(name))) {
+                answer.remove_header(&name);
+            }
             return Ok(());
         }
         carried.has_answer = true;

@@ -576,10 +576,14 @@ impl Context {
         !self.is_repeatable || self.was_repeated
     }
 
-    /// May meet a kept connection: it can be sent again where that turns out to be dead. `is_whole`: all of it is at hand,
-    /// and whether the backend has seen anything of it can be told.
-    pub fn may_use_kept_line(&self, is_whole: bool) -> bool {
-        !self.was_repeated && (self.is_repeatable || is_whole)
+    /// May be sent again, should its connection turn out to be dead.
+    pub fn may_repeat(&self) -> bool {
+        self.is_repeatable && !self.was_repeated
+    }
+
+    /// May be sent again if no backend has seen it.
+    pub fn may_repeat_unheard(&self) -> bool {
+        !self.was_repeated
     }
 
     /// May be sent again though a backend may have seen it.

@@ -145,7 +145,9 @@ fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) ->
 /// What of an absolute-form target goes on (RFC 9112 §3.2.1).
 fn origin_form(target: &str) -> Cow<'_, str> {
     let uri = target.parse::<Uri>().ok();
-    Cow::Owned(uri.as_ref().and_then(Uri::path_and_query).map_or("/", |t| t.as_str()).to_owned())
+    let target = uri.as_ref().and_then(Uri::path_and_query).map_or("/", |t| t.as_str());
+    // Of a target without a path only the query is there.
+    Cow::Owned(if target.starts_with('/') { target.to_owned() } else { format!("/{target}") })
 }
 
 /// The authority of an absolute-form target; `None` for origin-form and `*`.
@@ -420,6 +422,23 @@ mod tests {
         assert!(accepted("GET / HTTP/1.0\r\n\r\n").closes);
         assert!(!accepted("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").closes);
         assert!(accepted("GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n").closes);
+    }
+
+    #[test]
+    fn an_absolute_target_goes_on_in_origin_form() {
+        for (target, origin) in [
+            ("http://a", "/"),
+            ("http://a/", "/"),
+            ("HTTPS://a/x/y?z", "/x/y?z"),
+            ("http://a?z=1", "/?z=1"),
+            ("http://a/?z", "/?z"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let seen = super::read(text.as_bytes(), BOUNDS, &mut 0, |parsed| {
+                (parsed.target.to_string(), parsed.host.to_owned())
+            });
+            assert_eq!(seen, Ok(Some((origin.to_owned(), "a".to_owned()))), "{target}");
+        }
     }
 
     #[test]

@@ -203,7 +203,8 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
 pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal) {
     let id = headers::new_request_id(dice::unique());
     down.facts.refused_request(proxy.access_log(), refusal, &id, refusal::glimpse(&down.buf));
-    let answered = timeout(LINGER, down.stream.write_all(&refusal.response(&id))).await;
+    let to_head = refusal::glimpse(&down.buf).0 == "HEAD";
+    let answered = timeout(LINGER, down.stream.write_all(&refusal.response(&id, to_head))).await;
     if matches!(answered, Ok(Ok(()))) {
         linger(down).await;
     }

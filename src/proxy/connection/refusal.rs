@@ -110,10 +110,10 @@ impl Refusal {
         Self::BadChunk,
     ];
 
-    /// The whole answer as bytes: short, plain text, closing.
+    /// The whole answer as bytes: short, plain text, closing; to HEAD without the text (RFC 9110 §9.3.2).
     ///
     /// `request_id` is in it and in the access log: 32 hexadecimal digits.
-    pub fn response(self, request_id: &str) -> Vec<u8> {
+    pub fn response(self, request_id: &str, to_head: bool) -> Vec<u8> {
         let reason = match self.status() {
             405 => "Method Not Allowed",
             408 => "Request Timeout",
@@ -123,10 +123,11 @@ impl Refusal {
         };
         let body = format!("{} {reason}: {}\nRequest {request_id}\n", self.status(), self.as_str());
         format!(
-            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-refused: {}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-refused: {}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{}",
             self.status(),
             body.len(),
             self.as_str(),
+            if to_head { "" } else { &body },
         )
         .into_bytes()
     }

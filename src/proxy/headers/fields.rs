@@ -37,6 +37,7 @@ known! {
     Connection = "Connection", header::CONNECTION;
     ContentLength = "Content-Length", header::CONTENT_LENGTH;
     Cookie = "Cookie", header::COOKIE;
+    Date = "Date", header::DATE;
     Forwarded = "Forwarded", header::FORWARDED;
     Host = "Host", header::HOST;
     Http2Settings = "HTTP2-Settings", HeaderName::from_static("http2-settings");
@@ -68,6 +69,7 @@ impl Known {
         let start = name.first()? | LOWER;
         let known = match (name.len(), start) {
             (2, _) => Self::Te,
+            (4, b'd') => Self::Date,
             (4, _) => Self::Host,
             (5, _) => Self::Range,
             (6, b'c') => Self::Cookie,

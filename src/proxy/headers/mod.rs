@@ -142,6 +142,10 @@ impl<'a> RequestEdits<'a> {
             // only that.
             put(Known::Cookie, &[&self.fields.all(Known::Cookie).collect::<Vec<_>>().join(&b"; "[..])]);
         }
+        if !self.fields.has(Known::Host) {
+            // HTTP/1.0 need not say it, and an absolute target says it elsewhere (RFC 9112 §3.2).
+            put(Known::Host, &[host.as_bytes()]);
+        }
         put(Known::XRequestId, &[self.hop.request_id.as_bytes()]);
         if self.hop.rsc_request {
             self.add_original_url(scheme, &mut put);
@@ -202,7 +206,7 @@ impl<'a> AnswerEdits<'a> {
     /// the client; and of `X-Request-Id` there is ours.
     pub fn passes(&self, name: &[u8], known: Option<Known>) -> bool {
         if self.status == 101 {
-            return known != Some(Known::XRequestId);
+            return !matches!(known, Some(Known::XRequestId | Known::ContentLength | Known::TransferEncoding));
         }
         match known {
             Some(
@@ -210,7 +214,9 @@ impl<'a> AnswerEdits<'a> {
             ) => false,
             // Who answers 426 says to what (RFC 9110 §15.5.22); any other offer is the backend's to us.
             Some(Known::Upgrade) => self.status == 426,
-            Some(Known::TransferEncoding | Known::ContentLength | Known::SetCookie) => true,
+            // Where no body can be, neither may be (RFC 9110 §8.6, RFC 9112 §6.1): somebody might wait for one.
+            Some(Known::TransferEncoding | Known::ContentLength) => self.status >= 200 && self.status != 204,
+            Some(Known::SetCookie) => true,
             _ => !(self.nominates && is_nominated(&self.fields, name)),
         }
     }

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use http::HeaderValue;
 
-use super::fields;
+use super::{date, fields};
 use crate::proxy::connection::framing::Framing;
 use crate::proxy::headers::{AnswerEdits, Fields, Known, Wire};
 use crate::proxy::request::Broke;
@@ -34,7 +34,9 @@ pub(super) struct Answer<'a> {
 pub(super) fn read<T>(bytes: &[u8], then: impl FnOnce(&Answer<'_>) -> T) -> Result<Option<T>, Broke> {
     let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut answer = httparse::Response::new(&mut []);
-    let parser = httparse::ParserConfig::default();
+    let mut parser = httparse::ParserConfig::default();
+    // Blanks before a colon are taken out on the way (RFC 9112 §5.1).
+    parser.allow_spaces_after_header_name_in_responses(true);
     let len = match parser.parse_response_with_uninit_headers(&mut answer, bytes, &mut room) {
         Ok(httparse::Status::Complete(len)) if len <= HEAD_MAX => len,
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
@@ -85,7 +87,7 @@ impl Answer<'_> {
         framing(to_head, self.status, &self.fields)
     }
 
-    /// Writes the head as the client gets it.
+    /// Writes the head as the client gets it; without a `request_id` it is one before the final one.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
@@ -105,13 +107,17 @@ impl Answer<'_> {
         let passes = |name: &[u8], known| {
             edits.passes(name, known) && !(ending.unwraps && known == Some(Known::TransferEncoding))
         };
-        if has_bare_line_feed(self.head) {
+        if has_odd_lines(self.head, self.wire) {
             fields::rewrite(out, self.wire, passes);
         } else {
             fields::copy(out, self.head, self.wire, passes);
         }
         if let Some(id) = request_id {
             fields::put(out, Known::XRequestId, &[id.as_bytes()]);
+            if !self.fields.has(Known::Date) {
+                // Whoever passes on an answer that does not say when it was made says so (RFC 9110 §6.6.1).
+                date::with(|date| fields::put(out, Known::Date, &[date]));
+            }
         }
         if let Some(cookie) = cookie {
             fields::put(out, Known::SetCookie, &[cookie.as_bytes()]);
@@ -128,9 +134,14 @@ impl Answer<'_> {
     }
 }
 
-fn has_bare_line_feed(head: &[u8]) -> bool {
+/// Lines that end in LF alone, or blanks before a colon.
+fn has_odd_lines(head: &[u8], wire: &Wire<'_>) -> bool {
     // The parser accepts no CR without LF.
-    memchr::memchr_iter(b'\n', head).count() > memchr::memchr_iter(b'\r', head).count()
+    if memchr::memchr_iter(b'\n', head).count() > memchr::memchr_iter(b'\r', head).count() {
+        return true;
+    }
+    let end = |name: &str| name.as_ptr().addr().wrapping_sub(head.as_ptr().addr()).wrapping_add(name.len());
+    wire.iter().any(|(field, _)| head.get(end(field.name)) != Some(&b':'))
 }
 
 /// How the body of an answer ends; `None`: with the connection (RFC 9112 §6.3). `to_head`: it answers HEAD.
@@ -180,15 +191,21 @@ mod tests {
             told(text, Ending::default()),
             "HTTP/1.1 299 Tres Special, (really)\r\nx-A:  1\r\nDate: now\r\nX-Request-Id: id\r\n\r\n"
         );
+        assert_eq!(
+            told("HTTP/1.1 200 OK\r\nA : 1\r\nDate\t: x\r\n\r\n", Ending::default()),
+            "HTTP/1.1 200 OK\r\nA: 1\r\nDate: x\r\nX-Request-Id: id\r\n\r\n"
+        );
+        let dated = told("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", Ending::default());
+        assert!(dated.starts_with("HTTP/1.1 204 No\r\nX-Request-Id: id\r\nDate: ") && dated.ends_with(" GMT\r\n\r\n"));
         let closes = Ending { closes: true, wraps: true, ..Ending::default() };
         assert_eq!(
-            told("HTTP/1.1 200\r\n\r\n", closes),
-            "HTTP/1.1 200 \r\nX-Request-Id: id\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            told("HTTP/1.1 200\r\nDate: x\r\n\r\n", closes),
+            "HTTP/1.1 200 \r\nDate: x\r\nX-Request-Id: id\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         );
         let unwraps = Ending { unwraps: true, stays: true, ..Ending::default() };
         assert_eq!(
-            told("\r\nHTTP/1.1 200 OK\nA: 1\nTransfer-Encoding: chunked\nB:2\r\n\n", unwraps),
-            "HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nX-Request-Id: id\r\nConnection: keep-alive\r\n\r\n",
+            told("\r\nHTTP/1.1 200 OK\nDate:x\nA: 1\nTransfer-Encoding: chunked\nB:2\r\n\n", unwraps),
+            "HTTP/1.1 200 OK\r\nDate: x\r\nA: 1\r\nB: 2\r\nX-Request-Id: id\r\nConnection: keep-alive\r\n\r\n",
             "a line ends in one way only"
         );
     }

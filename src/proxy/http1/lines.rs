@@ -31,14 +31,15 @@ struct Kept {
 
 struct Line {
     stream: Stream,
+    since: Instant,
     until: Instant,
 }
 
-/// The connection to this backend that was used last and still stands.
-pub(super) fn take(backend: u64) -> Option<Stream> {
+/// The connection to this backend that was used last and still stands, if that was no longer ago than `idle`.
+pub(super) fn take(backend: u64, idle: Duration) -> Option<Stream> {
     KEPT.with_borrow_mut(|kept| {
         let lines = kept.lines.get_mut(&backend)?;
-        while let Some(mut line) = lines.pop() {
+        while let Some(mut line) = lines.pop_if(|line| idle == Duration::MAX || line.since.elapsed() <= idle) {
             kept.count -= 1;
             if is_quiet(&mut line.stream, &mut Context::from_waker(Waker::noop())) {
                 return Some(line.stream);
@@ -55,7 +56,8 @@ pub(super) fn keep(backend: u64, stream: Stream, time: Duration, max: usize) {
             return false;
         }
         kept.count += 1;
-        kept.lines.entry(backend).or_default().push(Line { stream, until: Instant::now() + time });
+        let since = Instant::now();
+        kept.lines.entry(backend).or_default().push(Line { stream, since, until: since + time });
         !std::mem::replace(&mut kept.is_swept, true)
     });
     if starts_sweeping {
@@ -117,17 +119,21 @@ mod tests {
         keep(1, second, minute, 10);
         keep(2, other, Duration::from_secs(5), 10);
         assert_eq!(count(), 3);
-        let mut taken = take(1).unwrap();
+        let mut taken = take(1, Duration::MAX).unwrap();
         taken.write_all(b"x").await.unwrap();
         let mut byte = [0];
         tokio::io::AsyncReadExt::read_exact(&mut b, &mut byte).await.unwrap();
         keep(1, taken, minute, 10);
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(take(2).is_none());
+        assert_eq!(count(), 3);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(take(1, Duration::from_millis(999)).is_none(), "it idled for longer");
+        assert_eq!(count(), 3);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert!(take(2, Duration::MAX).is_none());
         assert_eq!(count(), 2);
         tokio::time::sleep(minute).await;
         assert_eq!(count(), 0);
-        assert!(take(1).is_none());
+        assert!(take(1, Duration::MAX).is_none());
     }
 
     #[tokio::test]
@@ -144,8 +150,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(take(1).is_some());
-        assert!(take(1).is_none());
+        assert!(take(1, Duration::MAX).is_some());
+        assert!(take(1, Duration::MAX).is_none());
     }
 
     #[tokio::test]
@@ -157,6 +163,8 @@ mod tests {
             held.push(far);
         }
         assert_eq!(count(), 2);
-        assert!(take(3).is_some() && take(3).is_some() && take(3).is_none());
+        assert!(
+            take(3, Duration::MAX).is_some() && take(3, Duration::MAX).is_some() && take(3, Duration::MAX).is_none()
+        );
     }
 }

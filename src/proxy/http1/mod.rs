@@ -5,6 +5,7 @@
 //! kept or new, and lets [`relay`] move both ways, attempt by attempt.
 
 mod answer;
+mod date;
 mod fields;
 mod lines;
 mod outlet;
@@ -14,6 +15,7 @@ mod relay;
 use std::future::poll_fn;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use pingora_core::protocols::l4::ext::get_tcp_info;
@@ -87,6 +89,10 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
     let sending = Sending { head, method, bytes, is_whole: body.is_done(), body, bytes_in };
     Box::new(Begun { context, answer, is_chosen, sending, taken })
 }
+
+/// A request that cannot be repeated once it was seen takes a connection that idled no longer than this: no backend in its
+/// right mind closes what was used a moment ago.
+const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// Room for the fields that are added to a head.
 const ADDED: usize = 512;
@@ -202,7 +208,11 @@ impl Attempt<'_> {
         let Some((backing, backend)) = context.chosen() else { return Err(Next::GiveUp(Cause::Internal)) };
         let timeouts = &backing.pool.settings().timeouts;
         let (backend_id, keep_for, connect) = (backing.id(backend.place()), timeouts.keepalive, timeouts.connect);
-        let kept = if context.may_use_kept_line(sending.is_whole) { lines::take(backend_id) } else { None };
+        let kept = match () {
+            () if context.may_repeat() => lines::take(backend_id, Duration::MAX),
+            () if context.may_repeat_unheard() && sending.is_whole => lines::take(backend_id, IDLE_MAX),
+            () => None,
+        };
         let is_kept = kept.is_some();
         let mut line = match kept {
             Some(line) => line,

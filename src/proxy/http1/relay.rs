@@ -243,6 +243,7 @@ impl Relay<'_> {
                 down.facts.refused(Refusal::BadChunk);
                 return Err(Stop::Failed(Cause::BadBody));
             };
+            sending.bytes_in += passed.data;
             if context.body_overflows(passed.data) {
                 return Err(Stop::Failed(Cause::BodyTooLarge));
             }
@@ -253,7 +254,6 @@ impl Relay<'_> {
                 }
             });
             down.buf.extend_from_slice(&bytes[passed.used..]);
-            sending.bytes_in += passed.data;
             match result {
                 Ok(all_went) => state.chunk = next_chunk(state.chunk, bytes.len(), all_went),
                 Err(_) => (state.is_deaf, state.has_moved) = (true, true),
@@ -441,7 +441,7 @@ impl Relay<'_> {
             return self.give(out, cx);
         };
         let gone = |_| Stop::Failed(Cause::ClientGone);
-        let mut written = Ok(true);
+        let (has_head, mut written) = (!out.is_empty(), Ok(true));
         let is_small = bytes.len() <= TOGETHER;
         if !is_small {
             written = to_client.give(out, &mut down.stream, cx);
@@ -456,7 +456,12 @@ impl Relay<'_> {
         });
         let all_went = written.map_err(gone)?;
         let Ok(passed) = passed else {
+            if is_small && has_head {
+                // Nothing of it has gone yet.
+                return Err(Stop::Broke(Broke::Invalid));
+            }
             // What was well-formed before it goes to the client, and no more.
+            self.give(out, cx)?;
             return Err(Stop::BrokeWithin(Broke::Invalid));
         };
         *bytes_out += passed.data;
