@@ -55,6 +55,8 @@ enum At {
     Length(u64),
     /// In the digits of a size; so far this value and whether there was a digit.
     Size(u64, bool),
+    /// In blanks behind a size.
+    Blank(u64),
     /// In a chunk extension; the size is known.
     Extension(u64),
     /// After the CR of a size line.
@@ -146,7 +148,7 @@ impl Follower {
                     used += 1;
                     parts == Parts::All
                         && match (at, self.at) {
-                            (At::Size(..), At::Extension(_)) | (At::Extension(_), At::Extension(_)) => false,
+                            (_, At::Blank(_) | At::Extension(_)) => false,
                             (At::TrailerStart, At::LastLf) => true,
                             (At::TrailerStart | At::Trailer | At::TrailerLf, _) => false,
                             _ => true,
@@ -198,8 +200,9 @@ impl Follower {
                 At::Size(size << 4 | digit, true)
             }
             (At::Size(size, true), b'\r') => At::SizeLf(size),
-            (At::Size(size, true), b';' | b' ' | b'\t') => At::Extension(size),
-            (At::Extension(size), b'\r') => At::SizeLf(size),
+            (At::Size(size, true) | At::Blank(size), b' ' | b'\t') => At::Blank(size),
+            (At::Size(size, true) | At::Blank(size), b';') => At::Extension(size),
+            (At::Blank(size) | At::Extension(size), b'\r') => At::SizeLf(size),
             (At::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => At::Extension(size),
             (At::SizeLf(size), b'\n') => {
                 self.line = 0;
@@ -258,6 +261,8 @@ mod tests {
             b"0x5\r\n",
             b"11111111111111111\r\n",
             b"5;\0\r\n",
+            b"5 x\r\n",
+            b"5 5\r\n",
             b"0\r\nX\n\r\n",
             b"0\r\n\n",
         ] {
@@ -278,7 +283,7 @@ mod tests {
 
     #[test]
     fn extensions_and_trailers_do_not_go_on() {
-        let body = b"05 ;a=b\r\nhello\r\nA\r\n0123456789\r\n0;c\r\nX-T: 1\r\nY: 2\r\n\r\n";
+        let body = b"05 ;a=b\r\nhello\r\nA \t\r\n0123456789\r\n0;c\r\nX-T: 1\r\nY: 2\r\n\r\n";
         for cuts in 1..body.len() {
             let (all, data) = passed(body, cuts, Parts::All);
             assert_eq!(

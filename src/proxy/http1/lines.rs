@@ -29,6 +29,20 @@ struct Kept {
     is_swept: bool,
 }
 
+impl Kept {
+    fn drop_oldest(&mut self) {
+        let oldest = self.lines.values_mut().filter(|l| !l.is_empty()).min_by_key(|l| l[0].since);
+        match oldest {
+            Some(lines) => {
+                lines.remove(0);
+                self.count -= 1;
+            }
+            // Never: the count is of those that are there.
+            None => self.count = 0,
+        }
+    }
+}
+
 struct Line {
     stream: Stream,
     since: Instant,
@@ -49,11 +63,20 @@ pub(super) fn take(backend: u64, idle: Duration) -> Option<Stream> {
     })
 }
 
-/// Keeps a connection for so long, unless this thread has `max` already.
+/// Whether a connection to this backend is kept.
+pub(super) fn has(backend: u64) -> bool {
+    KEPT.with_borrow(|kept| kept.lines.get(&backend).is_some_and(|lines| !lines.is_empty()))
+}
+
+/// Keeps a connection for so long. Where this thread has `max` already, the one that idles longest gives way: whoever is
+/// asked now is asked again soon.
 pub(super) fn keep(backend: u64, stream: Stream, time: Duration, max: usize) {
     let starts_sweeping = KEPT.with_borrow_mut(|kept| {
-        if kept.count >= max || time.is_zero() {
+        if max == 0 || time.is_zero() {
             return false;
+        }
+        while kept.count >= max {
+            kept.drop_oldest();
         }
         kept.count += 1;
         let since = Instant::now();
@@ -154,17 +177,19 @@ mod tests {
         assert!(take(1, Duration::MAX).is_none());
     }
 
-    #[tokio::test]
-    async fn no_more_are_kept_than_may_be() {
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_kept_than_may_be_and_the_oldest_give_way() {
         let (mut held, minute) = (Vec::new(), Duration::from_secs(60));
-        for _ in 0..5 {
+        for backend in [1, 2, 2, 3, 3] {
             let (near, far) = line().await;
-            keep(3, near, minute, 2);
+            keep(backend, near, minute, 3);
             held.push(far);
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
-        assert_eq!(count(), 2);
-        assert!(
-            take(3, Duration::MAX).is_some() && take(3, Duration::MAX).is_some() && take(3, Duration::MAX).is_none()
-        );
+        assert_eq!(count(), 3);
+        let mut has = |backend| take(backend, Duration::MAX).is_some();
+        assert_eq!([1, 2, 2, 3, 3, 3].map(&mut has), [false, true, false, true, true, false]);
+        keep(1, line().await.0, minute, 0);
+        assert_eq!(count(), 0);
     }
 }

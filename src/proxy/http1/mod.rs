@@ -232,7 +232,9 @@ impl Attempt<'_> {
         let Relay { state, .. } = relay;
         match stop {
             Stop::Done => {
-                if state.is_clean && state.has_sent(sending) {
+                // One that was made because none that is kept would do is not kept beside those.
+                let is_spare = !is_kept && !context.may_repeat() && !sending.is_whole && lines::has(backend_id);
+                if state.is_clean && state.has_sent(sending) && !is_spare {
                     lines::keep(backend_id, line, keep_for, proxy.kept_lines_max());
                 }
             }
