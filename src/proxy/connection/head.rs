@@ -33,8 +33,8 @@ pub struct Head {
 pub struct Parsed<'a> {
     /// What the connection must know.
     pub head: Head,
-    /// A token.
-    pub method: &'a str,
+    /// Any token of at most 32 bytes but `CONNECT`.
+    pub method: Method,
     /// Path and query, or `*`; of an absolute-form target what follows the authority.
     pub target: Cow<'a, str>,
     /// The authority of an absolute-form target, else the Host field; empty when there is neither.
@@ -127,6 +127,7 @@ fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) ->
         return Err(Refusal::ConnectMethod);
     }
     let is_http10 = request.version == Some(0);
+    let known = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::BadMethod)?;
     let target = request.path.unwrap_or_default();
     let authority = target_authority(method, target)?;
     let wire = Wire::new(request.headers);
@@ -135,7 +136,7 @@ fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) ->
     let host = authority.or_else(|| fields.text(Known::Host)).unwrap_or_default();
     Ok(then(&Parsed {
         head: Head { len: head.len(), ..verdict },
-        method,
+        method: known,
         target: if authority.is_some() { origin_form(target) } else { Cow::Borrowed(target) },
         host,
         fields,

@@ -60,9 +60,7 @@ struct Sending {
 /// Takes a request up. `buf` begins with the head that was parsed; of its body there is what came with it.
 pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]) -> Box<Begun> {
     let head = parsed.head;
-    // A head that was accepted has a token there.
-    let method = Method::from_bytes(parsed.method.as_bytes()).unwrap_or_default();
-    let request = Request { method: &method, host: parsed.host, target: &parsed.target, fields: parsed.fields };
+    let request = Request { method: &parsed.method, host: parsed.host, target: &parsed.target, fields: parsed.fields };
     let mut body = Follower::new(head.framing);
     let (mut context, mut answer) = Context::arrive(proxy, Arc::clone(facts), &request, body.is_done());
     let (mut bytes, mut taken, mut bytes_in, mut is_chosen) = (Vec::new(), head.len, 0, false);
@@ -86,7 +84,7 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
             }
         }
     }
-    let sending = Sending { head, method, bytes, is_whole: body.is_done(), body, bytes_in };
+    let sending = Sending { head, method: parsed.method.clone(), bytes, is_whole: body.is_done(), body, bytes_in };
     Box::new(Begun { context, answer, is_chosen, sending, taken })
 }
 

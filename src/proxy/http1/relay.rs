@@ -205,6 +205,10 @@ impl Relay<'_> {
 
     fn splice_request(&mut self, cx: &mut Cx<'_>) -> Result<Pause, Stop> {
         let Self { down, line, sending, state, context, .. } = self;
+        // How much comes in chunks is not known beforehand: it is looked at, lest the backend get more than the route takes.
+        if !matches!(sending.head.framing, Framing::Length(_)) {
+            return Ok(Pause::Over);
+        }
         let (Some(from), Some(to)) = (down.stream.plain_tcp(), line.plain_tcp()) else { return Ok(Pause::Over) };
         match state.request_splice.run(&mut sending.body, from, to, cx) {
             Ok((moved, pause)) => {
