@@ -69,7 +69,9 @@ enum At {
     ChunkLf,
     /// At the start of a trailer line.
     TrailerStart,
-    /// In a trailer line.
+    /// In the name of a trailer field.
+    TrailerName,
+    /// Behind the colon of a trailer line.
     Trailer,
     /// After the CR of a trailer line.
     TrailerLf,
@@ -150,7 +152,7 @@ impl Follower {
                         && match (at, self.at) {
                             (_, At::Blank(_) | At::Extension(_)) => false,
                             (At::TrailerStart, At::LastLf) => true,
-                            (At::TrailerStart | At::Trailer | At::TrailerLf, _) => false,
+                            (At::TrailerStart | At::TrailerName | At::Trailer | At::TrailerLf, _) => false,
                             _ => true,
                         }
                 }
@@ -184,7 +186,7 @@ impl Follower {
     fn step(&mut self, byte: u8) -> Result<At, BrokenChunk> {
         self.line += 1;
         let limit = match self.at {
-            At::TrailerStart | At::Trailer | At::TrailerLf | At::LastLf => TRAILERS_MAX,
+            At::TrailerStart | At::TrailerName | At::Trailer | At::TrailerLf | At::LastLf => TRAILERS_MAX,
             _ => SIZE_LINE_MAX,
         };
         if self.line > limit {
@@ -215,12 +217,19 @@ impl Follower {
             }
             (At::TrailerStart, b'\r') => At::LastLf,
             (At::Trailer, b'\r') => At::TrailerLf,
-            (At::TrailerStart | At::Trailer, b'\t' | b' '..=b'~' | 0x80..) => At::Trailer,
+            (At::TrailerStart | At::TrailerName, b) if is_token(b) => At::TrailerName,
+            (At::TrailerName, b':') => At::Trailer,
+            (At::Trailer, b'\t' | b' '..=b'~' | 0x80..) => At::Trailer,
             (At::TrailerLf, b'\n') => At::TrailerStart,
             (At::LastLf, b'\n') => At::Done,
             _ => return Err(BrokenChunk),
         })
     }
+}
+
+/// A character of a field name (RFC 9110 §5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -265,6 +274,9 @@ mod tests {
             b"5 5\r\n",
             b"0\r\nX\n\r\n",
             b"0\r\n\n",
+            b"0\r\n/\r\n\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\n: no name\r\n\r\n",
         ] {
             assert_eq!(follow(Framing::Chunked, body), Err(BrokenChunk), "{:?}", body.escape_ascii().to_string());
         }
