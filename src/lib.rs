@@ -5,7 +5,7 @@
 //! ```text
 //! main
 //!  └ cli          the commands; the only place where parts are put together, and where printing happens
-//!     └ proxy     the load balancer: from listener to peer                                   (Pingora)
+//!     └ proxy     the load balancer: from listener to backend
 //!     └ node      the package server: from URL to row and blob                                  (axum)
 //!        └ shiny  what everybody must know about Shiny: close codes, the reconnect shim
 //!           └ telemetry   how logs and metrics leave the process
@@ -17,13 +17,13 @@
 //! `proxy` and `node` never know one another. Imports go strictly downward; `tests/tidy.rs` reads every `use crate::…` and holds the lists below true.
 //!
 //! Inside [`proxy`] the nouns [`proxy::route`], [`proxy::affinity`], [`proxy::pool`] and [`proxy::headers`] are pure:
-//! no Pingora, no tokio, no clock, no dice, no files. Header maps, addresses, instants and random bytes go
+//! no tokio, no clock, no dice, no files. Header maps, addresses, instants and random bytes go
 //! in, decisions come out, so the same code decides live, explains and is simulated.
 //!
 //! Inside [`node`], SQL is written only in [`node::store`] and files are touched only in [`node::blob`]; neither has heard of
 //! HTTP.
 //!
-//! Foreign crates have homes too: `pingora*` only in [`proxy`], `axum` and `sqlx` only in [`node`], `toml` only in [`config`], `notify` and signals
+//! Foreign crates have homes too: `h2` only in [`proxy`], `axum` and `sqlx` only in [`node`], `toml` only in [`config`], `notify` and signals
 //! only in [`runtime`], exporters only in [`telemetry`], `clap`, `indicatif` and printing only in [`cli`].
 #![forbid(unsafe_code)]
 

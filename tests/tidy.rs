@@ -19,7 +19,7 @@ const PURE: &[&str] = &["route", "affinity", "pool", "headers"];
 /// What a pure noun may not know: sockets, clocks, dice, files, processes.
 const BANNED_IN_PURE: &[&str] = &[
     "tokio",
-    "pingora",
+    "h2::",
     "async fn",
     ".await",
     "Instant::now",
@@ -39,8 +39,7 @@ const BANNED_IN_PURE: &[&str] = &[
 /// Foreign crates and the parts that may name them.
 const HOMES: &[(&str, &[&str])] = &[
     ("pingora_core", &["proxy"]),
-    ("pingora_proxy", &["proxy"]),
-    ("pingora_http", &["proxy"]),
+    ("h2", &["proxy"]),
     ("axum", &["node"]),
     ("hyper", &["node"]),
     ("hyper_util", &["node"]),

@@ -21,9 +21,6 @@ pub struct Args {
     /// Write the bound addresses here as JSON once everything listens
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
-    /// Have Pingora move what the lean mover could: slower, to compare both
-    #[arg(long, env = "BOWLINE_PINGORA_ONLY", hide = true, value_parser = clap::builder::FalseyValueParser::new())]
-    pingora_only: bool,
 }
 
 /// What is wrong with the files a configuration names, for `bowline check`.
@@ -66,12 +63,7 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let options = Options {
-        file: args.config,
-        ports_file: args.ports_file,
-        log: log.sink().clone(),
-        uses_pingora_only: args.pingora_only,
-    };
+    let options = Options { file: args.config, ports_file: args.ports_file, log: log.sink().clone() };
     let outcome = runtime.block_on(conductor::run(settings, options));
     // Whatever still runs (a client that never reads) must not hold the process.
     runtime.shutdown_background();

@@ -126,9 +126,9 @@ section! {
         handshake_timeout: Wait<100, { 10 * MINUTE }> = shown(default::HANDSHAKE_TIMEOUT),
         /// From the first byte of a request's head to its end.
         head_timeout: Wait<100, { 10 * MINUTE }> = shown(default::HEAD_TIMEOUT),
-        /// Request line and header fields together. Pingora's own limit is 1 MiB.
+        /// Request line and header fields together.
         head_bytes: Size<1024, 1_048_576> = shown(default::HEAD_BYTES),
-        /// Number of header fields. Pingora's own limit is 256.
+        /// Number of header fields, at most 256.
         head_count: Count<1, 256> = shown(default::HEAD_COUNT),
         /// An idle connection is closed after this.
         keepalive_timeout: Wait<100, DAY> = shown(default::KEEPALIVE_TIMEOUT),

@@ -41,8 +41,6 @@ pub struct Options {
     pub ports_file: Option<PathBuf>,
     /// Where the process's own log goes.
     pub log: Sink,
-    /// Have Pingora move what the lean mover could.
-    pub uses_pingora_only: bool,
 }
 
 /// Why a proxy did not start.
@@ -130,7 +128,7 @@ pub async fn run(settings: Settings, options: Options) -> Result<(), StartError>
     let (asks, mut asked) = mpsc::channel(16);
     let threads = startup.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let workers = Workers::start(threads).map_err(system("worker threads cannot be started"))?;
-    let proxy = Proxy::new(&startup, options.uses_pingora_only, workers, state, access, metrics, stopping);
+    let proxy = Proxy::new(&startup, workers, state, access, metrics, stopping);
     let operator = Arc::new(Operator::new(Arc::clone(&proxy), &options, asks));
     let (admin_address, mut admin_tasks) = serve_operator(&startup, &operator).await?;
 

@@ -1,6 +1,6 @@
 //! Connecting to a backend: name to address, address to socket, socket to TLS.
 //!
-//! For tunnels and probes; what Pingora moves, Pingora dials. It decides nothing about health: it says precisely what
+//! It decides nothing about health: it says precisely what
 //! happened, and [`DialError::Refused`] only when nobody listens.
 
 use std::io;

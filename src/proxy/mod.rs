@@ -1,8 +1,9 @@
 //! The load balancer: from listener to peer.
 //!
-//! `listener` accepts, [`connection`] reads heads and lends each exchange to a mover ([`http1`]: what is only forwarded;
-//! [`http`]: Pingora, what needs more; [`upgrade`] and [`tunnel`]: what leaves HTTP). No mover decides anything: [`request`] does, out of the pure nouns [`route`],
-//! [`affinity`], [`pool`], [`headers`] and one [`state`] snapshot. [`conductor`] is the one task that changes things.
+//! `listener` accepts, [`connection`] reads heads and lends each exchange to a mover: [`http1`] and [`http2`] have the
+//! client, [`forward`] the backend; [`upgrade`] and [`tunnel`] what leaves HTTP. No mover decides anything: [`request`] does,
+//! out of the pure nouns [`route`], [`affinity`], [`pool`], [`headers`] and one [`state`] snapshot. [`conductor`] is the one
+//! task that changes things.
 
 pub mod admin;
 pub mod affinity;
@@ -11,14 +12,14 @@ pub mod conductor;
 pub mod connection;
 pub mod dial;
 pub mod error;
+pub mod forward;
 pub mod headers;
-pub mod http;
 pub mod http1;
+pub mod http2;
 pub mod ledger;
 pub mod listener;
 pub mod metrics;
 pub mod operator;
-pub mod peer;
 pub mod pool;
 pub mod probe;
 pub mod request;
@@ -29,16 +30,13 @@ pub mod tunnel;
 pub mod upgrade;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
-use self::http::Engine;
 use self::ledger::Ledger;
 use self::metrics::Metrics;
 use self::pool::{Backend, Health, Transition};
@@ -51,50 +49,34 @@ use crate::telemetry::access::AccessLog;
 pub struct Proxy {
     state: ArcSwap<State>,
     ledger: Arc<Ledger>,
-    engine: OnceLock<Arc<HttpProxy<Engine>>>,
     access: AccessLog,
     metrics: Metrics,
     stopping: watch::Receiver<bool>,
     is_stopping: AtomicBool,
     workers: Workers,
     kept_lines_max: usize,
-    uses_pingora_only: bool,
 }
 
 impl Proxy {
-    /// A proxy on its first state; `stopping` becomes true when it is to leave. `uses_pingora_only`: the lean mover has
-    /// nothing to do, so that both can be compared.
+    /// A proxy on its first state; `stopping` becomes true when it is to leave.
     pub fn new(
         startup: &config::proxy::Startup,
-        uses_pingora_only: bool,
         workers: Workers,
         state: State,
         access: AccessLog,
         metrics: Metrics,
         stopping: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        let proxy = Arc::new(Self {
+        Arc::new(Self {
             state: ArcSwap::from_pointee(state),
             ledger: Arc::new(Ledger::new()),
-            engine: OnceLock::new(),
             access,
             metrics,
             stopping,
             is_stopping: AtomicBool::new(false),
             kept_lines_max: startup.upstream_keepalive_connections.div_ceil(workers.count()),
             workers,
-            uses_pingora_only,
-        });
-        let conf = ServerConf {
-            threads: proxy.workers.count(),
-            upstream_keepalive_pool_size: startup.upstream_keepalive_connections,
-            // Attempts are counted by `request`; this only stops what would never end.
-            max_retries: 64,
-            ..ServerConf::default()
-        };
-        let engine = http_proxy(&Arc::new(conf), Engine::new(Arc::clone(&proxy)));
-        let _ = proxy.engine.set(Arc::new(engine));
-        proxy
+        })
     }
 
     /// The snapshot to run one request on.
@@ -105,14 +87,6 @@ impl Proxy {
     /// The snapshot new requests run on from now on; those under way keep theirs.
     pub fn swap(&self, state: State) {
         self.state.store(Arc::new(state));
-    }
-
-    /// Pingora.
-    ///
-    /// # Panics
-    /// Never: [`Proxy::new`] sets it before anybody has the proxy.
-    pub fn engine(&self) -> &Arc<HttpProxy<Engine>> {
-        self.engine.get().expect("set because `new` sets it before it returns")
     }
 
     /// Becomes true when the process is to leave: idle connections end, no connection is kept.
@@ -138,11 +112,6 @@ impl Proxy {
     /// Idle connections to backends that one thread may keep.
     pub fn kept_lines_max(&self) -> usize {
         self.kept_lines_max
-    }
-
-    /// Pingora moves what the lean mover could.
-    pub fn uses_pingora_only(&self) -> bool {
-        self.uses_pingora_only
     }
 
     /// The live sessions.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -18,7 +19,6 @@ use super::certificates::{CertificateProblem, Certificates, Severity};
 use super::dial::UpstreamTlsConfig;
 use super::listener::{Current, tls};
 use super::metrics::{BackendMetrics, Metrics, PoolMetrics, RouteMetrics};
-use super::peer::Dialled;
 use super::pool::{Backend, Pool};
 use super::route::Table;
 use crate::config;
@@ -52,6 +52,9 @@ pub struct Route {
     pub metrics: Vec<(Arc<str>, Arc<RouteMetrics>)>,
 }
 
+/// Numbers that connections to backends are told apart by; never 0.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// A pool with everything about it that is not pure.
 pub struct Backing {
     /// The backends and the choice among them.
@@ -64,8 +67,8 @@ pub struct Backing {
     pub recent: Arc<Recent>,
     /// `Some`: backends are dialled by https.
     pub tls: Option<Arc<UpstreamTlsConfig>>,
-    /// What Pingora dials, one per backend in the pool's order.
-    pub peers: Vec<Dialled>,
+    /// The first backend's number among all there ever were; the others follow in the pool's order.
+    first_id: u64,
     /// Its counters.
     pub metrics: Arc<PoolMetrics>,
     /// The backends' counters, in the pool's order.
@@ -298,14 +301,14 @@ fn backing(
         .as_ref()
         .zip(ring)
         .map(|(cookie, ring)| Affinity::new(cookie, &settings.name, Arc::new(ring)));
-    let peers = pool.backends().iter().map(|b| Dialled::new(b.address(), &settings, sources.ca.as_deref())).collect();
+    let first_id = NEXT_ID.fetch_add(pool.backends().len() as u64, Ordering::Relaxed);
     let minted = pool.backends().iter().map(|_| Default::default()).collect();
     Arc::new(Backing {
         affinity,
         minted,
         recent: was.map_or_else(|| Arc::new(Recent::new()), |w| Arc::clone(&w.recent)),
         tls,
-        peers,
+        first_id,
         metrics: metrics.pool(&settings.name),
         backend_metrics: pool.backends().iter().map(|b| metrics.backend(&settings.name, b.key())).collect(),
         verdict: was.map_or_else(|| Arc::new(Notify::new()), |w| Arc::clone(&w.verdict)),
@@ -315,9 +318,9 @@ fn backing(
 }
 
 impl Backing {
-    /// What tells connections to the backend at this place from all others: see [`Dialled::id`].
+    /// What tells connections to the backend at this place from all others: to this address and by this TLS.
     pub fn id(&self, place: usize) -> u64 {
-        self.peers.get(place).map_or(0, Dialled::id)
+        self.first_id + place as u64
     }
 
     /// The `Set-Cookie` that binds a client to this backend; `None` where clients are not bound. A cookie says nothing of

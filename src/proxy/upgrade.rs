@@ -1,6 +1,6 @@
 //! The way into a tunnel: an HTTP/1.1 upgrade, from its head to the backend's 101.
 //!
-//! Never through Pingora. The backend is dialled and asked here; on 101 both streams go to the tunnel's own task, and
+//! The backend is dialled and asked here; on 101 both streams go to the tunnel's own task, and
 //! this connection's is over. Any other answer is passed on, and the connection goes on if the answer's end is known.
 
 use std::io;
@@ -14,14 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::Proxy;
-use super::connection::exchange::linger;
 use super::connection::framing::{Follower, Framing};
 use super::connection::head::{self, Head, Upgrade};
-use super::connection::{Downstream, Stream, fill, refuse, reply};
+use super::connection::{Downstream, Stream, fill, linger, refuse, reply};
 use super::dial;
 use super::error::Cause;
+use super::forward::framing;
 use super::headers::{Fields, Known};
-use super::http1::framing;
 use super::ledger::{Kind, Opening};
 use super::request::{Answer, Broke, Context, End, Line, Next, Reply, Request};
 use super::tunnel::{self, Tunnel};

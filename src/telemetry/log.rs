@@ -73,10 +73,10 @@ impl Drop for Guard {
     }
 }
 
-/// Ours first, so that what the operator writes about the same crates wins. Below `error` Pingora tells of single requests,
-/// without saying which, and rustls of every handshake a client breaks off: both are counted and in the access log.
+/// Ours first, so that what the operator writes about the same crates wins. Below `error` h2 tells of single frames, and
+/// rustls of every handshake a client breaks off: both are counted and in the access log.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(format!("pingora=error,rustls=error,{level}"))
+    EnvFilter::builder().parse(format!("h2=error,rustls=error,{level}"))
 }
 
 fn layer(format: LogFormat, sink: Sink, is_terminal: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
@@ -159,15 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn pingora_is_heard_from_error_on_unless_the_operator_asks_for_more() {
+    fn what_tells_of_frames_is_heard_from_error_on_unless_the_operator_asks_for_more() {
         let speak = || {
-            tracing::warn!(target: "pingora_core::server", "pingora chats");
-            tracing::error!(target: "pingora_core::server", "pingora warns");
+            tracing::warn!(target: "h2::codec", "h2 chats");
+            tracing::error!(target: "h2::codec", "h2 warns");
         };
         let usual = logged(LogFormat::Text, "debug", speak);
-        assert!(usual.contains("pingora warns") && !usual.contains("pingora chats"), "{usual}");
-        let asked = logged(LogFormat::Text, "debug,pingora=trace", speak);
-        assert!(asked.contains("pingora chats"), "{asked}");
+        assert!(usual.contains("h2 warns") && !usual.contains("h2 chats"), "{usual}");
+        let asked = logged(LogFormat::Text, "debug,h2=trace", speak);
+        assert!(asked.contains("h2 chats"), "{asked}");
     }
 
     #[test]

@@ -373,7 +373,7 @@ fn a_client_that_reads_nothing_holds_its_connection_no_longer_than_allowed() {
         let wide = "w".repeat(30_000);
         let origin = Origin::scripted("a", async move |x| match x.is_probe() {
             true => x.serve().await,
-            // A head is written in one piece, which Pingora does without a limit.
+            // A head is written in one piece.
             false => x.reply("200 OK", &[("X-Wide", &wide)], b"").await,
         });
         let proxy = Proxy::start(&Site::new(&[&origin]).pool("timeouts = { body = \"1s\" }").text()).await;

@@ -242,6 +242,47 @@ fn judge_fields(wire: &Wire<'_>, is_http10: bool, authority: Option<&str>) -> Re
     })
 }
 
+/// Judges the head of an HTTP/2 request, whose syntax the frames have seen to; how its body goes to a backend.
+/// `is_bodiless`: nothing follows it.
+///
+/// # Errors
+/// The first broken rule, as a [`Refusal`].
+pub fn judge_parts(parts: &request::Parts, is_bodiless: bool, bounds: Bounds) -> Result<Framing, Refusal> {
+    let fields = Fields::Map(&parts.headers);
+    if parts.headers.len() > bounds.fields {
+        return Err(Refusal::TooManyFields);
+    }
+    if parts.method.as_str().len() > 32 {
+        return Err(Refusal::BadMethod);
+    }
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::ConnectMethod);
+    }
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    if target_authority(parts.method.as_str(), target)?.is_some() {
+        return Err(Refusal::BadTarget);
+    }
+    if fields.all(Known::Host).nth(1).is_some() {
+        return Err(Refusal::MultipleHosts);
+    }
+    match (fields.first(Known::Host), parts.uri.authority().map(|a| a.as_str().as_bytes())) {
+        (None, None) => return Err(Refusal::MissingHost),
+        // Two names for one request help only an attacker (RFC 9113 §8.3.1).
+        (Some(host), Some(authority)) if !host.eq_ignore_ascii_case(authority) => return Err(Refusal::BadHost),
+        (Some(host), _) | (None, Some(host)) if !is_host(host) => return Err(Refusal::BadHost),
+        _ => {}
+    }
+    if fields.all(Known::ContentLength).nth(1).is_some() {
+        return Err(Refusal::MultipleLengths);
+    }
+    Ok(match fields.first(Known::ContentLength).map(content_length).transpose()? {
+        _ if is_bodiless => Framing::Empty,
+        None => Framing::Chunked,
+        Some(0) => Framing::Empty,
+        Some(n) => Framing::Length(n),
+    })
+}
+
 fn tunnelled(value: &[u8]) -> Option<Upgrade> {
     if value.eq_ignore_ascii_case(b"websocket") {
         return Some(Upgrade::Websocket);

@@ -1,16 +1,13 @@
 //! One client connection, from its first byte to its last.
 //!
 //! For HTTP/1.x the loop reads every head itself (bounded in bytes, fields and time), refuses what is ambiguous by
-//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], what is only to be
-//! forwarded to [`http1`], the rest to Pingora. HTTP/2 goes to Pingora whole. It decides nothing about where a request
-//! goes.
+//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], all else to [`http1`].
+//! HTTP/2 goes to [`http2`] whole. It decides nothing about where a request goes.
 
-mod body_clock;
 mod deadline;
-pub mod exchange;
 pub mod framing;
-mod h2;
 pub mod head;
+mod linger;
 mod refusal;
 pub mod reply;
 
@@ -23,26 +20,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
-pub use self::body_clock::BodyClock;
 pub use self::deadline::Deadline;
-use self::exchange::Exchange;
-pub use self::exchange::{EARLY_BYTES, LINGER, LINGER_BYTES, linger};
 use self::head::{Bounds, Head, Parsed, Upgrade};
+pub use self::linger::{LINGER, LINGER_BYTES, linger};
 pub use self::refusal::Refusal;
 use super::error::Fault;
-use super::http::Arrived;
 use super::http1::Begun;
 use super::listener::{Current, Permit};
-use super::request;
 pub use super::stream::Stream;
-use super::{Proxy, headers, http1, upgrade};
+use super::{Proxy, headers, http1, http2, upgrade};
 use crate::config;
 use crate::runtime::{clock, dice};
 use crate::telemetry::Timestamp;
@@ -147,26 +136,16 @@ pub struct Downstream {
 /// Serves a connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, down: Downstream, is_h2: bool) {
     if is_h2 {
-        let digest = digest(Arrived::new(&down.facts, None));
-        Box::pin(h2::serve(proxy, down, digest)).await;
+        Box::pin(http2::serve(proxy, down)).await;
     } else {
         serve_h1(proxy, down).await;
     }
 }
 
-/// What Pingora carries with a stream.
-fn digest(arrived: Arrived) -> Arc<ProxyDigest> {
-    // Only its user data is ever looked at.
-    let response = ResponseHeader::build_no_case(200_u16, Some(0)).expect("200 is a status");
-    Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(arrived))))
-}
-
 /// Who moves an exchange.
 enum Mover {
     Upgrade(Head, Upgrade),
-    Lean(Box<Begun>),
-    /// With the request, where it has arrived already.
-    Pingora(Head, Option<Box<request::Context>>),
+    Plain(Box<Begun>),
 }
 
 async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
@@ -175,14 +154,11 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
     loop {
         let (closes, next) = match next_head(&proxy, &mut down, &mut deadline, &mut stopped).await {
             // Boxed, so that an idle connection does not carry the size of a working one.
-            Next::Head(Mover::Lean(begun), closes) => {
+            Next::Head(Mover::Plain(begun), closes) => {
                 (closes, Box::pin(http1::serve(&proxy, down, begun, &mut deadline)).await)
             }
             Next::Head(Mover::Upgrade(head, kind), closes) => {
                 (closes, Box::pin(upgrade::serve(Arc::clone(&proxy), down, head, kind)).await)
-            }
-            Next::Head(Mover::Pingora(head, context), closes) => {
-                (closes, Box::pin(rewrite(&proxy, down, head, context)).await)
             }
             Next::Over => return,
             Next::Refused(refusal) => return Box::pin(refuse(&proxy, down, refusal)).await,
@@ -208,22 +184,6 @@ pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal
     if matches!(answered, Ok(Ok(()))) {
         linger(down).await;
     }
-}
-
-/// One exchange through Pingora; the connection comes back if it can carry another.
-async fn rewrite(
-    proxy: &Proxy,
-    down: Downstream,
-    head: Head,
-    context: Option<Box<request::Context>>,
-) -> Option<Downstream> {
-    let keepalive = down.facts.listener.settings.limits.keepalive_timeout.as_secs().max(1);
-    let digest = digest(Arrived::new(&down.facts, context));
-    let mut session = ServerSession::new_http1(Box::new(Exchange::one(down, &head, digest)));
-    session.set_keepalive(Some(keepalive));
-    session.set_total_drain_timeout(Some(Duration::from_secs(5)));
-    let (stream, _) = proxy.engine().process_new_http(session, proxy.stopping()).await?.consume();
-    stream.into_any().downcast::<Exchange>().ok()?.into_downstream()
 }
 
 enum Next {
@@ -271,17 +231,14 @@ async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Dea
 }
 
 fn mover(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]) -> Mover {
-    if let Some(kind) = parsed.head.upgrade {
-        return Mover::Upgrade(parsed.head, kind);
-    }
-    if proxy.uses_pingora_only() {
-        return Mover::Pingora(parsed.head, None);
-    }
-    match http1::begin(proxy, facts, parsed, buf).into_rewritten() {
-        Ok(context) => Mover::Pingora(parsed.head, Some(context)),
-        Err(begun) => Mover::Lean(begun),
+    match parsed.head.upgrade {
+        Some(kind) => Mover::Upgrade(parsed.head, kind),
+        None => Mover::Plain(http1::begin(proxy, facts, parsed, buf)),
     }
 }
+
+/// What a client may send ahead of the answer to its last request, in bytes, before we stop looking whether it left.
+pub const EARLY_BYTES: usize = 64 * 1024;
 
 /// Bytes one read takes at most.
 const SCRATCH: usize = 16 * 1024;
@@ -313,13 +270,14 @@ fn poll_fill(down: &mut Downstream, cx: &mut Context<'_>) -> Poll<std::io::Resul
 
 /// Wakes a connection's task when the process is to leave. The task is known to it from the first poll on, so that each
 /// later one is no more than a look.
-struct Stopped {
+pub struct Stopped {
     stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_registered: bool,
 }
 
 impl Stopped {
-    fn new(proxy: &Proxy) -> Self {
+    /// Of this process.
+    pub fn new(proxy: &Proxy) -> Self {
         let mut stopping = proxy.stopping().clone();
         let stopped = Box::pin(async move {
             // An error means that the conductor is gone, and with it the process.
@@ -328,7 +286,8 @@ impl Stopped {
         Self { stopped, is_registered: false }
     }
 
-    fn poll(&mut self, proxy: &Proxy, cx: &mut Context<'_>) -> bool {
+    /// Whether it is to leave; if not yet, the task will be woken.
+    pub fn poll(&mut self, proxy: &Proxy, cx: &mut Context<'_>) -> bool {
         if !self.is_registered {
             self.is_registered = true;
             return self.stopped.as_mut().poll(cx).is_ready();
@@ -336,6 +295,7 @@ impl Stopped {
         proxy.is_stopping()
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,8 +9,7 @@ use http::header::LOCATION;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::Downstream;
-use super::exchange::linger;
+use super::{Downstream, linger};
 use crate::proxy::error::Cause;
 use crate::proxy::request::{Context, End};
 

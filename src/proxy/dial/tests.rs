@@ -262,7 +262,6 @@ async fn a_self_signed_certificate_in_the_file_is_trusted_unless_it_calls_itself
     dial(&own, &tls).await.expect("trusted");
     let other = making::self_signed(&["app.example"], 2020..2120, rcgen::IsCa::ExplicitNoCa);
     certificate_error(dial(&other, &tls).await);
-    // Pingora, which dials for requests, refuses this one; so must whoever probes.
     let ca = making::self_signed(&["app.example"], 2020..2120, rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
     certificate_error(dial(&ca, &trusting(folder.path(), &ca.chain, "app.example")).await);
 }

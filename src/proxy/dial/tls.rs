@@ -25,8 +25,7 @@ pub struct UpstreamTlsConfig {
 impl UpstreamTlsConfig {
     /// Reads whom we trust: the file of the settings, else the system's roots (`SSL_CERT_FILE`, `SSL_CERT_DIR`, or where
     /// the distribution keeps them). A backend's own certificate in the file is accepted if it does not call itself a CA;
-    /// webpki refuses a server that presents a CA's certificate, here as in Pingora's connections. Blocks on the file
-    /// system.
+    /// webpki refuses a server that presents a CA's certificate. Blocks on the file system.
     ///
     /// # Errors
     /// [`UpstreamTlsError`].

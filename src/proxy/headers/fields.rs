@@ -1,4 +1,4 @@
-//! The fields of a head, whoever read it: a header map (HTTP/2, Pingora) or the bytes as they came (HTTP/1.1).
+//! The fields of a head, whoever read it: a header map (HTTP/2) or the bytes as they came (HTTP/1.1).
 //!
 //! Decisions ask for [`Known`] names only. Those are found in one pass over a head as it came, so that each question after
 //! it costs an array access, and nothing is copied or hashed.
@@ -133,7 +133,7 @@ pub struct Wire<'a> {
     kinds: [u8; FIELDS_MAX],
 }
 
-/// Fields one head may have at most, whatever the configuration says: Pingora reads no more.
+/// Fields one head may have at most, whatever the configuration says.
 pub const FIELDS_MAX: usize = 256;
 
 impl<'a> Wire<'a> {

@@ -1,35 +1,25 @@
-//! The lean mover: HTTP/1.1 from the client, HTTP/1.1 to the backend, nothing in the body touched.
+//! The client's half of HTTP/1.1, but for upgrades.
 //!
 //! [`begin`] runs while the head still lies in the connection's buffer: it asks [`request`](super::request) and writes the
-//! head as the backend gets it. From then on nobody needs the head any more. [`serve`] finds a connection to the backend,
-//! kept or new, and lets [`relay`] move both ways, attempt by attempt.
+//! head as the backend gets it. From then on nobody needs the head any more. [`serve`] hands the request to
+//! [`forward`](super::forward) and ends in order.
 
 mod answer;
-mod date;
-mod fields;
-mod lines;
-mod outlet;
-mod pipe;
-mod relay;
+mod client;
 
-use std::future::poll_fn;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
-use pingora_core::protocols::l4::ext::get_tcp_info;
 
-pub(super) use self::answer::framing;
-use self::relay::{Relay, State, Stop};
+use self::client::Client;
 use super::Proxy;
 use super::connection::framing::{Follower, Parts};
 use super::connection::head::{Head, Parsed};
 use super::connection::{Deadline, Downstream, Facts, Refusal, linger, reply};
-use super::dial;
 use super::error::Cause;
-use super::request::{Answer, Broke, Context, End, Line, Next, Request};
-use super::stream::{Socket, Stream};
+use super::forward::{self, Outcome, Sending, fields};
+use super::headers::Fields;
+use super::request::{Answer, Context, End, Request};
 
 /// A request whose head was read.
 pub struct Begun {
@@ -39,22 +29,11 @@ pub struct Begun {
     /// A backend is chosen already.
     is_chosen: bool,
     sending: Sending,
+    head: Head,
+    /// Where its body is, behind what came of it.
+    body: Follower,
     /// Bytes of the connection's buffer that belong to it.
     taken: usize,
-}
-
-/// A request on its way to backends, one after another if need be.
-struct Sending {
-    head: Head,
-    method: Method,
-    /// Its head as a backend gets it, and what has come of its body.
-    bytes: Vec<u8>,
-    /// Where its body is, behind `bytes`.
-    body: Follower,
-    /// All of it is in `bytes`: it can be sent again.
-    is_whole: bool,
-    /// Body bytes that came from the client.
-    bytes_in: u64,
 }
 
 /// Takes a request up. `buf` begins with the head that was parsed; of its body there is what came with it.
@@ -64,7 +43,7 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
     let mut body = Follower::new(head.framing);
     let (mut context, mut answer) = Context::arrive(proxy, Arc::clone(facts), &request, body.is_done());
     let (mut bytes, mut taken, mut bytes_in, mut is_chosen) = (Vec::new(), head.len, 0, false);
-    if answer.is_none() && !context.wants_page() {
+    if answer.is_none() {
         bytes.reserve(buf.len() + ADDED);
         write_head(&mut bytes, &request, &buf[..head.len], &context);
         match body.pass(&buf[head.len..], Parts::All, |piece| bytes.extend_from_slice(piece)) {
@@ -84,13 +63,9 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
             }
         }
     }
-    let sending = Sending { head, method: parsed.method.clone(), bytes, is_whole: body.is_done(), body, bytes_in };
-    Box::new(Begun { context, answer, is_chosen, sending, taken })
+    let sending = Sending { method: parsed.method.clone(), bytes, is_whole: body.is_done(), bytes_in };
+    Box::new(Begun { context, answer, is_chosen, sending, head, body, taken })
 }
-
-/// A request that cannot be repeated once it was seen takes a connection that idled no longer than this: no backend in its
-/// right mind closes what was used a moment ago.
-const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// Room for the fields that are added to a head.
 const ADDED: usize = 512;
@@ -100,21 +75,11 @@ fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &C
         out.extend_from_slice(piece.as_bytes());
     }
     let edits = context.edits(request);
-    if let super::headers::Fields::Wire(wire) = request.fields {
+    if let Fields::Wire(wire) = request.fields {
         fields::copy(out, head, wire, |name, known| edits.passes(name, known));
     }
     edits.added(|name, pieces| fields::put(out, name, pieces));
     out.extend_from_slice(b"\r\n");
-}
-
-impl Begun {
-    /// Its answer may have to be rewritten: more than this mover does. The request as it arrived, for who does more.
-    ///
-    /// # Errors
-    /// It has not, and this mover does it all.
-    pub fn into_rewritten(self: Box<Self>) -> Result<Box<Context>, Box<Self>> {
-        if self.answer.is_none() && self.context.wants_page() { Ok(self.context) } else { Err(self) }
-    }
 }
 
 /// Serves a request that has begun. The connection comes back if it can carry another.
@@ -124,8 +89,9 @@ pub async fn serve(
     begun: Box<Begun>,
     deadline: &mut Deadline,
 ) -> Option<Downstream> {
-    let Begun { mut context, answer, is_chosen, mut sending, taken } = *begun;
+    let Begun { mut context, answer, is_chosen, mut sending, head, body, taken } = *begun;
     bytes::Buf::advance(&mut down.buf, taken);
+    let is_head = sending.method == Method::HEAD;
     match answer {
         None => {}
         Some(Answer::Redirect(url)) => {
@@ -133,139 +99,29 @@ pub async fn serve(
             return None;
         }
         Some(Answer::Error(cause)) => {
-            let is_head = sending.method == Method::HEAD;
             reply::fail(context, down, cause, is_head, sending.bytes_in).await;
             return None;
         }
     }
-    let mut must_choose = !is_chosen;
-    loop {
-        let attempt = Attempt { proxy, down: &mut down, context: &mut context, sending: &mut sending, deadline };
-        let (stop, state) = match attempt.run(must_choose).await {
-            Ok(ended) => ended,
-            Err(Next::Again) => {
-                must_choose = true;
-                continue;
-            }
-            Err(Next::GiveUp(cause)) => {
-                let is_head = sending.method == Method::HEAD;
-                reply::fail(context, down, cause, is_head, sending.bytes_in).await;
-                return None;
-            }
-        };
-        let cause = match stop {
-            Stop::Done => None,
-            Stop::Again => {
-                must_choose = true;
-                continue;
-            }
-            Stop::Broke(how) | Stop::BrokeWithin(how) => Some(how.cause()),
-            Stop::Failed(cause) => Some(cause),
-        };
-        let bytes_in = sending.bytes_in;
-        if let (Some(cause), None) = (cause, state.status) {
-            if cause == Cause::ClientGone {
-                context.finish(End { status: None, bytes_in, bytes_out: 0, cause: Some(cause), upgraded: false });
-            } else {
-                reply::fail(context, down, cause, sending.method == Method::HEAD, bytes_in).await;
-            }
-            return None;
-        }
-        context.finish(End { status: state.status, bytes_in, bytes_out: state.bytes_out, cause, upgraded: false });
-        return match cause {
-            // Cut: an answer that is not whole must not look as if it were.
-            Some(_) => None,
-            None if state.closes || !sending.body.is_done() => {
-                linger(down).await;
-                None
-            }
-            None => Some(down),
-        };
+    let mut client = Client::new(&mut down, head, body);
+    let outcome = forward::exchange(proxy, &mut client, &mut context, &mut sending, deadline, is_chosen).await;
+    let (closes, has_said_all) = client.end();
+    let Outcome { status, bytes_out, cause } = outcome;
+    let bytes_in = sending.bytes_in;
+    if let (Some(cause), None) = (cause, status)
+        && cause != Cause::ClientGone
+    {
+        reply::fail(context, down, cause, is_head, bytes_in).await;
+        return None;
     }
-}
-
-/// One attempt.
-struct Attempt<'a> {
-    proxy: &'a Proxy,
-    down: &'a mut Downstream,
-    context: &'a mut Context,
-    sending: &'a mut Sending,
-    deadline: &'a mut Deadline,
-}
-
-impl Attempt<'_> {
-    /// Chooses, connects, and moves until the attempt is over.
-    ///
-    /// # Errors
-    /// What to do next, where nothing of an answer was passed on.
-    async fn run(self, must_choose: bool) -> Result<(Stop, State), Next> {
-        let Self { proxy, down, context, sending, deadline } = self;
-        if must_choose {
-            context.choose().await.map_err(Next::GiveUp)?;
+    context.finish(End { status, bytes_in, bytes_out, cause, upgraded: false });
+    match cause {
+        // Cut: an answer that is not whole must not look as if it were.
+        Some(_) => None,
+        None if closes || !has_said_all => {
+            linger(down).await;
+            None
         }
-        let Some((backing, backend)) = context.chosen() else { return Err(Next::GiveUp(Cause::Internal)) };
-        let timeouts = &backing.pool.settings().timeouts;
-        let (backend_id, keep_for, connect) = (backing.id(backend.place()), timeouts.keepalive, timeouts.connect);
-        let kept = match () {
-            () if context.may_repeat() => lines::take(backend_id, Duration::MAX),
-            () if context.may_repeat_unheard() && sending.is_whole => lines::take(backend_id, IDLE_MAX),
-            () => None,
-        };
-        let is_kept = kept.is_some();
-        let mut line = match kept {
-            Some(line) => line,
-            None => match dial::connect(backend.address(), backing.tls.as_deref(), connect).await {
-                Ok(line) => line,
-                Err(error) => return Err(context.not_connected((&error).into())),
-            },
-        };
-        context.connected(is_kept);
-        // Only needed where a request that changes things meets a line that may be dying.
-        let acked = if is_kept && !context.is_repeatable() { acknowledged(&line) } else { None };
-        let is_stopping = proxy.is_stopping();
-        // Who said that this is the last request may close its side early: that is no news.
-        let state = State::new(!sending.head.closes);
-        let mut relay = Relay { down, line: &mut line, context, sending, deadline, is_stopping, state };
-        let stop = poll_fn(|cx| relay.poll(cx)).await;
-        let Relay { state, .. } = relay;
-        match stop {
-            Stop::Done => {
-                // One that was made because none that is kept would do is not kept beside those.
-                let is_spare = !is_kept && !context.may_repeat() && !sending.is_whole && lines::has(backend_id);
-                if state.is_clean && state.has_sent(sending) && !is_spare {
-                    lines::keep(backend_id, line, keep_for, proxy.kept_lines_max());
-                }
-            }
-            Stop::Broke(how) => {
-                let line = match is_kept {
-                    true if sending.is_whole && acked.is_some() && acknowledged(&line) == acked => Line::Unheard,
-                    true => Line::Kept,
-                    false => Line::Fresh,
-                };
-                return Err(context.broke(how, line));
-            }
-            Stop::BrokeWithin(how) => context.broke_within_answer(how),
-            Stop::Again | Stop::Failed(_) => {}
-        }
-        Ok((stop, state))
-    }
-}
-
-/// Bytes the other end's machine has acknowledged so far; `None` where that cannot be known.
-fn acknowledged(line: &Stream) -> Option<u64> {
-    match line.socket() {
-        Socket::Tcp(socket) => get_tcp_info(socket.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked),
-        Socket::Unix(_) => None,
-    }
-}
-
-impl Broke {
-    /// What the client is told when nothing else can be done.
-    pub(super) fn cause(self) -> Cause {
-        match self {
-            Self::Closed => Cause::UpstreamClosed,
-            Self::TimedOut => Cause::UpstreamTimeout,
-            Self::Invalid => Cause::UpstreamInvalid,
-        }
+        None => Some(down),
     }
 }

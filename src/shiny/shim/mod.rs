@@ -68,6 +68,14 @@ pub struct Plan {
     pub injector: Injector,
 }
 
+impl Plan {
+    /// Whether fields of this name, in any case, do not stay as they came.
+    pub fn replaces(&self, name: &[u8]) -> bool {
+        let is = |other: &HeaderName| other.as_str().as_bytes().eq_ignore_ascii_case(name);
+        self.remove.iter().any(is) || self.set.iter().any(|(other, _)| is(other))
+    }
+}
+
 /// Whether the answer to this request may be a page of its own: a navigation, also of a frame, and the whole of it.
 ///
 /// For such requests the backend is asked for `identity`, because what is compressed cannot be added to.

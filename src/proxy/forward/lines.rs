@@ -23,7 +23,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Kept {
-    /// By [`Dialled::id`](crate::proxy::peer::Dialled::id); the last one used is at the end.
+    /// By [`Backing::id`](crate::proxy::state::Backing::id); the last one used is at the end.
     lines: HashMap<u64, Vec<Line>>,
     count: usize,
     is_swept: bool,

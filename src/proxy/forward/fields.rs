@@ -6,7 +6,12 @@ use crate::proxy::headers::{Known, Wire};
 
 /// Copies the lines of the fields that pass, in as few pieces as may be. `head` is the whole head, its lines end in CR LF,
 /// and the fields were parsed out of it.
-pub(super) fn copy(out: &mut Vec<u8>, head: &[u8], wire: &Wire<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
+pub(in crate::proxy) fn copy(
+    out: &mut Vec<u8>,
+    head: &[u8],
+    wire: &Wire<'_>,
+    passes: impl Fn(&[u8], Option<Known>) -> bool,
+) {
     let place = |field: &Header<'_>| field.name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
     // Where the lines that are to be copied next begin.
     let mut start = None;
@@ -26,7 +31,7 @@ pub(super) fn copy(out: &mut Vec<u8>, head: &[u8], wire: &Wire<'_>, passes: impl
 }
 
 /// The same line by line, for a head whose lines end otherwise.
-pub(super) fn rewrite(out: &mut Vec<u8>, wire: &Wire<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
+pub(in crate::proxy) fn rewrite(out: &mut Vec<u8>, wire: &Wire<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
     for (field, _) in wire.iter().filter(|(field, known)| passes(field.name.as_bytes(), *known)) {
         for piece in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             out.extend_from_slice(piece);
@@ -35,8 +40,13 @@ pub(super) fn rewrite(out: &mut Vec<u8>, wire: &Wire<'_>, passes: impl Fn(&[u8],
 }
 
 /// Writes one field, its value given in pieces.
-pub(super) fn put(out: &mut Vec<u8>, name: Known, pieces: &[&[u8]]) {
-    out.extend_from_slice(name.as_str().as_bytes());
+pub(in crate::proxy) fn put(out: &mut Vec<u8>, name: Known, pieces: &[&[u8]]) {
+    put_named(out, name.as_str(), pieces);
+}
+
+/// The same of any name.
+pub(in crate::proxy) fn put_named(out: &mut Vec<u8>, name: &str, pieces: &[&[u8]]) {
+    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     for piece in pieces {
         out.extend_from_slice(piece);

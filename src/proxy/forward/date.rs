@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::runtime::clock;
 
 /// Hands out the date of this moment, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(super) fn with<T>(then: impl FnOnce(&[u8]) -> T) -> T {
+pub(in crate::proxy) fn with<T>(then: impl FnOnce(&[u8]) -> T) -> T {
     thread_local! {
         /// A second, and its text.
         static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };

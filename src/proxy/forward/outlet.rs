@@ -8,7 +8,7 @@ use tokio::io::AsyncWrite;
 
 /// Bytes on their way out. Empty, and without memory, as long as the other side takes what it is given.
 #[derive(Debug, Default)]
-pub(super) struct Outlet {
+pub(in crate::proxy) struct Outlet {
     pending: Vec<u8>,
     sent: usize,
     needs_flush: bool,
@@ -19,7 +19,7 @@ impl Outlet {
     ///
     /// # Errors
     /// The other side takes no more.
-    pub(super) fn give<W: AsyncWrite + Unpin>(
+    pub(in crate::proxy) fn give<W: AsyncWrite + Unpin>(
         &mut self,
         mut bytes: &[u8],
         to: &mut W,
@@ -42,7 +42,11 @@ impl Outlet {
     ///
     /// # Errors
     /// The other side takes no more.
-    pub(super) fn pass_on<W: AsyncWrite + Unpin>(&mut self, to: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::proxy) fn pass_on<W: AsyncWrite + Unpin>(
+        &mut self,
+        to: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.sent < self.pending.len() {
             match Pin::new(&mut *to).poll_write(cx, &self.pending[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -62,12 +66,12 @@ impl Outlet {
     }
 
     /// Bytes given and not taken.
-    pub(super) fn backlog(&self) -> usize {
+    pub(in crate::proxy) fn backlog(&self) -> usize {
         self.pending.len() - self.sent
     }
 
     /// Whether something is to be written or flushed.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::proxy) fn is_busy(&self) -> bool {
         self.needs_flush || self.backlog() > 0
     }
 }

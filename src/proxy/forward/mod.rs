@@ -1,0 +1,266 @@
+//! The upstream half: one request goes to a backend over HTTP/1.1, its answer comes back, nothing in the bodies is touched
+//! but where a page gets its script.
+//!
+//! Whoever has the client ([`http1`](super::http1), [`http2`](super::http2)) writes the head as the backend gets it and is
+//! a [`Client`] from then on. [`exchange`] finds a connection to the backend, kept or new, and lets [`relay`] move both
+//! ways, attempt by attempt.
+
+mod answer;
+pub(super) mod date;
+pub(super) mod fields;
+mod lines;
+mod outlet;
+mod pipe;
+mod relay;
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::task::{Context as Cx, Poll};
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+use pingora_core::protocols::l4::ext::get_tcp_info;
+use tokio::net::TcpStream;
+
+#[cfg(test)]
+pub(super) use self::answer::read;
+pub(super) use self::answer::{Answer, framing};
+pub(super) use self::outlet::Outlet;
+use self::relay::{Relay, State, Stop};
+use super::Proxy;
+use super::connection::Deadline;
+use super::connection::framing::{Follower, Framing, Parts};
+use super::dial;
+use super::error::Cause;
+use super::headers::AnswerEdits;
+use super::request::{Broke, Context, Line, Next};
+use super::stream::{Socket, Stream};
+use crate::shiny::shim;
+
+/// A request on its way to backends, one after another if need be.
+pub(super) struct Sending {
+    /// What it asks for.
+    pub(super) method: Method,
+    /// Its head as a backend gets it, and what has come of its body by then.
+    pub(super) bytes: Vec<u8>,
+    /// All of it is in `bytes`: it can be sent again.
+    pub(super) is_whole: bool,
+    /// Body bytes that came from the client.
+    pub(super) bytes_in: u64,
+}
+
+/// The client's side of an exchange. Polled by one task.
+pub(super) trait Client {
+    /// All of the request has come.
+    fn has_said_all(&self) -> bool;
+
+    /// Reads once of what is missing of the request, into `room` if need be; judges and counts it, and only then hands it to
+    /// `give`, framed as the backend gets it. How many bytes came; `None`: nothing is there.
+    ///
+    /// # Errors
+    /// The client left, or said what it may not.
+    fn read_body(
+        &mut self,
+        room: &mut [u8],
+        context: &mut Context,
+        bytes_in: &mut u64,
+        cx: &mut Cx<'_>,
+        give: &mut dyn FnMut(&[u8], &mut Cx<'_>),
+    ) -> Result<Option<usize>, Cause>;
+
+    /// The socket and what is known of the body, where bytes may go from socket to socket unseen.
+    fn unseen_body(&mut self) -> Option<(&TcpStream, &mut Follower)>;
+
+    /// The socket, where bytes of the answer may go to it from socket to socket.
+    fn plain_tcp(&self) -> Option<&TcpStream>;
+
+    /// An answer before the final one. What is written at once goes to `out`.
+    ///
+    /// # Errors
+    /// The client takes no more.
+    fn interim(&mut self, answer: &Answer<'_>, edits: &AnswerEdits<'_>, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// The head of the final answer; which parts of the body are wanted.
+    ///
+    /// # Errors
+    /// The client takes no more.
+    fn head(&mut self, head: &Final<'_>, out: &mut Vec<u8>) -> io::Result<Parts>;
+
+    /// A piece of the body, never empty: into `out`, or at once if it is large.
+    fn put(&mut self, piece: &[u8], is_small: bool, out: &mut Vec<u8>, cx: &mut Cx<'_>);
+
+    /// Sends what is in `out`, and what was put; `ends`: the answer is whole. Whether all of it went.
+    ///
+    /// # Errors
+    /// The client takes no more.
+    fn push(&mut self, ends: bool, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> io::Result<bool>;
+
+    /// Sends what did not go at once. Ready when nothing is left to do.
+    ///
+    /// # Errors
+    /// The client takes no more.
+    fn pass_on(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<()>>;
+
+    /// Bytes that did not go.
+    fn backlog(&self) -> usize;
+
+    /// Something is to be sent or flushed.
+    fn is_busy(&self) -> bool;
+
+    /// Whether the client has gone. Asked once it has said all.
+    fn has_left(&mut self, cx: &mut Cx<'_>) -> bool;
+}
+
+/// The head of a final answer, and what becomes of it.
+pub(super) struct Final<'a> {
+    /// As it came.
+    pub(super) answer: &'a Answer<'a>,
+    /// How its body is delimited; `None`: by the end of the connection.
+    pub(super) framing: Option<Framing>,
+    /// Which fields go on.
+    pub(super) edits: AnswerEdits<'a>,
+    /// What is said instead, as its body is added to.
+    pub(super) page: Option<&'a shim::Plan>,
+    /// To be added.
+    pub(super) request_id: &'a str,
+    /// To be added.
+    pub(super) cookie: Option<&'a HeaderValue>,
+    /// The answer is to HEAD.
+    pub(super) to_head: bool,
+    /// The process is to leave.
+    pub(super) is_stopping: bool,
+}
+
+/// What became of an exchange.
+pub(super) struct Outcome {
+    /// The status that went to the client; `None`: nothing of a final answer did.
+    pub(super) status: Option<u16>,
+    /// Body bytes that went to the client.
+    pub(super) bytes_out: u64,
+    /// Why it failed.
+    pub(super) cause: Option<Cause>,
+}
+
+/// A request that cannot be repeated once it was seen takes a connection that idled no longer than this: no backend in its
+/// right mind closes what was used a moment ago.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// Asks backends until one answers or none is left, and passes its answer on. `is_chosen`: the first one is chosen already.
+pub(super) async fn exchange<C: Client>(
+    proxy: &Proxy,
+    client: &mut C,
+    context: &mut Context,
+    sending: &mut Sending,
+    deadline: &mut Deadline,
+    is_chosen: bool,
+) -> Outcome {
+    let mut must_choose = !is_chosen;
+    let failed = |cause| Outcome { status: None, bytes_out: 0, cause: Some(cause) };
+    loop {
+        let attempt = Attempt { proxy, client, context, sending, deadline };
+        let (stop, state) = match attempt.run(must_choose).await {
+            Ok(ended) => ended,
+            Err(Next::Again) => {
+                must_choose = true;
+                continue;
+            }
+            Err(Next::GiveUp(cause)) => return failed(cause),
+        };
+        let cause = match stop {
+            Stop::Done => None,
+            Stop::Again => {
+                must_choose = true;
+                continue;
+            }
+            Stop::Broke(how) | Stop::BrokeWithin(how) => Some(how.cause()),
+            Stop::Failed(cause) => Some(cause),
+        };
+        return Outcome { status: state.status, bytes_out: state.bytes_out, cause };
+    }
+}
+
+/// One attempt.
+struct Attempt<'a, C> {
+    proxy: &'a Proxy,
+    client: &'a mut C,
+    context: &'a mut Context,
+    sending: &'a mut Sending,
+    deadline: &'a mut Deadline,
+}
+
+impl<C: Client> Attempt<'_, C> {
+    /// Chooses, connects, and moves until the attempt is over.
+    ///
+    /// # Errors
+    /// What to do next, where nothing of an answer was passed on.
+    async fn run(self, must_choose: bool) -> Result<(Stop, State), Next> {
+        let Self { proxy, client, context, sending, deadline } = self;
+        if must_choose {
+            context.choose().await.map_err(Next::GiveUp)?;
+        }
+        let Some((backing, backend)) = context.chosen() else { return Err(Next::GiveUp(Cause::Internal)) };
+        let timeouts = &backing.pool.settings().timeouts;
+        let (backend_id, keep_for, connect) = (backing.id(backend.place()), timeouts.keepalive, timeouts.connect);
+        let kept = match () {
+            () if context.may_repeat() => lines::take(backend_id, Duration::MAX),
+            () if context.may_repeat_unheard() && sending.is_whole => lines::take(backend_id, IDLE_MAX),
+            () => None,
+        };
+        let is_kept = kept.is_some();
+        let mut line = match kept {
+            Some(line) => line,
+            None => match dial::connect(backend.address(), backing.tls.as_deref(), connect).await {
+                Ok(line) => line,
+                Err(error) => return Err(context.not_connected((&error).into())),
+            },
+        };
+        context.connected(is_kept);
+        // Only needed where a request that changes things meets a line that may be dying.
+        let acked = if is_kept && !context.is_repeatable() { acknowledged(&line) } else { None };
+        let is_stopping = proxy.is_stopping();
+        let mut relay = Relay { client, line: &mut line, context, sending, deadline, is_stopping, state: State::new() };
+        let stop = poll_fn(|cx| relay.poll(cx)).await;
+        let has_sent = relay.has_sent();
+        let Relay { state, .. } = relay;
+        match stop {
+            Stop::Done => {
+                // One that was made because none that is kept would do is not kept beside those.
+                let is_spare = !is_kept && !context.may_repeat() && !sending.is_whole && lines::has(backend_id);
+                if state.is_clean && has_sent && !is_spare {
+                    lines::keep(backend_id, line, keep_for, proxy.kept_lines_max());
+                }
+            }
+            Stop::Broke(how) => {
+                let line = match is_kept {
+                    true if sending.is_whole && acked.is_some() && acknowledged(&line) == acked => Line::Unheard,
+                    true => Line::Kept,
+                    false => Line::Fresh,
+                };
+                return Err(context.broke(how, line));
+            }
+            Stop::BrokeWithin(how) => context.broke_within_answer(how),
+            Stop::Again | Stop::Failed(_) => {}
+        }
+        Ok((stop, state))
+    }
+}
+
+/// Bytes the other end's machine has acknowledged so far; `None` where that cannot be known.
+fn acknowledged(line: &Stream) -> Option<u64> {
+    match line.socket() {
+        Socket::Tcp(socket) => get_tcp_info(socket.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked),
+        Socket::Unix(_) => None,
+    }
+}
+
+impl Broke {
+    /// What the client is told when nothing else can be done.
+    pub(super) fn cause(self) -> Cause {
+        match self {
+            Self::Closed => Cause::UpstreamClosed,
+            Self::TimedOut => Cause::UpstreamTimeout,
+            Self::Invalid => Cause::UpstreamInvalid,
+        }
+    }
+}
