@@ -216,7 +216,7 @@ impl Context {
             route: proxy.state.load().routes.find(Some(host), path).cloned(),
             is_repeatable: is_bodiless && matches!(*request.method, Method::GET | Method::HEAD),
             wants_shim: false,
-            reads_html: fields.first(Known::Accept).is_some_and(|a| memchr::memmem::find(a, b"text/html").is_some()),
+            reads_html: fields.first(Known::Accept).is_some_and(shim::reads_html),
             bound: Bound::Nothing,
             newcomer: None,
             tried: Vec::new(),
@@ -281,7 +281,7 @@ impl Context {
 
     fn read_bound(&mut self, backing: &Backing, fields: &Fields<'_>) -> Bound {
         let Some(affinity) = &backing.affinity else { return Bound::Nothing };
-        match affinity.read(fields.all(Known::Cookie), clock::unix_seconds()) {
+        match affinity.read(fields.all(Known::Cookie), clock::unix_of(self.started).as_secs()) {
             Hint::Bound { backend, renew } if backing.pool.backend(backend.as_str()).is_some() => {
                 return Bound::Cookie { backend, renew };
             }
@@ -308,7 +308,7 @@ impl Context {
     /// # Errors
     /// The cause to answer with when there is nobody.
     pub async fn choose(&mut self) -> Result<(), Cause> {
-        if self.choose_now()? {
+        if self.choose_at(clock::now())? {
             return Ok(());
         }
         let route = self.route.clone().ok_or(Cause::Internal)?;
@@ -316,7 +316,7 @@ impl Context {
         loop {
             // Registered before the look, so that a verdict in between is not missed.
             let verdict = route.backing.verdict.notified();
-            if self.choose_now()? {
+            if self.choose_at(clock::now())? {
                 return Ok(());
             }
             if tokio::time::timeout_at(deadline, verdict).await.is_err() {
@@ -329,15 +329,18 @@ impl Context {
         }
     }
 
-    /// The same without waiting; `false`: a verdict is to be waited for.
+    /// The same without waiting, for a request that has just arrived; `false`: a verdict is to be waited for.
     ///
     /// # Errors
     /// See [`Context::choose`].
     pub fn choose_now(&mut self) -> Result<bool, Cause> {
+        self.choose_at(self.started)
+    }
+
+    fn choose_at(&mut self, now: Instant) -> Result<bool, Cause> {
         let route = self.route.clone().ok_or(Cause::Internal)?;
         let backing = &route.backing;
         self.chosen = None;
-        let now = clock::now();
         let mut pick = match backing.pool.pick(self.bound_to(), &self.tried, now) {
             Ok(pick) => pick,
             Err(NoPick::NoVerdictYet) => return Ok(false),
@@ -461,7 +464,7 @@ impl Context {
     /// What a real request taught about the backend goes to its health.
     fn observe(&self, outcome: Outcome, why: &'static str) {
         let (Some(chosen), Some(route)) = (&self.chosen, &self.route) else { return };
-        let transition = chosen.pick.backend.observe(outcome, clock::now());
+        let transition = chosen.pick.backend.observe(outcome, clock::coarse());
         if let Some(transition) = transition {
             self.proxy.health_changed(&route.backing, &chosen.pick.backend, transition, &why);
         }
@@ -520,8 +523,9 @@ impl Context {
             (false, _) if says_so => {}
             (false, _) => self.observe(Outcome::Answered, ""),
         }
-        let wants_page = self.wants_shim.then(|| fields.to_map());
-        let page = wants_page.and_then(|fields| shim::plan(status, &fields, shim::Mode::Reconnect));
+        let may_be_page = self.wants_shim && fields.first(Known::ContentType).is_some_and(shim::may_be_page);
+        let page = may_be_page.then(|| fields.to_map());
+        let page = page.and_then(|fields| shim::plan(status, &fields, shim::Mode::Reconnect));
         Reply::Pass { edits, cookie: self.cookie(&route.backing), page }
     }
 
@@ -541,7 +545,7 @@ impl Context {
         if !chosen.pick.writes_cookie(renew) {
             return None;
         }
-        backing.cookie(&chosen.pick.backend, clock::unix_seconds(), self.facts.is_tls)
+        backing.cookie(&chosen.pick.backend, clock::unix_of(clock::coarse()).as_secs(), self.facts.is_tls)
     }
 
     /// Its body will be counted from the start again.
@@ -630,7 +634,7 @@ impl Context {
         }
         let peer = self.facts.client;
         log.write(&access::Line {
-            time: Timestamp::from_unix(clock::unix().saturating_sub(took)),
+            time: Timestamp::from_unix(clock::unix_of(self.started)),
             listener: &self.facts.listener.settings.name,
             client: self
                 .client

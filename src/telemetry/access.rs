@@ -137,95 +137,100 @@ fn target(settings: &Settings) -> io::Result<Target> {
 
 // === impl Line ===
 
+/// A key behind another one, up to its value; with `text` the value's opening quote too. One piece each, because a copy costs
+/// more than its bytes.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+    ($name:literal text) => {
+        concat!(",\"", $name, "\":\"").as_bytes()
+    };
+}
+
 impl Line<'_> {
     /// Appends the JSON object and a line feed. The names are OpenTelemetry's where it has one.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut object = Object { out, is_first: true };
+        out.reserve(LINE);
+        let mut object = Object { out };
         object.time(self.time);
-        object.text("listener", self.listener.as_bytes());
+        object.text(key!("listener" text), self.listener.as_bytes());
         if let Some(client) = self.client {
-            object.plain("client.address", IpText::new(client.ip()).as_bytes());
+            object.plain(key!("client.address" text), IpText::new(client.ip()).as_bytes());
             // Behind a proxy only the address is known.
             if client.port() != 0 {
-                object.number("client.port", client.port().into());
+                object.number(key!("client.port"), client.port().into());
             }
         }
-        object.text("http.request.method", self.method.as_bytes());
+        object.text(key!("http.request.method" text), self.method.as_bytes());
         let path = memchr::memchr(b'?', self.path).map_or(self.path, |at| &self.path[..at]);
-        object.text("url.path", path);
-        object.optional("server.address", self.host);
+        object.text(key!("url.path" text), path);
+        object.optional(key!("server.address" text), self.host);
         if let Some(status) = self.status {
-            object.number("http.response.status_code", status.into());
+            object.number(key!("http.response.status_code"), status.into());
         }
-        object.optional("route", self.route.map(str::as_bytes));
-        object.optional("pool", self.pool.map(str::as_bytes));
-        object.optional("backend", self.backend.map(str::as_bytes));
-        object.optional("pick", self.pick.map(str::as_bytes));
-        object.number("attempts", self.attempts.into());
-        object.raw("upgraded", if self.upgraded { "true" } else { "false" });
-        object.number("bytes_received", self.bytes_received);
-        object.number("bytes_sent", self.bytes_sent);
-        object.milliseconds("duration_ms", self.duration);
+        object.optional(key!("route" text), self.route.map(str::as_bytes));
+        object.optional(key!("pool" text), self.pool.map(str::as_bytes));
+        object.optional(key!("backend" text), self.backend.map(str::as_bytes));
+        object.optional(key!("pick" text), self.pick.map(str::as_bytes));
+        object.number(key!("attempts"), self.attempts.into());
+        object.raw(if self.upgraded { b",\"upgraded\":true" } else { b",\"upgraded\":false" });
+        object.number(key!("bytes_received"), self.bytes_received);
+        object.number(key!("bytes_sent"), self.bytes_sent);
+        object.milliseconds(key!("duration_ms"), self.duration);
         if let Some(connect) = self.upstream_connect {
-            object.milliseconds("upstream_connect_ms", connect);
+            object.milliseconds(key!("upstream_connect_ms"), connect);
         }
-        object.text("request_id", self.request_id.as_bytes());
+        object.text(key!("request_id" text), self.request_id.as_bytes());
         if let Some(error) = self.error {
-            object.text("error.type", error.kind.as_bytes());
-            object.text("error.side", error.side.as_bytes());
+            object.text(key!("error.type" text), error.kind.as_bytes());
+            object.text(key!("error.side" text), error.side.as_bytes());
         }
-        out.extend_from_slice(b"}\n");
+        object.raw(b"}\n");
     }
 }
 
-/// A JSON object being written. Keys are ours and need no escaping; the first key opens the brace.
+/// Bytes of an ordinary line.
+const LINE: usize = 640;
+
+/// A JSON object being written. Keys are ours and need no escaping; the first one opens the brace.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
-    is_first: bool,
 }
 
 impl Object<'_> {
-    fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(if std::mem::take(&mut self.is_first) { b"{\"" } else { b",\"" });
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    fn raw(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
     }
 
-    fn raw(&mut self, key: &str, value: &str) {
-        self.key(key);
-        self.out.extend_from_slice(value.as_bytes());
-    }
-
-    fn text(&mut self, key: &str, value: &[u8]) {
-        self.key(key);
-        self.out.push(b'"');
+    fn text(&mut self, key: &[u8], value: &[u8]) {
+        self.raw(key);
         escape(value, self.out);
         self.out.push(b'"');
     }
 
-    fn optional(&mut self, key: &str, value: Option<&[u8]>) {
+    fn optional(&mut self, key: &[u8], value: Option<&[u8]>) {
         if let Some(value) = value {
             self.text(key, value);
         }
     }
 
     /// For values that need no escaping.
-    fn plain(&mut self, key: &str, value: &[u8]) {
-        self.key(key);
-        self.out.push(b'"');
-        self.out.extend_from_slice(value);
+    fn plain(&mut self, key: &[u8], value: &[u8]) {
+        self.raw(key);
+        self.raw(value);
         self.out.push(b'"');
     }
 
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    fn number(&mut self, key: &[u8], value: u64) {
+        self.raw(key);
+        self.raw(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// With three decimals: whole microseconds.
-    fn milliseconds(&mut self, key: &str, value: Duration) {
-        self.key(key);
-        let (mut digits, us) = (itoa::Buffer::new(), value.as_micros());
+    fn milliseconds(&mut self, key: &[u8], value: Duration) {
+        self.raw(key);
+        let (mut digits, us) = (itoa::Buffer::new(), value.as_micros() as u64);
         self.out.extend_from_slice(digits.format(us / 1_000).as_bytes());
         let us = (us % 1_000) as u16;
         self.out.extend_from_slice(&[b'.', digit(us / 100), digit(us / 10), digit(us)]);
@@ -237,15 +242,14 @@ impl Object<'_> {
             /// A second, and its text up to the decimal point.
             static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
         }
-        self.key("time");
         let unix = time.unix();
         LAST.with_borrow_mut(|(second, text)| {
             if *second != unix.as_secs() {
                 (*second, *text) = (unix.as_secs(), time.to_string());
                 text.truncate(text.len() - ".000Z".len());
             }
-            self.out.push(b'"');
-            self.out.extend_from_slice(text.as_bytes());
+            self.raw(b"{\"time\":\"");
+            self.raw(text.as_bytes());
         });
         let ms = unix.subsec_millis() as u16;
         self.out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z', b'"']);

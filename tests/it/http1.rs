@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::harness::{Origin, Proxy, Site, within};
+use crate::harness::{Authority, Client, Folder, H2, Origin, Proxy, Site, within};
 
 #[test]
 fn a_request_that_is_at_hand_takes_a_kept_connection_and_a_long_one_its_own() {
@@ -206,5 +206,66 @@ fn an_answer_nobody_can_read_is_no_answer() {
         }
         let lenient = proxy.connect().await.get("/bare-lines").await;
         assert_eq!((lenient.status, &*lenient.text()), (200, "ok"), "a line that ends in LF alone is made one of ours");
+    });
+}
+
+#[test]
+fn a_page_gets_its_script_however_it_comes() {
+    within(60, async {
+        const PAGE: &str = "<html><head><title>A</title></head><body>page</body></html>";
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::scripted("a", async |x| {
+            let html = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nETag: \"a\"\r\n";
+            match x.request.path() {
+                "/length" => x.reply("200 OK", &[("Content-Type", "Text/HTML; charset=utf-8")], PAGE.as_bytes()).await,
+                "/chunked" => {
+                    x.send(format!("{html}Transfer-Encoding: chunked\r\n\r\n")).await?;
+                    for part in PAGE.as_bytes().chunks(7) {
+                        x.chunk(part).await?;
+                        tokio::task::yield_now().await;
+                    }
+                    x.send("0\r\n\r\n").await
+                }
+                "/close" => {
+                    x.close();
+                    x.send(format!("{html}\r\n{PAGE}")).await
+                }
+                "/plain" => x.reply("200 OK", &[("Content-Type", "text/plain")], PAGE.as_bytes()).await,
+                _ => x.serve().await,
+            }
+        });
+        let site = Site::new(&[&origin]).https().pool("reconnect_shim = true");
+        let proxy = Proxy::start_in(folder, &site.text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let whole = |text: &str| {
+            let (before, after) = text.split_once("<script>").unwrap_or_else(|| panic!("no script: {text}"));
+            let (script, after) = after.split_once("</script>").unwrap();
+            assert!(script.contains("createSocket"), "{script}");
+            assert_eq!((before, after), PAGE.split_at("<html><head>".len()));
+        };
+        for (path, has_length) in [("/length", true), ("/chunked", false), ("/close", false)] {
+            for version in ["1.1", "1.0"] {
+                let mut client = Client::tls(proxy.web(), &ca.trust("localhost")).await;
+                client.send(format!("GET {path} HTTP/{version}\r\nHost: localhost\r\nAccept: text/html\r\n\r\n")).await;
+                let answer = client.response("GET").await;
+                assert_eq!(answer.fields.get("content-length").is_some(), has_length, "{path} {version}");
+                whole(&answer.text());
+                client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n")).await;
+                if has_length && version == "1.1" {
+                    let head = client.response("HEAD").await;
+                    assert_eq!(head.fields.get("content-length"), answer.fields.get("content-length"));
+                }
+            }
+            let get = http::Request::get(format!("https://localhost{path}")).header("accept", "text/html");
+            let answer = h2.request(get.body(Vec::new()).unwrap()).await.unwrap();
+            whole(&answer.text());
+            let length = answer.fields.get("content-length").map(|l| l.parse::<usize>().unwrap());
+            assert_eq!(length, has_length.then_some(answer.body.len()), "{path}");
+            assert_eq!(answer.fields.get("etag"), (!has_length).then_some("W/\"a\""), "the bytes are others");
+            assert_eq!(origin.last(path).fields.get("accept-encoding"), Some("identity"));
+        }
+        let get = http::Request::get("https://localhost/plain").header("accept", "text/html");
+        assert_eq!(h2.request(get.body(Vec::new()).unwrap()).await.unwrap().body, PAGE.as_bytes());
     });
 }

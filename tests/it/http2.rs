@@ -216,3 +216,166 @@ fn waiting_for_a_backend_is_not_the_clients_silence() {
         assert_eq!(origin.last("/up").body, b"whole");
     });
 }
+
+#[test]
+fn what_a_backend_answers_reaches_an_http2_client_whole() {
+    within(60, async {
+        let (curl, ca, folder) = (tool("curl"), Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let pem = folder.write("ca.pem", ca.pem());
+        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let answered = large.clone();
+        let origin = Origin::scripted("a", async move |x| match x.request.path() {
+            "/early" => {
+                x.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n").await?;
+                x.reply(
+                    "200 OK",
+                    &[("Connection", "x-hop"), ("X-Hop", "1"), ("X-Twice", "1"), ("X-Twice", "2")],
+                    b"late",
+                )
+                .await
+            }
+            "/length" => x.reply("200 OK", &[], &answered).await,
+            "/chunked" => {
+                x.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+                for part in answered.chunks(100_001) {
+                    x.chunk(part).await?;
+                }
+                x.send("0\r\nX-Trailer: 1\r\n\r\n").await
+            }
+            "/close" => {
+                x.close();
+                x.send("HTTP/1.0 200 OK\r\n\r\n").await?;
+                x.send(&answered).await
+            }
+            "/none" => x.send("HTTP/1.1 204 No Content\r\n\r\n").await,
+            "/same" => x.send("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n").await,
+            "/broken" => {
+                x.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await?;
+                Err(std::io::ErrorKind::ConnectionAborted.into())
+            }
+            "/upgrade" => {
+                x.send(
+                    "HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
+                )
+                .await
+            }
+            _ => x.serve().await,
+        });
+        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().text()).await;
+        let port = proxy.web().rsplit(':').next().unwrap();
+        let get = async |path: &str, more: &[&str]| {
+            let (url, resolve) = (format!("https://localhost:{port}{path}"), format!("localhost:{port}:127.0.0.1"));
+            let (pem, got) = (pem.to_str().unwrap(), proxy.folder.write("got", ""));
+            let told = ["-sS", "--http2", "--cacert", pem, "--resolve", &resolve, "-o", got.to_str().unwrap()];
+            let told = [&told[..], &["-D", "-", "-w", "%{http_code} %{http_version}"], more, &[&url]].concat();
+            (run(&curl, &told, "").await, std::fs::read(got).unwrap())
+        };
+        let (told, got) = get("/early", &[]).await;
+        let text = told.ok().stdout;
+        assert!(text.contains("HTTP/2 103") && text.contains("link: </a.css>"), "{text}");
+        assert!(text.ends_with("200 2") && !text.contains("x-hop") && text.contains("x-request-id: "), "{text}");
+        assert!(text.contains("x-twice: 1\r\nx-twice: 2\r\n") && text.contains("date: "), "{text}");
+        assert_eq!(got, b"late");
+        for path in ["/length", "/chunked", "/close"] {
+            let (told, got) = get(path, &[]).await;
+            let text = told.ok().stdout;
+            assert!(text.ends_with("200 2") && !text.contains("trailer") && got == large, "{path}: {text}");
+        }
+        let (told, _) = get("/length", &["-I"]).await;
+        assert!(told.ok().stdout.contains("content-length: 3000000\r\n"), "of HEAD");
+        for (path, status) in [("/none", "204"), ("/same", "304"), ("/upgrade", "426")] {
+            let (told, got) = get(path, &[]).await;
+            let text = told.ok().stdout;
+            assert!(text.ends_with(&format!("{status} 2")) && !text.contains("upgrade: "), "{path}: {text}");
+            assert_eq!(got, b"", "{path}");
+        }
+        let (told, got) = get("/broken", &[]).await;
+        assert!(told.code != Some(0) && b"only this".starts_with(&got), "half an answer must not look whole");
+    });
+}
+
+#[test]
+fn an_http2_client_that_leaves_takes_its_request_with_it() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::scripted("a", async |x| {
+            if x.is_probe() {
+                return x.serve().await;
+            }
+            if x.request.path() == "/within" {
+                x.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").await?;
+            }
+            // Until the proxy lets go.
+            while !x.some().await?.is_empty() {}
+            Ok(())
+        });
+        let log = "[access_log]\nenabled = true\nfile = \"access.log\"";
+        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().more(log).text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        for path in ["/before", "/within"] {
+            let get = http::Request::get(format!("https://localhost{path}")).body(()).unwrap();
+            h2.abandon(get, async || {
+                eventually("the request is under way", async || (origin.count(path) == 1).then_some(())).await;
+            })
+            .await;
+            eventually("nothing under way", async || (proxy.backend("a").await["in_flight"] == 0).then_some(())).await;
+        }
+        eventually("two lines", async || {
+            (proxy.folder.read("access.log").matches("client_gone").count() == 2).then_some(())
+        })
+        .await;
+        origin.until("no connection left", |origin| origin.open() <= 1).await;
+        assert_eq!(proxy.backend("a").await["health"], "up");
+    });
+}
+
+#[test]
+fn one_name_for_one_request() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::start("a");
+        let proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let with = async |fields: &[(&str, &str)]| {
+            let get = http::Request::get("https://localhost/x");
+            let get = fields.iter().fold(get, |get, (name, value)| get.header(*name, *value));
+            let answer = h2.request(get.body(Vec::new()).unwrap()).await.unwrap();
+            (answer.status, answer.fields.get("x-refused").map(str::to_owned))
+        };
+        assert_eq!(with(&[("host", "localhost")]).await, (200, None));
+        assert_eq!(with(&[("host", "LOCALHOST")]).await, (200, None));
+        let refused = |name: &str| (400, Some(name.to_owned()));
+        assert_eq!(with(&[("host", "other")]).await, refused("bad_host"));
+        assert_eq!(with(&[("host", "localhost"), ("host", "localhost")]).await, refused("multiple_hosts"));
+        assert_eq!(with(&[("content-length", "0"), ("content-length", "0")]).await, refused("multiple_lengths"));
+        assert_eq!(origin.count("/x"), 2);
+    });
+}
+
+#[test]
+fn streams_end_in_order_when_the_proxy_leaves() {
+    within(60, async {
+        let (ca, folder) = (Authority::new(), Folder::new());
+        ca.pair(&["localhost"]).write(&folder, "certs/localhost");
+        let origin = Origin::scripted("a", async |x| {
+            if !x.is_probe() {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            x.serve().await
+        });
+        let mut proxy = Proxy::start_in(folder, &Site::new(&[&origin]).https().text()).await;
+        let h2 = H2::connect(proxy.web(), &ca.trust("localhost")).await;
+        let slow = h2.clone();
+        let answer = tokio::spawn(async move {
+            slow.request(http::Request::get("https://localhost/slow").body(Vec::new()).unwrap()).await
+        });
+        eventually("the request is under way", async || (origin.count("/slow") == 1).then_some(())).await;
+        proxy.signal(rustix::process::Signal::TERM);
+        assert_eq!(answer.await.unwrap().unwrap().status, 200);
+        assert!(h2.ends().await);
+        assert!(proxy.exit().await.success());
+    });
+}

@@ -5,10 +5,12 @@
 //! who does which, so that an office behind one address still spreads. Forgetting is always allowed, for example what a
 //! full shard has no place for: the price is one more session on one backend.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use foldhash::fast::FixedState;
 
 use crate::types::BackendKey;
 
@@ -103,7 +105,7 @@ impl Entry {
 
 /// Stands for a client of a pool; two with the same one merely share a first pick.
 pub fn fingerprint(client: IpAddr, user_agent: &[u8], pool: &str) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one((client, user_agent, pool))
+    FixedState::default().hash_one((client, user_agent, pool))
 }
 
 /// How long a pick is remembered.

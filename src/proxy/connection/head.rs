@@ -72,10 +72,16 @@ pub fn read<T>(
     buf: &[u8],
     bounds: Bounds,
     searched: &mut usize,
-    then: impl FnOnce(&Parsed<'_>) -> T,
+    then: impl Fn(&Parsed<'_>) -> T,
 ) -> Result<Option<T>, Refusal> {
-    let from = searched.saturating_sub(3);
     let window = &buf[..buf.len().min(bounds.bytes)];
+    // Most heads come whole: what is found at once need not be looked for.
+    if *searched == 0
+        && let Ok(Some(done)) = judge(window, bounds, &then)
+    {
+        return Ok(Some(done));
+    }
+    let from = searched.saturating_sub(3);
     let Some(end) = memchr::memmem::find(window.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
         *searched = window.len();
         // TLS, or anything else that never becomes a request: no need to wait for more of it.
@@ -89,7 +95,8 @@ pub fn read<T>(
         return if ends_with_bare_blank_line(buf) { Err(Refusal::BareLineFeed) } else { Ok(None) };
     };
     let len = from + end + 4;
-    judge(&buf[..len], bounds, then).map(Some)
+    // It is whole; if the parser thinks otherwise it has lost the request line.
+    judge(&buf[..len], bounds, &then)?.map(Some).ok_or(Refusal::BadRequestLine)
 }
 
 /// As [`read`], for who wants no more than to know that it is one.
@@ -104,17 +111,20 @@ fn ends_with_bare_blank_line(buf: &[u8]) -> bool {
     buf.ends_with(b"\n\n") || buf.ends_with(b"\n\r\n") && !buf.ends_with(b"\r\n\r\n")
 }
 
-fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) -> Result<T, Refusal> {
-    // A CR that no LF follows is refused below: so if there are as many of each, they are pairs.
-    if memchr::memchr_iter(b'\n', head).count() > memchr::memchr_iter(b'\r', head).count() {
-        return Err(Refusal::BareLineFeed);
-    }
+/// Judges the head that `bytes` begin with; `None`: it is not whole.
+fn judge<T>(bytes: &[u8], bounds: Bounds, then: &impl Fn(&Parsed<'_>) -> T) -> Result<Option<T>, Refusal> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(head, &mut fields) {
-        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-        Ok(_) => return Err(Refusal::BadRequestLine),
-        Err(e) => return Err(named(e, head)),
+    let head = match request.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete(len)) => &bytes[..len],
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(e) if has_bare_line_feed(bytes) && e != httparse::Error::TooManyHeaders => {
+            return Err(Refusal::BareLineFeed);
+        }
+        Err(e) => return Err(named(e, bytes)),
+    };
+    if !lines_end_in_pairs(head, request.headers) {
+        return Err(Refusal::BareLineFeed);
     }
     if request.headers.len() > bounds.fields {
         return Err(Refusal::TooManyFields);
@@ -134,13 +144,25 @@ fn judge<T>(head: &[u8], bounds: Bounds, then: impl FnOnce(&Parsed<'_>) -> T) ->
     let verdict = judge_fields(&wire, is_http10, authority)?;
     let fields = Fields::Wire(&wire);
     let host = authority.or_else(|| fields.text(Known::Host)).unwrap_or_default();
-    Ok(then(&Parsed {
+    Ok(Some(then(&Parsed {
         head: Head { len: head.len(), ..verdict },
         method: known,
         target: if authority.is_some() { origin_form(target) } else { Cow::Borrowed(target) },
         host,
         fields,
-    }))
+    })))
+}
+
+/// Whether each line of an accepted head ends in CR LF. The parser takes LF alone too, but only there.
+fn lines_end_in_pairs(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    let start = |name: &str| name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    head.first() != Some(&b'\n')
+        && head.ends_with(b"\r\n\r\n")
+        && fields.iter().all(|field| head.get(..start(field.name)).is_some_and(|before| before.ends_with(b"\r\n")))
+}
+
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r')
 }
 
 /// What of an absolute-form target goes on (RFC 9112 §3.2.1).
@@ -180,7 +202,7 @@ fn is_path_and_query(target: &[u8]) -> bool {
     target.len() < usize::from(u16::MAX)
         && !path.iter().any(|b| matches!(b, b'<' | b'>' | b'`'))
         && !query.iter().any(|b| matches!(b, b'"' | b'<' | b'>'))
-        && std::str::from_utf8(target).is_ok()
+        && (target.is_ascii() || std::str::from_utf8(target).is_ok())
 }
 
 fn strip_scheme(target: &str) -> Option<&str> {
@@ -194,13 +216,7 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 fn judge_fields(wire: &Wire<'_>, is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
     let fields = Fields::Wire(wire);
-    let only = |name, refusal| {
-        let mut all = fields.all(name);
-        match (all.next(), all.next()) {
-            (_, Some(_)) => Err(refusal),
-            (first, None) => Ok(first),
-        }
-    };
+    let only = |name, refusal| if fields.is_repeated(name) { Err(refusal) } else { Ok(fields.first(name)) };
     let host = only(Known::Host, Refusal::MultipleHosts)?;
     let length = only(Known::ContentLength, Refusal::MultipleLengths)?.map(content_length).transpose()?;
     let encoding = only(Known::TransferEncoding, Refusal::BadTransferEncoding)?;
@@ -317,12 +333,25 @@ fn is_host(value: &[u8]) -> bool {
     let name_fits = if in_brackets {
         name[1..name.len() - 1].iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b))
     } else {
-        !name.is_empty()
-            && name.len() <= 253
-            && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b))
+        !name.is_empty() && name.len() <= 253 && name.iter().all(|b| IN_NAME[usize::from(*b)])
     };
     name_fits && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
+
+/// The characters of a name (RFC 3986 §3.2.2), but for the comma.
+static IN_NAME: [bool; 256] = {
+    let (mut table, mut b) = ([false; 256], 0);
+    while b < 128 {
+        table[b] = (b as u8).is_ascii_alphanumeric();
+        b += 1;
+    }
+    let (others, mut at) = (b"-._~%!$&'()*+;=", 0);
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 fn named(error: httparse::Error, head: &[u8]) -> Refusal {
     match error {

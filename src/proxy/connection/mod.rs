@@ -198,7 +198,7 @@ async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Dea
     let limits = &facts.listener.settings.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count.min(head::FIELDS_MAX) };
     if down.buf.is_empty() {
-        let until = Instant::now() + limits.keepalive_timeout;
+        let until = Instant::from(clock::coarse()) + limits.keepalive_timeout;
         let came = poll_fn(|cx| match poll_fill(down, cx) {
             Poll::Ready(came) => Poll::Ready(came.is_ok()),
             Poll::Pending if stopped.poll(proxy, cx) => Poll::Ready(false),

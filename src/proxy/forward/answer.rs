@@ -77,17 +77,17 @@ impl Answer<'_> {
 /// # Errors
 /// [`Broke::Invalid`]: two readings of one answer are one too many.
 pub(in crate::proxy) fn framing(to_head: bool, status: u16, fields: &Fields<'_>) -> Result<Option<Framing>, Broke> {
-    let mut encodings = fields.all(Known::TransferEncoding);
-    let mut lengths = fields.all(Known::ContentLength);
-    let framing = match (encodings.next(), lengths.next()) {
+    let is_repeated = |name| fields.is_repeated(name);
+    let framing = match (fields.first(Known::TransferEncoding), fields.first(Known::ContentLength)) {
         (Some(encoding), None) => {
-            let is_chunked = encoding.eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
+            let is_chunked = encoding.eq_ignore_ascii_case(b"chunked") && !is_repeated(Known::TransferEncoding);
             Some(if is_chunked { Framing::Chunked } else { return Err(Broke::Invalid) })
         }
         (Some(_), Some(_)) => return Err(Broke::Invalid),
         (None, None) => None,
         (None, Some(length)) => {
-            let is_digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit) && lengths.next().is_none();
+            let is_only = !is_repeated(Known::ContentLength);
+            let is_digits = is_only && !length.is_empty() && length.iter().all(u8::is_ascii_digit);
             let digits = std::str::from_utf8(length).ok().filter(|_| is_digits);
             let length = digits.and_then(|l| l.parse().ok()).ok_or(Broke::Invalid)?;
             Some(if length == 0 { Framing::Empty } else { Framing::Length(length) })

@@ -41,7 +41,11 @@ pub(in crate::proxy) fn rewrite(out: &mut Vec<u8>, wire: &Wire<'_>, passes: impl
 
 /// Writes one field, its value given in pieces.
 pub(in crate::proxy) fn put(out: &mut Vec<u8>, name: Known, pieces: &[&[u8]]) {
-    put_named(out, name.as_str(), pieces);
+    out.extend_from_slice(name.as_line().as_bytes());
+    for piece in pieces {
+        out.extend_from_slice(piece);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The same of any name.

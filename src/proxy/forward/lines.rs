@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
@@ -24,7 +25,7 @@ thread_local! {
 #[derive(Default)]
 struct Kept {
     /// By [`Backing::id`](crate::proxy::state::Backing::id); the last one used is at the end.
-    lines: HashMap<u64, Vec<Line>>,
+    lines: HashMap<u64, Vec<Line>, FixedState>,
     count: usize,
     is_swept: bool,
 }

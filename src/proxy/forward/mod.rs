@@ -158,9 +158,11 @@ pub(super) async fn exchange<C: Client>(
     let mut must_choose = !is_chosen;
     let failed = |cause| Outcome { status: None, bytes_out: 0, cause: Some(cause) };
     loop {
-        let attempt = Attempt { proxy, client, context, sending, deadline };
-        let (stop, state) = match attempt.run(must_choose).await {
-            Ok(ended) => ended,
+        // Here, and not within the attempt: it is large, and is not moved about.
+        let mut state = State::new();
+        let attempt = Attempt { proxy, client, context, sending, deadline, state: &mut state };
+        let stop = match attempt.run(must_choose).await {
+            Ok(stop) => stop,
             Err(Next::Again) => {
                 must_choose = true;
                 continue;
@@ -187,6 +189,7 @@ struct Attempt<'a, C> {
     context: &'a mut Context,
     sending: &'a mut Sending,
     deadline: &'a mut Deadline,
+    state: &'a mut State,
 }
 
 impl<C: Client> Attempt<'_, C> {
@@ -194,8 +197,8 @@ impl<C: Client> Attempt<'_, C> {
     ///
     /// # Errors
     /// What to do next, where nothing of an answer was passed on.
-    async fn run(self, must_choose: bool) -> Result<(Stop, State), Next> {
-        let Self { proxy, client, context, sending, deadline } = self;
+    async fn run(self, must_choose: bool) -> Result<Stop, Next> {
+        let Self { proxy, client, context, sending, deadline, state } = self;
         if must_choose {
             context.choose().await.map_err(Next::GiveUp)?;
         }
@@ -219,15 +222,14 @@ impl<C: Client> Attempt<'_, C> {
         // Only needed where a request that changes things meets a line that may be dying.
         let acked = if is_kept && !context.is_repeatable() { acknowledged(&line) } else { None };
         let is_stopping = proxy.is_stopping();
-        let mut relay = Relay { client, line: &mut line, context, sending, deadline, is_stopping, state: State::new() };
+        let mut relay = Relay { client, line: &mut line, context, sending, deadline, is_stopping, state };
         let stop = poll_fn(|cx| relay.poll(cx)).await;
-        let has_sent = relay.has_sent();
-        let Relay { state, .. } = relay;
+        let is_clean = relay.state.is_clean && relay.has_sent();
         match stop {
             Stop::Done => {
                 // One that was made because none that is kept would do is not kept beside those.
                 let is_spare = !is_kept && !context.may_repeat() && !sending.is_whole && lines::has(backend_id);
-                if state.is_clean && has_sent && !is_spare {
+                if is_clean && !is_spare {
                     lines::keep(backend_id, line, keep_for, proxy.kept_lines_max());
                 }
             }
@@ -242,7 +244,7 @@ impl<C: Client> Attempt<'_, C> {
             Stop::BrokeWithin(how) => context.broke_within_answer(how),
             Stop::Again | Stop::Failed(_) => {}
         }
-        Ok((stop, state))
+        Ok(stop)
     }
 }
 

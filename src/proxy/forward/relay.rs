@@ -22,6 +22,7 @@ use crate::proxy::error::Cause;
 use crate::proxy::headers::AnswerEdits;
 use crate::proxy::request::{Broke, Context, Reply};
 use crate::proxy::stream::Stream;
+use crate::runtime::clock;
 use crate::shiny::shim::Injector;
 
 /// Bytes of the buffer: each read is a system call, and what it brings is one record or segment after another.
@@ -68,7 +69,7 @@ pub(super) struct Relay<'a, C> {
     pub(super) sending: &'a mut Sending,
     pub(super) deadline: &'a mut Deadline,
     pub(super) is_stopping: bool,
-    pub(super) state: State,
+    pub(super) state: &'a mut State,
 }
 
 /// What changes during an attempt.
@@ -124,7 +125,7 @@ impl State {
             bytes_out: 0,
             is_clean: false,
             chunk: READ_FIRST,
-            since: Instant::now(),
+            since: clock::coarse().into(),
             has_moved: false,
         }
     }
@@ -150,13 +151,13 @@ impl<C: Client> Relay<'_, C> {
 
     /// The backend has taken the whole request.
     pub(super) fn has_sent(&self) -> bool {
-        let state = &self.state;
+        let state = &*self.state;
         let is_backed_up = state.to_backend.is_busy() || state.request_splice.is_busy();
         !state.is_deaf && state.sent == self.sending.bytes.len() && self.client.has_said_all() && !is_backed_up
     }
 
     fn pump_request(&mut self, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        let state = &mut self.state;
+        let state = &mut *self.state;
         if state.is_deaf {
             return Ok(());
         }
@@ -457,7 +458,7 @@ impl<C: Client> Relay<'_, C> {
     /// Whose turn it is to move, and how long it may take.
     fn poll_deadline(&mut self, cx: &mut Cx<'_>) -> Poll<Stop> {
         if self.state.has_moved {
-            self.state.since = Instant::now();
+            self.state.since = clock::coarse().into();
         }
         let Some(timeouts) = self.context.timeouts() else { return Poll::Ready(Stop::Failed(Cause::Internal)) };
         let waits_for_client = self.client.is_busy() || self.state.answer_splice.is_busy();

@@ -21,6 +21,11 @@ macro_rules! known {
                 match self { $(Self::$variant => $text),+ }
             }
 
+            /// The same and what stands before a value.
+            pub const fn as_line(self) -> &'static str {
+                match self { $(Self::$variant => concat!($text, ": ")),+ }
+            }
+
             /// As a header map has it.
             pub const fn key(self) -> HeaderName {
                 match self { $(Self::$variant => $key),+ }
@@ -36,6 +41,7 @@ known! {
     BowlineLeaving = "Bowline-Leaving", HeaderName::from_static(crate::types::LEAVING);
     Connection = "Connection", header::CONNECTION;
     ContentLength = "Content-Length", header::CONTENT_LENGTH;
+    ContentType = "Content-Type", header::CONTENT_TYPE;
     Cookie = "Cookie", header::COOKIE;
     Date = "Date", header::DATE;
     Forwarded = "Forwarded", header::FORWARDED;
@@ -82,6 +88,7 @@ impl Known {
             (10, b'u') => Self::UserAgent,
             (10, b'k') => Self::KeepAlive,
             (10, _) => Self::SetCookie,
+            (12, b'c') => Self::ContentType,
             (12, _) => Self::XRequestId,
             (13, b'a') => Self::Authorization,
             (13, _) => Self::XRscRequest,
@@ -192,6 +199,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Whether there is more than one field of this name.
+    pub fn is_repeated(&self, name: Known) -> bool {
+        match self {
+            Self::Map(map) => map.get_all(name.key()).iter().nth(1).is_some(),
+            Self::Wire(wire) => wire.is_repeated(name),
+        }
+    }
+
     /// The values of all fields of this name, in order.
     pub fn all(&self, name: Known) -> impl Iterator<Item = &'a [u8]> {
         let (map, wire) = match *self {
@@ -262,6 +277,7 @@ mod tests {
             assert_eq!(wire.first(*known), map.first(*known), "{known:?}");
             assert_eq!(wire.has(*known), map.has(*known), "{known:?}");
             assert_eq!(wire.text(*known), map.text(*known), "{known:?}");
+            assert_eq!(wire.is_repeated(*known), map.is_repeated(*known), "{known:?}");
             assert_eq!(wire.all(*known).collect::<Vec<_>>(), map.all(*known).collect::<Vec<_>>(), "{known:?}");
         }
         assert_eq!(wire.all(Known::Cookie).collect::<Vec<_>>(), [b"a=1", b"b=2", b"c=3"]);

@@ -67,7 +67,7 @@ pub struct RequestEdits<'a> {
 impl<'a> RequestEdits<'a> {
     /// For a head with these fields that came this way.
     pub fn new(fields: Fields<'a>, hop: Hop<'a>) -> Self {
-        Self { fields, hop, nominates: nominates(&fields), joins_cookies: fields.all(Known::Cookie).nth(1).is_some() }
+        Self { fields, hop, nominates: nominates(&fields), joins_cookies: fields.is_repeated(Known::Cookie) }
     }
 
     /// Whether fields of this name go on as they came; `known` is which of [`Known`] it is. `Upgrade` never does: who leaves
@@ -229,6 +229,11 @@ fn nominated<'a>(fields: &Fields<'a>) -> impl Iterator<Item = &'a [u8]> {
 
 /// Whether `Connection` names more than the usual, which is looked for in its own right.
 fn nominates(fields: &Fields<'_>) -> bool {
+    match fields.first(Known::Connection) {
+        None => return false,
+        Some(b"close" | b"keep-alive") if !fields.is_repeated(Known::Connection) => return false,
+        Some(_) => {}
+    }
     let usual = |token: &[u8]| [&b"close"[..], b"keep-alive", b"upgrade"].iter().any(|u| token.eq_ignore_ascii_case(u));
     nominated(fields).any(|token| !usual(token))
 }
@@ -311,12 +316,12 @@ pub fn request_id(fields: &Fields<'_>, trusted: bool, random: u128) -> String {
 /// 32 hexadecimal digits.
 pub fn new_request_id(random: u128) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = Vec::with_capacity(32);
-    for byte in random.to_be_bytes() {
-        text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random.to_be_bytes()) {
+        (pair[0], pair[1]) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
     }
     // It is ASCII.
-    String::from_utf8(text).unwrap_or_default()
+    std::str::from_utf8(&text).unwrap_or_default().to_owned()
 }
 
 /// The client behind trusted peers: the last address in `X-Forwarded-For` that is not one of theirs.

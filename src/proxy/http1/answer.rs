@@ -80,12 +80,13 @@ pub(super) fn write(
 
 /// Lines that end in LF alone, or blanks before a colon.
 fn has_odd_lines(head: &[u8], wire: &Wire<'_>) -> bool {
-    // The parser accepts no CR without LF.
-    if memchr::memchr_iter(b'\n', head).count() > memchr::memchr_iter(b'\r', head).count() {
-        return true;
-    }
-    let end = |name: &str| name.as_ptr().addr().wrapping_sub(head.as_ptr().addr()).wrapping_add(name.len());
-    wire.iter().any(|(field, _)| head.get(end(field.name)) != Some(&b':'))
+    let place = |name: &str| name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    !head.ends_with(b"\r\n\r\n")
+        || wire.fields.iter().any(|field| {
+            let start = place(field.name);
+            let line_ends_before = head.get(..start).is_some_and(|before| before.ends_with(b"\r\n"));
+            !line_ends_before || head.get(start + field.name.len()) != Some(&b':')
+        })
 }
 
 #[cfg(test)]

@@ -91,8 +91,21 @@ pub fn applies_to(method: &Method, has_range: bool, destination: Option<&[u8]>, 
     }
     match destination {
         Some(destination) => matches!(destination, b"document" | b"iframe" | b"frame" | b"embed" | b"object"),
-        None => accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some()),
+        None => accept.is_some_and(reads_html),
     }
+}
+
+/// Whether who accepts this reads HTML.
+pub fn reads_html(accept: &[u8]) -> bool {
+    static FINDER: LazyLock<memchr::memmem::Finder<'static>> =
+        LazyLock::new(|| memchr::memmem::Finder::new("text/html"));
+    accept.len() >= "text/html".len() && FINDER.find(accept).is_some()
+}
+
+/// Whether an answer of this `Content-Type` can be a page at all: a quick look before [`plan`].
+pub fn may_be_page(content_type: &[u8]) -> bool {
+    let start = content_type.trim_ascii_start();
+    start.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
 }
 
 /// What to do with an answer of this status and these headers; `None`: leave it alone.

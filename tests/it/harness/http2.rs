@@ -38,6 +38,14 @@ impl H2 {
         patiently("the end of the stream", answer).await.map(|a| a.status().as_u16())
     }
 
+    /// Begins a request and takes it back after that.
+    pub async fn abandon(&self, head: Request<()>, after: impl AsyncFnOnce()) {
+        let mut send = patiently("a place for a stream", self.0.clone().ready()).await.unwrap();
+        let answer = send.send_request(head, true).unwrap();
+        after().await;
+        drop(answer);
+    }
+
     /// Whether the connection is over; waits for that as long as for anything.
     pub async fn ends(&self) -> bool {
         patiently("the end of HTTP/2", async {
