@@ -189,7 +189,9 @@ impl forward::Client for Client {
         *response.status_mut() = StatusCode::from_u16(answer.status).map_err(io::Error::other)?;
         let fields = response.headers_mut();
         copy(fields, answer, |name, known| edits.passes(name, known) && !page.is_some_and(|page| page.replaces(name)));
-        if let Ok(id) = HeaderValue::from_str(request_id) {
+        if let Ok(mut id) = HeaderValue::from_str(request_id) {
+            // Nothing to be remembered by the other side's decoder: it never comes again (RFC 7541 §6.2.3).
+            id.set_sensitive(true);
             fields.insert(Known::XRequestId.key(), id);
         }
         if !fields.contains_key(DATE)

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use self::transport::Transport;
 use super::Proxy;
-use super::connection::{Deadline, Downstream, Facts, LINGER, Stopped, fill};
+use super::connection::{Deadline, Downstream, Facts, LINGER, Stopped, fill, linger};
 
 /// The client's connection preface (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,14 +44,22 @@ pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream) {
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER);
-    let handshake = builder.handshake(Transport::new(down));
-    let Ok(Ok(frames)) = timeout(limits.head_timeout, handshake).await else { return };
+    let (transport, own) = Transport::pair(down);
+    let Ok(Ok(frames)) = timeout(limits.head_timeout, builder.handshake(transport)).await else { return };
     let deadline = Deadline::after(limits.keepalive_timeout);
     let stopped = Stopped::new(&proxy);
-    let mut connection = Connection { proxy, facts, frames, deadline, stopped, idle_since: None, leaves: false };
+    let mut connection =
+        Connection { proxy, facts, frames, transport: own, deadline, stopped, idle_since: None, leaves: false };
     while let Some((request, respond)) = poll_fn(|cx| connection.poll_next(cx)).await {
-        let (proxy, facts) = (Arc::clone(&connection.proxy), Arc::clone(&connection.facts));
-        tokio::spawn(stream::serve(proxy, facts, request, respond));
+        let task = stream::serve(&connection.proxy, &connection.facts, request, respond);
+        tokio::spawn(task);
+    }
+    let Connection { frames, transport, .. } = connection;
+    // Its last frames must not be destroyed by a reset.
+    let _ = timeout(LINGER, poll_fn(|cx| transport.pipe().poll_flush(cx))).await;
+    drop(frames);
+    if let Some(down) = transport.into_downstream() {
+        linger(down).await;
     }
 }
 
@@ -68,6 +76,7 @@ struct Connection {
     proxy: Arc<Proxy>,
     facts: Arc<Facts>,
     frames: h2::server::Connection<Transport, Bytes>,
+    transport: Transport,
     deadline: Deadline,
     stopped: Stopped,
     /// Since when there has been no stream.
@@ -84,6 +93,9 @@ impl Connection {
                 Poll::Ready(Some(Ok(accepted))) => return Poll::Ready(Some(accepted)),
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
                 Poll::Pending => {}
+            }
+            if let Poll::Ready(Err(_)) = self.transport.pipe().poll_flush(cx) {
+                return Poll::Ready(None);
             }
             if !self.leaves && self.stopped.poll(&self.proxy, cx) {
                 self.leave();

@@ -1,6 +1,7 @@
 //! One stream: one request and its answer.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -29,40 +30,54 @@ const TOGETHER: usize = 16 * 1024;
 /// Room for the head of a request.
 const HEAD: usize = 1024;
 
-/// Serves one stream to its end.
-pub(super) async fn serve(
-    proxy: Arc<Proxy>,
-    facts: Arc<Facts>,
+/// Takes a request up; what serves it to its end, as a task of its own. Of its head nothing is kept.
+pub(super) fn serve(
+    proxy: &Arc<Proxy>,
+    facts: &Arc<Facts>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-) {
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (parts, body) = request.into_parts();
     let limits = &facts.listener.settings.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count };
     let framing = match head::judge_parts(&parts, body.is_end_stream(), bounds) {
         Ok(framing) => framing,
         Err(refusal) => {
-            return refuse(&proxy, &facts, &parts, Client::new(body, Framing::Empty, respond), refusal).await;
+            let head = refused(proxy, facts, &parts, refusal);
+            return Box::pin(refuse(Client::new(body, Framing::Empty, respond), head));
         }
     };
     let request = Request::of(&parts);
-    let (mut context, answer) = Context::arrive(&proxy, Arc::clone(&facts), &request, framing == Framing::Empty);
+    let (context, answer) = Context::arrive(proxy, Arc::clone(facts), &request, framing == Framing::Empty);
     // Silence of the client within its body, and of its reading within ours.
     let limit = context.timeouts().map_or(config::default::BODY_TIMEOUT, |t| t.body);
     facts.set_write_timeout(limit, true);
-    let mut client = Client::new(body, framing, respond);
-    let mut sending = Sending { method: parts.method.clone(), bytes: Vec::new(), is_whole: false, bytes_in: 0 };
+    let mut bytes = Vec::new();
+    if answer.is_none() {
+        write_head(&mut bytes, &parts, &request, &context, framing);
+    }
+    let sending = Sending { method: parts.method, bytes, is_whole: false, bytes_in: 0 };
+    let client = Client::new(body, framing, respond);
+    Box::pin(run(Arc::clone(proxy), client, context, sending, answer, limit))
+}
+
+/// From the head on.
+async fn run(
+    proxy: Arc<Proxy>,
+    mut client: Client,
+    mut context: Box<Context>,
+    mut sending: Sending,
+    answer: Option<Answer>,
+    limit: Duration,
+) {
     let outcome = match answer {
-        None => {
-            write_head(&mut sending.bytes, &parts, &request, &context, framing);
-            match take(&mut client, &mut context, &mut sending).await {
-                Ok(()) => {
-                    let mut deadline = Deadline::after(limit);
-                    forward::exchange(&proxy, &mut client, &mut context, &mut sending, &mut deadline, false).await
-                }
-                Err(cause) => Outcome { status: None, bytes_out: 0, cause: Some(cause) },
+        None => match take(&mut client, &mut context, &mut sending).await {
+            Ok(()) => {
+                let mut deadline = Deadline::after(limit);
+                forward::exchange(&proxy, &mut client, &mut context, &mut sending, &mut deadline, false).await
             }
-        }
+            Err(cause) => Outcome { status: None, bytes_out: 0, cause: Some(cause) },
+        },
         Some(Answer::Error(cause)) => Outcome { status: None, bytes_out: 0, cause: Some(cause) },
         Some(Answer::Redirect(url)) => {
             let (head, body) = redirect(&context, &url);
@@ -179,13 +194,17 @@ fn response(status: u16, request_id: &str, length: usize) -> Response<()> {
     head
 }
 
-/// Answers a head that is refused.
-async fn refuse(proxy: &Proxy, facts: &Facts, parts: &request::Parts, mut client: Client, refusal: Refusal) {
+/// Counts and logs a head that is refused; what is answered.
+fn refused(proxy: &Proxy, facts: &Facts, parts: &request::Parts, refusal: Refusal) -> Response<()> {
     let id = headers::new_request_id(dice::unique());
     let seen = (parts.method.as_str(), parts.uri.path().as_bytes());
     facts.refused_request(proxy.access_log(), refusal, &id, seen);
     let mut head = response(refusal.status(), &id, 0);
     head.headers_mut().insert("x-refused", HeaderValue::from_static(refusal.as_str()));
+    head
+}
+
+async fn refuse(mut client: Client, head: Response<()>) {
     say(&mut client, head, Bytes::new(), LINGER).await;
     let _ = timeout(LINGER, hear_out(&mut client)).await;
 }

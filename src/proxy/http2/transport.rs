@@ -1,16 +1,20 @@
-//! What the frames go through: a client's connection that gathers what is written to it, so that many small frames are one
-//! write (and one TLS record), and gives a client up that reads nothing.
+//! What the frames go through: a client's connection that gathers what is written to it, so that the frames of a turn are
+//! one write (and few TLS records), and gives a client up that reads nothing.
+//!
+//! The frames' writer flushes after each frame that carries data. It is told that this was done; whoever drives the
+//! connection does it, once, when there is nothing more to write: [`Pipe::poll_flush`].
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::proxy::connection::{Downstream, linger};
+use crate::proxy::connection::Downstream;
 
 /// Bytes that are gathered.
 const GATHERED: usize = 64 * 1024;
@@ -20,36 +24,51 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// See the module.
-pub(super) struct Transport {
-    /// `None` only after it was given away.
-    down: Option<Downstream>,
+/// The connection as the frames see it.
+pub(super) struct Transport(Arc<Mutex<Pipe>>);
+
+impl Transport {
+    /// One for the frames; the other for who drives them. One task has both, so that nobody ever waits for the other.
+    pub(super) fn pair(down: Downstream) -> (Self, Self) {
+        let pipe = Arc::new(Mutex::new(Pipe { down, gathered: Vec::new(), sent: 0, stall: Stall::default() }));
+        (Self(Arc::clone(&pipe)), Self(pipe))
+    }
+
+    pub(super) fn pipe(&self) -> MutexGuard<'_, Pipe> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection back, once the frames have let go of it; `None` also if the client was given up.
+    pub(super) fn into_downstream(self) -> Option<Downstream> {
+        let pipe = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (!pipe.stall.is_over).then_some(pipe.down)
+    }
+}
+
+/// A client's connection, and what is to be written to it.
+pub(super) struct Pipe {
+    down: Downstream,
     gathered: Vec<u8>,
     /// Bytes of `gathered` that went.
     sent: usize,
     stall: Stall,
 }
 
-impl Transport {
-    pub(super) fn new(down: Downstream) -> Self {
-        Self { down: Some(down), gathered: Vec::new(), sent: 0, stall: Stall::default() }
-    }
-
-    /// One step of a write, within the time a client may take to read it.
-    fn write_step<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        step: impl FnOnce(Pin<&mut crate::proxy::stream::Stream>, &[u8], &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        let Some(down) = self.down.as_mut() else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        let written = step(Pin::new(&mut down.stream), &self.gathered[self.sent..], cx);
-        self.stall.watch(written, down.facts.write_timeout(), cx)
-    }
-
+impl Pipe {
     /// Writes what is gathered.
+    ///
+    /// # Errors
+    /// The client takes no more, or has taken nothing for too long.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        let flushed = Pin::new(&mut self.down.stream).poll_flush(cx);
+        self.stall.watch(flushed, self.down.facts.write_timeout(), cx)
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.gathered.len() {
-            match std::task::ready!(self.write_step(cx, |stream, bytes, cx| stream.poll_write(cx, bytes)))? {
+            let written = Pin::new(&mut self.down.stream).poll_write(cx, &self.gathered[self.sent..]);
+            match ready!(self.stall.watch(written, self.down.facts.write_timeout(), cx))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.sent += n,
             }
@@ -62,33 +81,24 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
-    /// Room for bytes to be gathered.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.gathered.len() >= GATHERED {
-            std::task::ready!(self.poll_drain(cx))?;
+            ready!(self.poll_drain(cx))?;
         }
         if self.gathered.capacity() == 0 {
             self.gathered = SPARE.take();
         }
-        Poll::Ready(Ok(GATHERED - self.gathered.len()))
-    }
-}
-
-impl Drop for Transport {
-    fn drop(&mut self) {
-        let Some(down) = self.down.take() else { return };
-        // Its last frames must not be destroyed by a reset.
-        if !self.stall.is_over && tokio::runtime::Handle::try_current().is_ok() {
-            tokio::spawn(linger(down));
+        let (mut room, mut taken) = (GATHERED - self.gathered.len(), 0);
+        for buf in bufs {
+            let n = buf.len().min(room);
+            self.gathered.extend_from_slice(&buf[..n]);
+            (room, taken) = (room - n, taken + n);
         }
+        Poll::Ready(Ok(taken))
     }
-}
 
-impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(down) = self.get_mut().down.as_mut() else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
+    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let down = &mut self.down;
         if down.buf.is_empty() {
             return Pin::new(&mut down.stream).poll_read(cx, out);
         }
@@ -101,9 +111,15 @@ impl AsyncRead for Transport {
     }
 }
 
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.pipe().poll_read(cx, out)
+    }
+}
+
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        self.pipe().poll_gather(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -111,30 +127,19 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let (mut room, mut taken) = (std::task::ready!(this.poll_room(cx))?, 0);
-        for buf in bufs {
-            let n = buf.len().min(room);
-            this.gathered.extend_from_slice(&buf[..n]);
-            (room, taken) = (room - n, taken + n);
-        }
-        Poll::Ready(Ok(taken))
+        self.pipe().poll_gather(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        std::task::ready!(this.poll_drain(cx))?;
-        this.write_step(cx, |stream, _, cx| stream.poll_flush(cx))
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        std::task::ready!(this.poll_drain(cx))?;
-        this.write_step(cx, |stream, _, cx| stream.poll_shutdown(cx))
+        self.pipe().poll_flush(cx)
     }
 }
 
@@ -161,7 +166,7 @@ impl Stall {
                 self.has_moved = false;
                 Box::pin(tokio::time::sleep(limit))
             });
-            std::task::ready!(timer.as_mut().poll(cx));
+            ready!(timer.as_mut().poll(cx));
             if !std::mem::take(&mut self.has_moved) {
                 self.is_over = true;
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
