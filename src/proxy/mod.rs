@@ -1,7 +1,7 @@
 //! The load balancer: from listener to peer.
 //!
 //! `listener` accepts, [`connection`] reads heads and lends each exchange to a mover: [`http1`] and [`http2`] have the
-//! client, [`forward`] the backend; [`upgrade`] and [`tunnel`] what leaves HTTP. No mover decides anything: [`request`] does,
+//! client, [`forward`] the backend; [`tunnel`] what leaves HTTP. No mover decides anything: [`request`] does,
 //! out of the pure nouns [`route`], [`affinity`], [`pool`], [`headers`] and one [`state`] snapshot. [`conductor`] is the one
 //! task that changes things.
 
@@ -27,7 +27,6 @@ pub mod route;
 pub mod state;
 pub mod stream;
 pub mod tunnel;
-pub mod upgrade;
 
 use std::fmt;
 use std::sync::Arc;

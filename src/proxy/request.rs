@@ -35,13 +35,12 @@ pub struct Request<'a> {
     /// Path and query, or `*`.
     pub target: &'a str,
     /// Its fields.
-    pub fields: Fields<'a>,
+    pub fields: &'a Fields<'a>,
 }
 
 impl<'a> Request<'a> {
-    /// As the `http` types have it.
-    pub fn of(head: &'a request::Parts) -> Self {
-        let fields = Fields::Map(&head.headers);
+    /// As the `http` types have it, with its fields.
+    pub fn of(head: &'a request::Parts, fields: &'a Fields<'a>) -> Self {
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
         Self {
             method: &head.method,
@@ -207,7 +206,7 @@ impl Context {
         let peer = facts.client.map(|a| a.ip());
         let is_trusted = peer.is_none_or(|ip| settings.trusted.iter().any(|net| net.contains(&ip)))
             && (peer.is_some() || !settings.trusted.is_empty());
-        let (host, path, fields) = (request.host, request.path(), &request.fields);
+        let (host, path, fields) = (request.host, request.path(), request.fields);
         let mut place = String::with_capacity(host.len() + path.len());
         place.extend([host, path]);
         let mut context = Box::new(Self {
@@ -265,7 +264,7 @@ impl Context {
                 field(Known::SecFetchDest),
                 field(Known::Accept),
             );
-        self.bound = self.read_bound(backing, &request.fields);
+        self.bound = self.read_bound(backing, request.fields);
         None
     }
 
@@ -494,7 +493,7 @@ impl Context {
     }
 
     /// The backend's final answer is here (not 1xx, but 101).
-    pub fn answered<'a>(&mut self, status: u16, fields: Fields<'a>) -> Reply<'a> {
+    pub fn answered<'a>(&mut self, status: u16, fields: &'a Fields<'a>) -> Reply<'a> {
         let edits = AnswerEdits::new(status, fields);
         let Some((chosen, route)) = self.chosen.as_ref().zip(self.route.clone()) else {
             return Reply::Pass { edits, cookie: None, page: None };

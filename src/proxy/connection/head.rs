@@ -1,17 +1,17 @@
 //! One HTTP/1.x request head: found, bounded, judged. Pure: bytes in, a verdict out.
 //!
 //! Stricter than RFC 9112 requires wherever two parsers could read one message differently: what is refused here
-//! never reaches a backend. Nothing is copied; whoever needs a header map builds one with [`parts`].
+//! never reaches a backend. Nothing is copied.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
+use http::{Method, Uri, request};
 
 use super::framing::Framing;
 use super::refusal::Refusal;
 pub use crate::proxy::headers::FIELDS_MAX;
-use crate::proxy::headers::{Fields, Known, Wire};
+use crate::proxy::headers::{Fields, Known};
 
 /// What a head says, as far as the connection must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Parsed<'a> {
     /// The authority of an absolute-form target, else the Host field; empty when there is neither.
     pub host: &'a str,
     /// Its fields.
-    pub fields: Fields<'a>,
+    pub fields: &'a Fields<'a>,
 }
 
 /// The protocol an upgrade asks for.
@@ -140,9 +140,8 @@ fn judge<T>(bytes: &[u8], bounds: Bounds, then: &impl Fn(&Parsed<'_>) -> T) -> R
     let known = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::BadMethod)?;
     let target = request.path.unwrap_or_default();
     let authority = target_authority(method, target)?;
-    let wire = Wire::new(request.headers);
-    let verdict = judge_fields(&wire, is_http10, authority)?;
-    let fields = Fields::Wire(&wire);
+    let fields = &Fields::new(request.headers);
+    let verdict = judge_fields(fields, is_http10, authority)?;
     let host = authority.or_else(|| fields.text(Known::Host)).unwrap_or_default();
     Ok(Some(then(&Parsed {
         head: Head { len: head.len(), ..verdict },
@@ -214,8 +213,7 @@ fn strip_scheme(target: &str) -> Option<&str> {
     None
 }
 
-fn judge_fields(wire: &Wire<'_>, is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
-    let fields = Fields::Wire(wire);
+fn judge_fields(fields: &Fields<'_>, is_http10: bool, authority: Option<&str>) -> Result<Head, Refusal> {
     let only = |name, refusal| if fields.is_repeated(name) { Err(refusal) } else { Ok(fields.first(name)) };
     let host = only(Known::Host, Refusal::MultipleHosts)?;
     let length = only(Known::ContentLength, Refusal::MultipleLengths)?.map(content_length).transpose()?;
@@ -259,12 +257,16 @@ fn judge_fields(wire: &Wire<'_>, is_http10: bool, authority: Option<&str>) -> Re
 }
 
 /// Judges the head of an HTTP/2 request, whose syntax the frames have seen to; how its body goes to a backend.
-/// `is_bodiless`: nothing follows it.
+/// `fields` are its fields; `is_bodiless`: nothing follows it.
 ///
 /// # Errors
 /// The first broken rule, as a [`Refusal`].
-pub fn judge_parts(parts: &request::Parts, is_bodiless: bool, bounds: Bounds) -> Result<Framing, Refusal> {
-    let fields = Fields::Map(&parts.headers);
+pub fn judge_parts(
+    parts: &request::Parts,
+    fields: &Fields<'_>,
+    is_bodiless: bool,
+    bounds: Bounds,
+) -> Result<Framing, Refusal> {
     if parts.headers.len() > bounds.fields {
         return Err(Refusal::TooManyFields);
     }
@@ -278,7 +280,7 @@ pub fn judge_parts(parts: &request::Parts, is_bodiless: bool, bounds: Bounds) ->
     if target_authority(parts.method.as_str(), target)?.is_some() {
         return Err(Refusal::BadTarget);
     }
-    if fields.all(Known::Host).nth(1).is_some() {
+    if fields.is_repeated(Known::Host) {
         return Err(Refusal::MultipleHosts);
     }
     match (fields.first(Known::Host), parts.uri.authority().map(|a| a.as_str().as_bytes())) {
@@ -288,7 +290,7 @@ pub fn judge_parts(parts: &request::Parts, is_bodiless: bool, bounds: Bounds) ->
         (Some(host), _) | (None, Some(host)) if !is_host(host) => return Err(Refusal::BadHost),
         _ => {}
     }
-    if fields.all(Known::ContentLength).nth(1).is_some() {
+    if fields.is_repeated(Known::ContentLength) {
         return Err(Refusal::MultipleLengths);
     }
     Ok(match fields.first(Known::ContentLength).map(content_length).transpose()? {
@@ -373,27 +375,6 @@ fn named(error: httparse::Error, head: &[u8]) -> Refusal {
 
 fn is_folded(head: &[u8]) -> bool {
     memchr::memmem::find(head, b"\r\n ").is_some() || memchr::memmem::find(head, b"\r\n\t").is_some()
-}
-
-/// The head as a header map, for those who route on it themselves. Call only with bytes [`parse`] accepted.
-///
-/// # Errors
-/// [`Refusal::BadTarget`] or [`Refusal::BadFieldValue`] for what only the `http` types refuse.
-pub fn parts(head: &[u8]) -> Result<request::Parts, Refusal> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
-    request.parse(head).map_err(|e| named(e, head))?;
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
-    for field in request.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refusal::BadFieldName)?;
-        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Refusal::BadFieldValue)?);
-    }
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = Method::from_bytes(request.method.unwrap_or_default().as_bytes()).map_err(|_| Refusal::BadMethod)?;
-    parts.uri = request.path.unwrap_or_default().parse().map_err(|_| Refusal::BadTarget)?;
-    parts.version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    parts.headers = headers;
-    Ok(parts)
 }
 
 #[cfg(test)]

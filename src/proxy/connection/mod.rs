@@ -1,8 +1,8 @@
 //! One client connection, from its first byte to its last.
 //!
 //! For HTTP/1.x the loop reads every head itself (bounded in bytes, fields and time), refuses what is ambiguous by
-//! name, and lends the connection to a mover for exactly one exchange: upgrades to [`upgrade`], all else to [`http1`].
-//! HTTP/2 goes to [`http2`] whole. It decides nothing about where a request goes.
+//! name, and lends the connection to [`http1`] for exactly one exchange. HTTP/2 goes to [`http2`] whole. It decides nothing
+//! about where a request goes.
 
 mod deadline;
 pub mod framing;
@@ -24,14 +24,14 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 pub use self::deadline::Deadline;
-use self::head::{Bounds, Head, Parsed, Upgrade};
+use self::head::{Bounds, Parsed};
 pub use self::linger::{LINGER, LINGER_BYTES, linger};
 pub use self::refusal::Refusal;
 use super::error::Fault;
 use super::http1::Begun;
 use super::listener::{Current, Permit};
 pub use super::stream::Stream;
-use super::{Proxy, headers, http1, http2, upgrade};
+use super::{Proxy, headers, http1, http2};
 use crate::config;
 use crate::runtime::{clock, dice};
 use crate::telemetry::Timestamp;
@@ -142,24 +142,13 @@ pub async fn serve(proxy: Arc<Proxy>, down: Downstream, is_h2: bool) {
     }
 }
 
-/// Who moves an exchange.
-enum Mover {
-    Upgrade(Head, Upgrade),
-    Plain(Box<Begun>),
-}
-
 async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
     let mut deadline = Deadline::after(down.facts.listener.settings.limits.keepalive_timeout);
     let mut stopped = Stopped::new(&proxy);
     loop {
         let (closes, next) = match next_head(&proxy, &mut down, &mut deadline, &mut stopped).await {
             // Boxed, so that an idle connection does not carry the size of a working one.
-            Next::Head(Mover::Plain(begun), closes) => {
-                (closes, Box::pin(http1::serve(&proxy, down, begun, &mut deadline)).await)
-            }
-            Next::Head(Mover::Upgrade(head, kind), closes) => {
-                (closes, Box::pin(upgrade::serve(Arc::clone(&proxy), down, head, kind)).await)
-            }
+            Next::Head(begun, closes) => (closes, Box::pin(http1::serve(&proxy, down, begun, &mut deadline)).await),
             Next::Over => return,
             Next::Refused(refusal) => return Box::pin(refuse(&proxy, down, refusal)).await,
         };
@@ -187,7 +176,7 @@ pub(super) async fn refuse(proxy: &Proxy, mut down: Downstream, refusal: Refusal
 }
 
 enum Next {
-    Head(Mover, bool),
+    Head(Box<Begun>, bool),
     Refused(Refusal),
     Over,
 }
@@ -215,9 +204,9 @@ async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Dea
         while searched == 0 && down.buf.starts_with(b"\r\n") {
             let _ = down.buf.split_to(2);
         }
-        let take_up = |parsed: &Parsed<'_>| (mover(proxy, &facts, parsed, &down.buf), parsed.head.closes);
+        let take_up = |parsed: &Parsed<'_>| (http1::begin(proxy, &facts, parsed, &down.buf), parsed.head.closes);
         match head::read(&down.buf, bounds, &mut searched, take_up) {
-            Ok(Some((mover, closes))) => return Next::Head(mover, closes),
+            Ok(Some((begun, closes))) => return Next::Head(begun, closes),
             Ok(None) => {}
             Err(refusal) => return Next::Refused(refusal),
         }
@@ -227,13 +216,6 @@ async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Dea
             Some(Err(_)) => return Next::Over,
             None => return Next::Refused(Refusal::HeadTimeout),
         }
-    }
-}
-
-fn mover(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &[u8]) -> Mover {
-    match parsed.head.upgrade {
-        Some(kind) => Mover::Upgrade(parsed.head, kind),
-        None => Mover::Plain(http1::begin(proxy, facts, parsed, buf)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::proxy::connection::framing::Framing;
-use crate::proxy::headers::{Fields, Known, Wire};
+use crate::proxy::headers::{Fields, Known};
 use crate::proxy::request::Broke;
 
 /// Bytes the head of an answer may have.
@@ -15,12 +15,11 @@ const FIELDS_MAX: usize = 256;
 pub(in crate::proxy) struct Answer<'a> {
     /// The whole of it.
     pub(in crate::proxy) head: &'a [u8],
-    pub(in crate::proxy) wire: &'a Wire<'a>,
     /// Bytes of it, empty lines before it included.
     pub(super) len: usize,
     /// 100 to 999.
     pub(in crate::proxy) status: u16,
-    pub(in crate::proxy) fields: Fields<'a>,
+    pub(in crate::proxy) fields: &'a Fields<'a>,
     is_http10: bool,
 }
 
@@ -40,14 +39,13 @@ pub(in crate::proxy) fn read<T>(bytes: &[u8], then: impl FnOnce(&Answer<'_>) -> 
         _ => return Err(Broke::Invalid),
     };
     let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or_default();
-    let wire = Wire::new(answer.headers);
+    let fields = Fields::new(answer.headers);
     let status = answer.code.filter(|code| *code >= 100).ok_or(Broke::Invalid)?;
     Ok(Some(then(&Answer {
         head: &bytes[start..len],
-        wire: &wire,
         len,
         status,
-        fields: Fields::Wire(&wire),
+        fields: &fields,
         is_http10: answer.version == Some(0),
     })))
 }
@@ -68,7 +66,7 @@ impl Answer<'_> {
     /// # Errors
     /// [`Broke::Invalid`]: two readings of one answer are one too many.
     pub(super) fn framing(&self, to_head: bool) -> Result<Option<Framing>, Broke> {
-        framing(to_head, self.status, &self.fields)
+        framing(to_head, self.status, self.fields)
     }
 }
 
@@ -76,7 +74,7 @@ impl Answer<'_> {
 ///
 /// # Errors
 /// [`Broke::Invalid`]: two readings of one answer are one too many.
-pub(in crate::proxy) fn framing(to_head: bool, status: u16, fields: &Fields<'_>) -> Result<Option<Framing>, Broke> {
+fn framing(to_head: bool, status: u16, fields: &Fields<'_>) -> Result<Option<Framing>, Broke> {
     let is_repeated = |name| fields.is_repeated(name);
     let framing = match (fields.first(Known::TransferEncoding), fields.first(Known::ContentLength)) {
         (Some(encoding), None) => {

@@ -2,20 +2,20 @@
 
 use httparse::Header;
 
-use crate::proxy::headers::{Known, Wire};
+use crate::proxy::headers::{Fields, Known};
 
 /// Copies the lines of the fields that pass, in as few pieces as may be. `head` is the whole head, its lines end in CR LF,
 /// and the fields were parsed out of it.
 pub(in crate::proxy) fn copy(
     out: &mut Vec<u8>,
     head: &[u8],
-    wire: &Wire<'_>,
+    from: &Fields<'_>,
     passes: impl Fn(&[u8], Option<Known>) -> bool,
 ) {
     let place = |field: &Header<'_>| field.name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
     // Where the lines that are to be copied next begin.
     let mut start = None;
-    for (field, known) in wire.iter() {
+    for (field, known) in from.iter() {
         match (passes(field.name.as_bytes(), known), start) {
             (true, None) => start = Some(place(field)),
             (false, Some(from)) => {
@@ -31,8 +31,8 @@ pub(in crate::proxy) fn copy(
 }
 
 /// The same line by line, for a head whose lines end otherwise.
-pub(in crate::proxy) fn rewrite(out: &mut Vec<u8>, wire: &Wire<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
-    for (field, _) in wire.iter().filter(|(field, known)| passes(field.name.as_bytes(), *known)) {
+pub(in crate::proxy) fn rewrite(out: &mut Vec<u8>, from: &Fields<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
+    for (field, _) in from.iter().filter(|(field, known)| passes(field.name.as_bytes(), *known)) {
         for piece in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             out.extend_from_slice(piece);
         }
@@ -74,11 +74,11 @@ mod tests {
             let mut room = [httparse::EMPTY_HEADER; 8];
             let mut request = httparse::Request::new(&mut room);
             assert!(request.parse(head).unwrap().is_complete());
-            let wire = Wire::new(request.headers);
+            let from = Fields::new(request.headers);
             let passes = |name: &[u8], _| keeps.contains(char::from(name[0].to_ascii_lowercase()));
             let (mut whole, mut anew) = (Vec::new(), Vec::new());
-            copy(&mut whole, head, &wire, passes);
-            rewrite(&mut anew, &wire, passes);
+            copy(&mut whole, head, &from, passes);
+            rewrite(&mut anew, &from, passes);
             assert_eq!(String::from_utf8(whole).unwrap(), copied);
             assert_eq!(anew.len(), keeps.len() * "A: 1\r\n".len());
         }

@@ -23,9 +23,9 @@ use http::{HeaderValue, Method};
 use pingora_core::protocols::l4::ext::get_tcp_info;
 use tokio::net::TcpStream;
 
+pub(super) use self::answer::Answer;
 #[cfg(test)]
 pub(super) use self::answer::read;
-pub(super) use self::answer::{Answer, framing};
 pub(super) use self::outlet::Outlet;
 use self::relay::{Relay, State, Stop};
 use super::Proxy;
@@ -48,6 +48,8 @@ pub(super) struct Sending {
     pub(super) is_whole: bool,
     /// Body bytes that came from the client.
     pub(super) bytes_in: u64,
+    /// The protocols it asks to leave HTTP/1.1 for, if it does.
+    pub(super) upgrade: Option<Vec<u8>>,
 }
 
 /// The client's side of an exchange. Polled by one task.
@@ -140,6 +142,24 @@ pub(super) struct Outcome {
     pub(super) bytes_out: u64,
     /// Why it failed.
     pub(super) cause: Option<Cause>,
+    /// The backend left HTTP, as it was asked to.
+    pub(super) switched: Option<Switched>,
+}
+
+impl Outcome {
+    /// Nothing of an answer went to the client.
+    pub(super) fn failed(cause: Cause) -> Self {
+        Self { status: None, bytes_out: 0, cause: Some(cause), switched: None }
+    }
+}
+
+/// A backend's connection behind its 101.
+pub(super) struct Switched {
+    pub(super) line: Stream,
+    /// The head of the 101 as the client gets it, and what came behind it.
+    pub(super) to_client: Vec<u8>,
+    /// Bytes of the head.
+    pub(super) head_len: usize,
 }
 
 /// A request that cannot be repeated once it was seen takes a connection that idled no longer than this: no backend in its
@@ -156,7 +176,6 @@ pub(super) async fn exchange<C: Client>(
     is_chosen: bool,
 ) -> Outcome {
     let mut must_choose = !is_chosen;
-    let failed = |cause| Outcome { status: None, bytes_out: 0, cause: Some(cause) };
     loop {
         // Here, and not within the attempt: it is large, and is not moved about.
         let mut state = State::new();
@@ -167,10 +186,15 @@ pub(super) async fn exchange<C: Client>(
                 must_choose = true;
                 continue;
             }
-            Err(Next::GiveUp(cause)) => return failed(cause),
+            Err(Next::GiveUp(cause)) => return Outcome::failed(cause),
         };
+        let mut switched = None;
         let cause = match stop {
             Stop::Done => None,
+            Stop::Switched { to_client, head_len } => {
+                switched = state.line.take().map(|line| Switched { line, to_client, head_len });
+                None
+            }
             Stop::Again => {
                 must_choose = true;
                 continue;
@@ -178,7 +202,7 @@ pub(super) async fn exchange<C: Client>(
             Stop::Broke(how) | Stop::BrokeWithin(how) => Some(how.cause()),
             Stop::Failed(cause) => Some(cause),
         };
-        return Outcome { status: state.status, bytes_out: state.bytes_out, cause };
+        return Outcome { status: state.status, bytes_out: state.bytes_out, cause, switched };
     }
 }
 
@@ -206,6 +230,8 @@ impl<C: Client> Attempt<'_, C> {
         let timeouts = &backing.pool.settings().timeouts;
         let (backend_id, keep_for, connect) = (backing.id(backend.place()), timeouts.keepalive, timeouts.connect);
         let kept = match () {
+            // It becomes a session's own.
+            () if sending.upgrade.is_some() => None,
             () if context.may_repeat() => lines::take(backend_id, Duration::MAX),
             () if context.may_repeat_unheard() && sending.is_whole => lines::take(backend_id, IDLE_MAX),
             () => None,
@@ -242,6 +268,7 @@ impl<C: Client> Attempt<'_, C> {
                 return Err(context.broke(how, line));
             }
             Stop::BrokeWithin(how) => context.broke_within_answer(how),
+            Stop::Switched { .. } => state.line = Some(line),
             Stop::Again | Stop::Failed(_) => {}
         }
         Ok(stop)

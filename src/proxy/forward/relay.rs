@@ -19,7 +19,7 @@ use super::{Client, Final, Sending};
 use crate::proxy::connection::Deadline;
 use crate::proxy::connection::framing::{Follower, Framing, Parts};
 use crate::proxy::error::Cause;
-use crate::proxy::headers::AnswerEdits;
+use crate::proxy::headers::{AnswerEdits, Known};
 use crate::proxy::request::{Broke, Context, Reply};
 use crate::proxy::stream::Stream;
 use crate::runtime::clock;
@@ -59,6 +59,8 @@ pub(super) enum Stop {
     BrokeWithin(Broke),
     /// Something else went wrong.
     Failed(Cause),
+    /// The backend left HTTP. With the head of its 101 as the client gets it, so many bytes of it, and what came behind.
+    Switched { to_client: Vec<u8>, head_len: usize },
 }
 
 /// Both sides and what is between them.
@@ -83,6 +85,8 @@ pub(super) struct State {
     answer: Phase,
     interim: u32,
     answer_splice: Splice,
+    /// The backend's connection, once it has left HTTP.
+    pub(super) line: Option<Stream>,
     /// The status that went to the client.
     pub(super) status: Option<u16>,
     /// Body bytes that went to the client.
@@ -100,6 +104,8 @@ enum Phase {
     Head(Vec<u8>),
     Body(Body),
     Done,
+    /// It has left HTTP.
+    Switched,
 }
 
 struct Body {
@@ -121,6 +127,7 @@ impl State {
             answer: Phase::Head(Vec::new()),
             interim: 0,
             answer_splice: Splice::default(),
+            line: None,
             status: None,
             bytes_out: 0,
             is_clean: false,
@@ -350,6 +357,11 @@ impl<C: Client> Relay<'_, C> {
                 Ok(Some(Err(stop))) => return Err(stop),
                 Ok(Some(Ok(len))) => bytes = &bytes[len..],
             }
+            if matches!(self.state.answer, Phase::Switched) {
+                let head_len = out.len();
+                out.extend_from_slice(bytes);
+                return Err(Stop::Switched { to_client: std::mem::take(out), head_len });
+            }
             if !matches!(self.state.answer, Phase::Head(_)) {
                 return self.came_of_body(bytes, out, cx);
             }
@@ -359,18 +371,26 @@ impl<C: Client> Relay<'_, C> {
     /// A whole head, of the answer or of one before it; how many bytes it had.
     fn head(&mut self, answer: &Answer<'_>, out: &mut Vec<u8>) -> Result<usize, Stop> {
         let gone = |_| Stop::Failed(Cause::ClientGone);
-        if answer.status < 200 {
+        let switches = answer.status == 101;
+        if switches && !self.sending.upgrade.as_deref().is_some_and(|asked| agrees(asked, answer)) {
+            // Not to this, or not at all.
+            return Err(self.broke(Broke::Invalid));
+        }
+        if answer.status < 200 && !switches {
             self.state.interim += 1;
-            // 101 was not asked for.
-            if answer.status == 101 || self.state.interim > INTERIM_MAX {
+            if self.state.interim > INTERIM_MAX {
                 return Err(self.broke(Broke::Invalid));
+            }
+            if self.sending.upgrade.is_some() {
+                // A client that asked to leave HTTP waits for 101 only.
+                return Ok(answer.len);
             }
             let edits = AnswerEdits::new(answer.status, answer.fields);
             self.client.interim(answer, &edits, out).map_err(gone)?;
             return Ok(answer.len);
         }
         let to_head = self.sending.method == Method::HEAD;
-        let framing = answer.framing(to_head).map_err(Stop::Broke)?;
+        let framing = if switches { None } else { answer.framing(to_head).map_err(Stop::Broke)? };
         let Reply::Pass { edits, cookie, page } = self.context.answered(answer.status, answer.fields) else {
             return Err(Stop::Again);
         };
@@ -388,6 +408,7 @@ impl<C: Client> Relay<'_, C> {
         self.state.status = Some(answer.status);
         self.state.is_clean = framing.is_some() && answer.keeps();
         self.state.answer = match framing {
+            _ if switches => Phase::Switched,
             Some(Framing::Empty) => Phase::Done,
             _ => Phase::Body(Body {
                 follower: framing.map(Follower::new),
@@ -479,6 +500,12 @@ impl<C: Client> Relay<'_, C> {
             () => self.broke(Broke::TimedOut),
         })
     }
+}
+
+/// Whether a 101 leads where the client asked to go.
+fn agrees(asked: &[u8], answer: &Answer<'_>) -> bool {
+    let there = answer.fields.first(Known::Upgrade);
+    there.is_some_and(|there| asked.split(|b| *b == b',').any(|p| p.trim_ascii().eq_ignore_ascii_case(there)))
 }
 
 /// Bytes of the next read: more if this one was full and all of it went, less if some of it did not.

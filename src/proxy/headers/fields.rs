@@ -1,4 +1,4 @@
-//! The fields of a head, whoever read it: a header map (HTTP/2) or the bytes as they came (HTTP/1.1).
+//! The fields of a head as they came, whatever the version of HTTP.
 //!
 //! Decisions ask for [`Known`] names only. Those are found in one pass over a head as it came, so that each question after
 //! it costs an array access, and nothing is copied or hashed.
@@ -118,20 +118,11 @@ impl Known {
 /// The bit that makes letters small.
 const LOWER: u8 = 0x20;
 
-/// The fields of one head.
-#[derive(Clone, Copy, Debug)]
-pub enum Fields<'a> {
-    /// Of a header map.
-    Map(&'a HeaderMap),
-    /// As they came.
-    Wire(&'a Wire<'a>),
-}
-
-/// Fields as they came, with the places of those that are known.
+/// The fields of one head, with the places of those that are known.
 #[derive(Debug)]
-pub struct Wire<'a> {
+pub struct Fields<'a> {
     /// In order, names in whatever case they came.
-    pub fields: &'a [httparse::Header<'a>],
+    pub lines: &'a [httparse::Header<'a>],
     /// For each [`Known`] one more than the place of its first field; 0: there is none.
     first: [u16; Known::ALL.len()],
     /// Those known names that come more than once, a bit each.
@@ -143,46 +134,33 @@ pub struct Wire<'a> {
 /// Fields one head may have at most, whatever the configuration says.
 pub const FIELDS_MAX: usize = 256;
 
-impl<'a> Wire<'a> {
+impl<'a> Fields<'a> {
     /// Finds the known ones; of more than [`FIELDS_MAX`] fields the rest is left out.
-    pub fn new(fields: &'a [httparse::Header<'a>]) -> Self {
-        let fields = &fields[..fields.len().min(FIELDS_MAX)];
-        let mut wire = Self { fields, first: [0; Known::ALL.len()], repeated: 0, kinds: [0; FIELDS_MAX] };
-        for (place, field) in fields.iter().enumerate() {
+    pub fn new(lines: &'a [httparse::Header<'a>]) -> Self {
+        let lines = &lines[..lines.len().min(FIELDS_MAX)];
+        let mut fields = Self { lines, first: [0; Known::ALL.len()], repeated: 0, kinds: [0; FIELDS_MAX] };
+        for (place, field) in lines.iter().enumerate() {
             if let Some(known) = Known::of(field.name.as_bytes()) {
-                wire.kinds[place] = known as u8 + 1;
-                match &mut wire.first[known as usize] {
+                fields.kinds[place] = known as u8 + 1;
+                match &mut fields.first[known as usize] {
                     free @ 0 => *free = place as u16 + 1,
-                    _ => wire.repeated |= 1 << known as u32,
+                    _ => fields.repeated |= 1 << known as u32,
                 }
             }
         }
-        wire
+        fields
     }
 
     /// Every field with the known name it has.
     pub fn iter(&self) -> impl Iterator<Item = (&'a httparse::Header<'a>, Option<Known>)> {
         let known = |kind: &u8| Known::ALL.get(usize::from(*kind).wrapping_sub(1)).copied();
-        self.fields.iter().zip(self.kinds.iter().map(known))
+        self.lines.iter().zip(self.kinds.iter().map(known))
     }
 
-    fn first(&self, name: Known) -> Option<&'a [u8]> {
-        let place = usize::from(self.first[name as usize]).checked_sub(1)?;
-        self.fields.get(place).map(|field| field.value)
-    }
-
-    fn is_repeated(&self, name: Known) -> bool {
-        self.repeated & 1 << name as u32 != 0
-    }
-}
-
-impl<'a> Fields<'a> {
     /// The value of the first field of this name.
     pub fn first(&self, name: Known) -> Option<&'a [u8]> {
-        match self {
-            Self::Map(map) => map.get(name.key()).map(HeaderValue::as_bytes),
-            Self::Wire(wire) => wire.first(name),
-        }
+        let place = usize::from(self.first[name as usize]).checked_sub(1)?;
+        self.lines.get(place).map(|field| field.value)
     }
 
     /// The same if it is visible ASCII, blanks and tabs.
@@ -193,51 +171,34 @@ impl<'a> Fields<'a> {
 
     /// Whether there is a field of this name.
     pub fn has(&self, name: Known) -> bool {
-        match self {
-            Self::Map(map) => map.contains_key(name.key()),
-            Self::Wire(wire) => wire.first[name as usize] != 0,
-        }
+        self.first[name as usize] != 0
     }
 
-    /// Whether there is more than one field of this name.
+    /// Whether there is more than one.
     pub fn is_repeated(&self, name: Known) -> bool {
-        match self {
-            Self::Map(map) => map.get_all(name.key()).iter().nth(1).is_some(),
-            Self::Wire(wire) => wire.is_repeated(name),
-        }
+        self.repeated & 1 << name as u32 != 0
     }
 
     /// The values of all fields of this name, in order.
     pub fn all(&self, name: Known) -> impl Iterator<Item = &'a [u8]> {
-        let (map, wire) = match *self {
-            Self::Map(map) => (Some(map), None),
-            Self::Wire(wire) => (None, Some(wire)),
+        let more = match self.is_repeated(name) {
+            true => self.lines.get(usize::from(self.first[name as usize])..).unwrap_or_default(),
+            false => &[],
         };
-        let in_map = map.into_iter().flat_map(move |map| map.get_all(name.key())).map(HeaderValue::as_bytes);
-        let first = wire.and_then(|wire| wire.first(name));
-        let more = wire.filter(|wire| wire.is_repeated(name)).map_or(&[][..], |wire| {
-            let place = usize::from(wire.first[name as usize]);
-            wire.fields.get(place..).unwrap_or_default()
-        });
         let more = more.iter().filter(move |field| Known::of(field.name.as_bytes()) == Some(name));
-        in_map.chain(first).chain(more.map(|field| field.value))
+        self.first(name).into_iter().chain(more.map(|field| field.value))
     }
 
     /// A header map of its own, for who needs one; names and values that none can hold are left out.
-    pub fn to_map(self) -> HeaderMap {
-        match self {
-            Self::Map(map) => map.clone(),
-            Self::Wire(wire) => {
-                let mut map = HeaderMap::with_capacity(wire.fields.len());
-                for field in wire.fields {
-                    let name = HeaderName::from_bytes(field.name.as_bytes());
-                    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
-                        map.append(name, value);
-                    }
-                }
-                map
+    pub fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.lines.len());
+        for field in self.lines {
+            let name = HeaderName::from_bytes(field.name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
+                map.append(name, value);
             }
         }
+        map
     }
 }
 
@@ -269,18 +230,17 @@ mod tests {
     fn a_map_and_what_came_answer_alike() {
         let text = b"GET / HTTP/1.1\r\nhost: a\r\nCOOKIE: a=1\r\nX-Other: 1\r\ncookie: b=2\r\nAccept: \xe9\r\nCookie: c=3\r\n\r\n";
         let mut room = [httparse::EMPTY_HEADER; 16];
-        let wire = Wire::new(parsed(text, &mut room));
-        let wire = Fields::Wire(&wire);
-        let map = wire.to_map();
-        let map = Fields::Map(&map);
+        let fields = Fields::new(parsed(text, &mut room));
+        let map = fields.to_map();
         for known in Known::ALL {
-            assert_eq!(wire.first(*known), map.first(*known), "{known:?}");
-            assert_eq!(wire.has(*known), map.has(*known), "{known:?}");
-            assert_eq!(wire.text(*known), map.text(*known), "{known:?}");
-            assert_eq!(wire.is_repeated(*known), map.is_repeated(*known), "{known:?}");
-            assert_eq!(wire.all(*known).collect::<Vec<_>>(), map.all(*known).collect::<Vec<_>>(), "{known:?}");
+            let key = known.key();
+            assert_eq!(fields.first(*known), map.get(&key).map(HeaderValue::as_bytes), "{known:?}");
+            assert_eq!(fields.has(*known), map.contains_key(&key), "{known:?}");
+            let all: Vec<_> = map.get_all(&key).iter().map(HeaderValue::as_bytes).collect();
+            assert_eq!(fields.is_repeated(*known), all.len() > 1, "{known:?}");
+            assert_eq!(fields.all(*known).collect::<Vec<_>>(), all, "{known:?}");
         }
-        assert_eq!(wire.all(Known::Cookie).collect::<Vec<_>>(), [b"a=1", b"b=2", b"c=3"]);
-        assert_eq!((wire.text(Known::Accept), wire.first(Known::Accept)), (None, Some(&b"\xe9"[..])));
+        assert_eq!(fields.all(Known::Cookie).collect::<Vec<_>>(), [b"a=1", b"b=2", b"c=3"]);
+        assert_eq!((fields.text(Known::Accept), fields.first(Known::Accept)), (None, Some(&b"\xe9"[..])));
     }
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::types::IpText;
 
-pub use self::fields::{FIELDS_MAX, Fields, Known, Wire};
+pub use self::fields::{FIELDS_MAX, Fields, Known};
 
 /// Identity that content servers trust because a gateway set it. Nobody outside may say who they are with these: they
 /// are stripped unless the peer is trusted. `X-Auth-Token` is none of them: R's rsconnect names its key with it, and signs.
@@ -58,7 +58,7 @@ pub struct Hop<'a> {
 /// would believe it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestEdits<'a> {
-    fields: Fields<'a>,
+    fields: &'a Fields<'a>,
     hop: Hop<'a>,
     nominates: bool,
     joins_cookies: bool,
@@ -66,14 +66,14 @@ pub struct RequestEdits<'a> {
 
 impl<'a> RequestEdits<'a> {
     /// For a head with these fields that came this way.
-    pub fn new(fields: Fields<'a>, hop: Hop<'a>) -> Self {
-        Self { fields, hop, nominates: nominates(&fields), joins_cookies: fields.is_repeated(Known::Cookie) }
+    pub fn new(fields: &'a Fields<'a>, hop: Hop<'a>) -> Self {
+        Self { fields, hop, nominates: nominates(fields), joins_cookies: fields.is_repeated(Known::Cookie) }
     }
 
     /// Whether fields of this name go on as they came; `known` is which of [`Known`] it is. `Upgrade` never does: who leaves
     /// HTTP writes it anew.
     pub fn passes(&self, name: &[u8], known: Option<Known>) -> bool {
-        if self.nominates && may_be_nominated(name) && is_nominated(&self.fields, name) {
+        if self.nominates && may_be_nominated(name) && is_nominated(self.fields, name) {
             return false;
         }
         let Hop { trusted, host, port, client, .. } = self.hop;
@@ -191,15 +191,15 @@ impl<'a> RequestEdits<'a> {
 /// How the head of an answer changes on its way to the client.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerEdits<'a> {
-    fields: Fields<'a>,
+    fields: &'a Fields<'a>,
     status: u16,
     nominates: bool,
 }
 
 impl<'a> AnswerEdits<'a> {
     /// For an answer of this status with these fields.
-    pub fn new(status: u16, fields: Fields<'a>) -> Self {
-        Self { fields, status, nominates: nominates(&fields) }
+    pub fn new(status: u16, fields: &'a Fields<'a>) -> Self {
+        Self { fields, status, nominates: nominates(fields) }
     }
 
     /// Whether fields of this name, `known` or not, go on as they came: not those of the backend's connection with us, which a 101 has for
@@ -217,7 +217,7 @@ impl<'a> AnswerEdits<'a> {
             // Where no body can be, neither may be (RFC 9110 §8.6, RFC 9112 §6.1): somebody might wait for one.
             Some(Known::TransferEncoding | Known::ContentLength) => self.status >= 200 && self.status != 204,
             Some(Known::SetCookie) => true,
-            _ => !(self.nominates && is_nominated(&self.fields, name)),
+            _ => !(self.nominates && is_nominated(self.fields, name)),
         }
     }
 }

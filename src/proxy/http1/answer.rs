@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use crate::proxy::forward::{Answer, date, fields};
-use crate::proxy::headers::{AnswerEdits, Known, Wire};
+use crate::proxy::headers::{AnswerEdits, Fields, Known};
 use crate::shiny::shim;
 
 /// What the client's connection needs to be told besides.
@@ -49,14 +49,14 @@ pub(super) fn write(
             && !(ending.unwraps && known == Some(Known::TransferEncoding))
             && !page.is_some_and(|page| page.replaces(name))
     };
-    if has_odd_lines(answer.head, answer.wire) {
-        fields::rewrite(out, answer.wire, passes);
+    if has_odd_lines(answer.head, answer.fields) {
+        fields::rewrite(out, answer.fields, passes);
     } else {
-        fields::copy(out, answer.head, answer.wire, passes);
+        fields::copy(out, answer.head, answer.fields, passes);
     }
     if let Some(added) = added {
         fields::put(out, Known::XRequestId, &[added.request_id.as_bytes()]);
-        if !answer.fields.has(Known::Date) {
+        if answer.status != 101 && !answer.fields.has(Known::Date) {
             // Whoever passes on an answer that does not say when it was made says so (RFC 9110 §6.6.1).
             date::with(|date| fields::put(out, Known::Date, &[date]));
         }
@@ -79,10 +79,10 @@ pub(super) fn write(
 }
 
 /// Lines that end in LF alone, or blanks before a colon.
-fn has_odd_lines(head: &[u8], wire: &Wire<'_>) -> bool {
+fn has_odd_lines(head: &[u8], fields: &Fields<'_>) -> bool {
     let place = |name: &str| name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
     !head.ends_with(b"\r\n\r\n")
-        || wire.fields.iter().any(|field| {
+        || fields.lines.iter().any(|field| {
             let start = place(field.name);
             let line_ends_before = head.get(..start).is_some_and(|before| before.ends_with(b"\r\n"));
             !line_ends_before || head.get(start + field.name.len()) != Some(&b':')

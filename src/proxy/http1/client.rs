@@ -100,6 +100,10 @@ impl forward::Client for Client<'_> {
 
     fn head(&mut self, head: &Final<'_>, out: &mut Vec<u8>) -> io::Result<Parts> {
         let Final { answer, framing, edits, page, request_id, cookie, to_head, is_stopping } = *head;
+        if answer.status == 101 {
+            answer::write(out, answer, &edits, Some(&Added { request_id, cookie, page }), Ending::default());
+            return Ok(Parts::All);
+        }
         let is_http10 = self.head.is_http10;
         let is_chunked = framing == Some(Framing::Chunked);
         let unwraps = is_http10 && (is_chunked || to_head);

@@ -1,11 +1,12 @@
-//! The client's half of HTTP/1.1, but for upgrades.
+//! The client's half of HTTP/1.1.
 //!
 //! [`begin`] runs while the head still lies in the connection's buffer: it asks [`request`](super::request) and writes the
 //! head as the backend gets it. From then on nobody needs the head any more. [`serve`] hands the request to
-//! [`forward`](super::forward) and ends in order.
+//! [`forward`](super::forward) and ends in order, or in a tunnel.
 
 mod answer;
 mod client;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::connection::head::{Head, Parsed};
 use super::connection::{Deadline, Downstream, Facts, Refusal, linger, reply};
 use super::error::Cause;
 use super::forward::{self, Outcome, Sending, fields};
-use super::headers::Fields;
+use super::headers::Known;
 use super::request::{Answer, Context, End, Request};
 
 /// A request whose head was read.
@@ -42,10 +43,13 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
     let request = Request { method: &parsed.method, host: parsed.host, target: &parsed.target, fields: parsed.fields };
     let mut body = Follower::new(head.framing);
     let (mut context, mut answer) = Context::arrive(proxy, Arc::clone(facts), &request, body.is_done());
+    if head.upgrade.is_some() {
+        context.leaves_http();
+    }
     let (mut bytes, mut taken, mut bytes_in, mut is_chosen) = (Vec::new(), head.len, 0, false);
     if answer.is_none() {
         bytes.reserve(buf.len() + ADDED);
-        write_head(&mut bytes, &request, &buf[..head.len], &context);
+        write_head(&mut bytes, &request, &buf[..head.len], &context, head.upgrade.is_some());
         match body.pass(&buf[head.len..], Parts::All, |piece| bytes.extend_from_slice(piece)) {
             Ok(passed) => (taken, bytes_in) = (taken + passed.used, passed.data),
             Err(_) => {
@@ -63,22 +67,25 @@ pub fn begin(proxy: &Arc<Proxy>, facts: &Arc<Facts>, parsed: &Parsed<'_>, buf: &
             }
         }
     }
-    let sending = Sending { method: parsed.method.clone(), bytes, is_whole: body.is_done(), bytes_in };
+    let upgrade = head.upgrade.and_then(|_| parsed.fields.first(Known::Upgrade)).map(<[u8]>::to_vec);
+    let sending = Sending { method: parsed.method.clone(), bytes, is_whole: body.is_done(), bytes_in, upgrade };
     Box::new(Begun { context, answer, is_chosen, sending, head, body, taken })
 }
 
 /// Room for the fields that are added to a head.
 const ADDED: usize = 512;
 
-fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &Context) {
+fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &Context, asks_to_leave: bool) {
     for piece in [request.method.as_str(), " ", request.target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(piece.as_bytes());
     }
     let edits = context.edits(request);
-    if let Fields::Wire(wire) = request.fields {
-        fields::copy(out, head, wire, |name, known| edits.passes(name, known));
-    }
+    fields::copy(out, head, request.fields, |name, known| edits.passes(name, known));
     edits.added(|name, pieces| fields::put(out, name, pieces));
+    if let Some(protocol) = request.fields.first(Known::Upgrade).filter(|_| asks_to_leave) {
+        fields::put(out, Known::Upgrade, &[protocol]);
+        fields::put(out, Known::Connection, &[b"Upgrade"]);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -106,7 +113,11 @@ pub async fn serve(
     let mut client = Client::new(&mut down, head, body);
     let outcome = forward::exchange(proxy, &mut client, &mut context, &mut sending, deadline, is_chosen).await;
     let (closes, has_said_all) = client.end();
-    let Outcome { status, bytes_out, cause } = outcome;
+    let Outcome { status, bytes_out, cause, switched } = outcome;
+    if let Some((switched, kind)) = switched.zip(head.upgrade) {
+        upgrade::open(proxy, context, down, switched, kind);
+        return None;
+    }
     let bytes_in = sending.bytes_in;
     if let (Some(cause), None) = (cause, status)
         && cause != Cause::ClientGone

@@ -255,8 +255,8 @@ impl forward::Client for Client {
 /// Copies the fields that pass, but for those that HTTP/2 has no use for (RFC 9113 §8.2.2). All values share one copy.
 fn copy(fields: &mut HeaderMap, answer: &Answer<'_>, passes: impl Fn(&[u8], Option<Known>) -> bool) {
     let head = Bytes::copy_from_slice(answer.head);
-    fields.reserve(answer.wire.fields.len() + ADDED);
-    for (field, known) in answer.wire.iter() {
+    fields.reserve(answer.fields.lines.len() + ADDED);
+    for (field, known) in answer.fields.iter() {
         let is_the_hops = matches!(known, Some(Known::TransferEncoding | Known::Upgrade | Known::Connection));
         if is_the_hops || !passes(field.name.as_bytes(), known) {
             continue;

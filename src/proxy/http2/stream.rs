@@ -11,6 +11,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Method, Response, StatusCode, request};
+use httparse::Header;
 use tokio::time::timeout;
 
 use super::client::Client;
@@ -21,7 +22,7 @@ use crate::proxy::connection::head::{self, Bounds};
 use crate::proxy::connection::{Deadline, Facts, LINGER, LINGER_BYTES, Refusal};
 use crate::proxy::error::Cause;
 use crate::proxy::forward::{self, Client as _, Outcome, Sending, fields};
-use crate::proxy::headers::{self, Known};
+use crate::proxy::headers::{self, Fields, Known};
 use crate::proxy::request::{Answer, Context, End, Request};
 use crate::runtime::dice;
 
@@ -39,24 +40,26 @@ pub(super) fn serve(
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (parts, body) = request.into_parts();
     let limits = &facts.listener.settings.limits;
-    let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count };
-    let framing = match head::judge_parts(&parts, body.is_end_stream(), bounds) {
+    let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count.min(head::FIELDS_MAX) };
+    let lines: Vec<_> = parts.headers.iter().map(|(n, v)| Header { name: n.as_str(), value: v.as_bytes() }).collect();
+    let fields = Fields::new(&lines);
+    let framing = match head::judge_parts(&parts, &fields, body.is_end_stream(), bounds) {
         Ok(framing) => framing,
         Err(refusal) => {
             let head = refused(proxy, facts, &parts, refusal);
             return Box::pin(refuse(Client::new(body, Framing::Empty, respond), head));
         }
     };
-    let request = Request::of(&parts);
+    let request = Request::of(&parts, &fields);
     let (context, answer) = Context::arrive(proxy, Arc::clone(facts), &request, framing == Framing::Empty);
     // Silence of the client within its body, and of its reading within ours.
     let limit = context.timeouts().map_or(config::default::BODY_TIMEOUT, |t| t.body);
     facts.set_write_timeout(limit, true);
     let mut bytes = Vec::new();
     if answer.is_none() {
-        write_head(&mut bytes, &parts, &request, &context, framing);
+        write_head(&mut bytes, &request, &context, framing);
     }
-    let sending = Sending { method: parts.method, bytes, is_whole: false, bytes_in: 0 };
+    let sending = Sending { method: parts.method.clone(), bytes, is_whole: false, bytes_in: 0, upgrade: None };
     let client = Client::new(body, framing, respond);
     Box::pin(run(Arc::clone(proxy), client, context, sending, answer, limit))
 }
@@ -76,13 +79,13 @@ async fn run(
                 let mut deadline = Deadline::after(limit);
                 forward::exchange(&proxy, &mut client, &mut context, &mut sending, &mut deadline, false).await
             }
-            Err(cause) => Outcome { status: None, bytes_out: 0, cause: Some(cause) },
+            Err(cause) => Outcome::failed(cause),
         },
-        Some(Answer::Error(cause)) => Outcome { status: None, bytes_out: 0, cause: Some(cause) },
+        Some(Answer::Error(cause)) => Outcome::failed(cause),
         Some(Answer::Redirect(url)) => {
             let (head, body) = redirect(&context, &url);
             say(&mut client, head, body, limit).await;
-            Outcome { status: Some(308), bytes_out: 0, cause: None }
+            Outcome { status: Some(308), bytes_out: 0, cause: None, switched: None }
         }
     };
     end(&mut client, context, outcome, sending, limit).await;
@@ -90,7 +93,7 @@ async fn run(
 
 /// Tells the client what it has not been told, counts and logs, and hears it out.
 async fn end(client: &mut Client, mut context: Box<Context>, outcome: Outcome, sending: Sending, limit: Duration) {
-    let Outcome { mut status, mut bytes_out, cause } = outcome;
+    let Outcome { mut status, mut bytes_out, cause, .. } = outcome;
     match (cause, status) {
         (None, _) => {}
         (Some(Cause::ClientGone), _) | (Some(_), Some(_)) => client.cut(),
@@ -127,17 +130,13 @@ async fn take(client: &mut Client, context: &mut Context, sending: &mut Sending)
 }
 
 /// The head as a backend gets it. Names are small, as HTTP/2 has them.
-fn write_head(out: &mut Vec<u8>, parts: &request::Parts, request: &Request<'_>, context: &Context, framing: Framing) {
+fn write_head(out: &mut Vec<u8>, request: &Request<'_>, context: &Context, framing: Framing) {
     out.reserve(HEAD);
     for piece in [request.method.as_str(), " ", request.target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(piece.as_bytes());
     }
     let edits = context.edits(request);
-    for (name, value) in &parts.headers {
-        if edits.passes(name.as_str().as_bytes(), Known::of(name.as_str().as_bytes())) {
-            fields::put_named(out, name.as_str(), &[value.as_bytes()]);
-        }
-    }
+    fields::rewrite(out, request.fields, |name, known| edits.passes(name, known));
     edits.added(|name, pieces| fields::put(out, name, pieces));
     if framing == Framing::Chunked {
         fields::put(out, Known::TransferEncoding, &[b"chunked"]);

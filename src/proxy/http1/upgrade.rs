@@ -1,0 +1,61 @@
+//! The way into a tunnel: both sides have agreed to leave HTTP/1.1.
+
+use bytes::Bytes;
+
+use crate::proxy::Proxy;
+use crate::proxy::connection::Downstream;
+use crate::proxy::connection::head::Upgrade;
+use crate::proxy::forward::Switched;
+use crate::proxy::ledger::{Kind, Opening};
+use crate::proxy::request::{Context, End};
+use crate::proxy::tunnel::{self, Tunnel};
+use crate::runtime::clock;
+use std::sync::Arc;
+
+/// Hands both sides to the tunnel's own task, which outlives this connection's.
+pub(super) fn open(proxy: &Proxy, mut context: Box<Context>, down: Downstream, switched: Switched, kind: Upgrade) {
+    let Some((backing, backend)) = context.chosen() else { return };
+    let timeouts = &backing.pool.settings().timeouts;
+    let session = proxy.ledger().open(Opening {
+        kind: match kind {
+            Upgrade::Websocket => Kind::Websocket,
+            Upgrade::Other => Kind::Upgrade,
+        },
+        pool: Arc::clone(backing.pool.name()),
+        backend: backend.key().clone(),
+        client: context.client_address(),
+        now: clock::now(),
+        unix_s: clock::unix_seconds(),
+    });
+    let guard = backend.begin_session();
+    let backing = Arc::clone(backing);
+    let tunnel = Tunnel {
+        client: down.stream,
+        upstream: switched.line,
+        to_upstream: down.buf.freeze(),
+        to_client: Bytes::from(switched.to_client),
+        head_len: switched.head_len,
+        is_websocket: kind == Upgrade::Websocket,
+        ping_after: timeouts.tunnel_ping,
+        idle_timeout: timeouts.tunnel_idle,
+        session,
+    };
+    // The request is over, the session begins: it is counted by the guard, not among the requests in flight.
+    let permit = down.permit;
+    context.release_in_flight();
+    tokio::spawn(async move {
+        let end = tunnel::run(tunnel).await;
+        backing.metrics.session_closed(end.close_code);
+        if end.cause.is_loss() {
+            backing.metrics.session_lost(end.cause.as_str());
+        }
+        drop((guard, permit));
+        context.finish(End {
+            status: Some(101),
+            bytes_in: end.bytes_in,
+            bytes_out: end.bytes_out,
+            cause: None,
+            upgraded: true,
+        });
+    });
+}
