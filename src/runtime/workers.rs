@@ -5,6 +5,7 @@
 //! threads this takes less CPU per request; the price is that a connection stays where it was placed, so each is placed
 //! where the fewest are.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +31,11 @@ struct Worker {
     _stop: oneshot::Sender<()>,
 }
 
+thread_local! {
+    /// The load of this thread, where it is a worker.
+    static HERE: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
+}
+
 /// A place on a thread, counted until it is dropped.
 #[derive(Debug)]
 pub struct Seat {
@@ -47,12 +53,15 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (stop, stopped) = oneshot::channel();
             let handle = runtime.handle().clone();
+            let load = Arc::default();
+            let own = Arc::clone(&load);
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                HERE.set(Some(own));
                 let _: Result<(), _> = runtime.block_on(stopped);
                 // Whatever still runs (a client that never reads) must not hold the process.
                 runtime.shutdown_background();
             })?;
-            Ok(Worker { handle, load: Arc::default(), _stop: stop })
+            Ok(Worker { handle, load, _stop: stop })
         };
         Ok(Self { workers: (0..count.max(1)).map(start).collect::<io::Result<_>>()?, turn: AtomicUsize::new(0) })
     }
@@ -67,6 +76,11 @@ impl Workers {
         Seat { handle: worker.handle.clone(), load: Arc::clone(&worker.load) }
     }
 
+    /// Where a task that stays for long is spawned: each in its turn.
+    pub fn turn(&self) -> Handle {
+        self.workers[self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len()].handle.clone()
+    }
+
     /// How many threads there are.
     pub fn count(&self) -> usize {
         self.workers.len()
@@ -74,6 +88,11 @@ impl Workers {
 }
 
 impl Seat {
+    /// Whether this is its thread.
+    pub fn is_here(&self) -> bool {
+        HERE.with_borrow(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, &self.load)))
+    }
+
     /// Where tasks of this seat are spawned.
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -104,6 +123,11 @@ mod tests {
         assert_eq!(names, ["worker-0", "worker-0", "worker-1", "worker-1", "worker-2", "worker-2"]);
         let at = seats.iter().position(|seat| name(seat) == "worker-1").unwrap();
         drop(seats.remove(at));
-        assert_eq!(name(&workers.seat()), "worker-1");
+        let seat = workers.seat();
+        assert_eq!(name(&seat), "worker-1");
+        assert!(!seat.is_here());
+        let (thread, other) = (seat.handle().clone(), workers.seat());
+        let told = thread.spawn(async move { (seat.is_here(), other.is_here()) });
+        assert_eq!(runtime.block_on(told).unwrap(), (true, false));
     }
 }

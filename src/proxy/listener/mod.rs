@@ -207,7 +207,9 @@ fn start(proxy: Arc<Proxy>, current: Arc<Current>, bound: Bound) -> Listener {
     let gate = Gate::new(current.settings.limits.connections);
     let (stop, stopped) = watch::channel(false);
     let (current, bound) = (Arc::new(ArcSwap::from(current)), Arc::new(bound));
-    let accepting = tokio::spawn(accept(proxy, Arc::clone(&bound), Arc::clone(&current), Arc::clone(&gate), stopped));
+    // Where connections will be, so that most need not be handed to another thread.
+    let thread = proxy.workers().turn();
+    let accepting = thread.spawn(accept(proxy, Arc::clone(&bound), Arc::clone(&current), Arc::clone(&gate), stopped));
     Listener { current, gate, bound, stop, accepting }
 }
 
@@ -222,6 +224,12 @@ async fn accept(
 ) {
     // Those in the queue when it is told to stop; whoever knocks for ever does not keep it open.
     let mut last = socket::BACKLOG;
+    let door = loop {
+        match bound.open() {
+            Ok(door) => break door,
+            Err(e) => cannot_accept(&current, &e).await,
+        }
+    };
     loop {
         tokio::select! {
             biased;
@@ -233,13 +241,15 @@ async fn accept(
         }
         let accepted = tokio::select! {
             biased;
-            accepted = bound.accept() => accepted,
+            accepted = door.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
             Ok(accepted) => {
                 let (proxy, current) = (Arc::clone(&proxy), current.load_full());
                 let seat = proxy.workers().seat();
+                let accepted = if seat.is_here() { Ok(accepted) } else { accepted.leave() };
+                let Ok(accepted) = accepted else { continue };
                 let thread = seat.handle().clone();
                 let permit = Gate::enter(&gate, seat);
                 thread.spawn(async move {
@@ -250,13 +260,15 @@ async fn accept(
             }
             // The client left while it was waiting: its own business.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-            Err(e) => {
-                // Out of descriptors or memory: others must end first, and asking again at once helps nobody.
-                tracing::error!(listener = %current.load().settings.name, error = %e, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Err(e) => cannot_accept(&current, &e).await,
         }
     }
+}
+
+/// Out of descriptors or memory: others must end first, and asking again at once helps nobody.
+async fn cannot_accept(current: &ArcSwap<Current>, error: &io::Error) {
+    tracing::error!(listener = %current.load().settings.name, error = %error, "cannot accept");
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 async fn shake_hands(accepted: Accepted, current: Arc<Current>, permit: Permit) -> Option<(Downstream, bool)> {
