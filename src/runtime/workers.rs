@@ -126,7 +126,8 @@ mod tests {
         let seat = workers.seat();
         assert_eq!(name(&seat), "worker-1");
         assert!(!seat.is_here());
-        let (thread, other) = (seat.handle().clone(), workers.seat());
+        let at = seats.iter().position(|seat| name(seat) == "worker-0").unwrap();
+        let (thread, other) = (seat.handle().clone(), seats.remove(at));
         let told = thread.spawn(async move { (seat.is_here(), other.is_here()) });
         assert_eq!(runtime.block_on(told).unwrap(), (true, false));
     }
