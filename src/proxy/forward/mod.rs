@@ -245,8 +245,6 @@ impl<C: Client> Attempt<'_, C> {
             },
         };
         context.connected(is_kept);
-        // Only needed where a request that changes things meets a line that may be dying.
-        let acked = if is_kept && !context.is_repeatable() { acknowledged(&line) } else { None };
         let is_stopping = proxy.is_stopping();
         let mut relay = Relay { client, line: &mut line, context, sending, deadline, is_stopping, state };
         let stop = poll_fn(|cx| relay.poll(cx)).await;
@@ -261,7 +259,7 @@ impl<C: Client> Attempt<'_, C> {
             }
             Stop::Broke(how) => {
                 let line = match is_kept {
-                    true if sending.is_whole && acked.is_some() && acknowledged(&line) == acked => Line::Unheard,
+                    true if sending.is_whole && is_unheard(&line, sending.bytes.len() as u64) => Line::Unheard,
                     true => Line::Kept,
                     false => Line::Fresh,
                 };
@@ -275,12 +273,15 @@ impl<C: Client> Attempt<'_, C> {
     }
 }
 
-/// Bytes the other end's machine has acknowledged so far; `None` where that cannot be known.
-fn acknowledged(line: &Stream) -> Option<u64> {
-    match line.socket() {
-        Socket::Tcp(socket) => get_tcp_info(socket.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked),
-        Socket::Unix(_) => None,
-    }
+/// Whether the other end's machine has acknowledged none of the last so many bytes that were written. Under TLS they are more
+/// on the wire; but of fewer than these no record can be whole, and half a record is nothing yet.
+fn is_unheard(line: &Stream, bytes: u64) -> bool {
+    let Socket::Tcp(socket) = line.socket() else { return false };
+    let Ok(info) = get_tcp_info(socket.as_raw_fd()) else { return false };
+    // The first one that is acknowledged stands for the connection itself.
+    let heard = info.tcpi_bytes_acked.saturating_sub(1);
+    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
+    sent.checked_sub(heard).is_some_and(|unheard| unheard >= bytes)
 }
 
 impl Broke {
@@ -291,5 +292,32 @@ impl Broke {
             Self::TimedOut => Cause::UpstreamTimeout,
             Self::Invalid => Cause::UpstreamInvalid,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_closed_backend_never_saw_is_known_from_what_it_saw() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let mut line = Stream::Plain(Socket::Tcp(near));
+        line.write_all(b"first").await.unwrap();
+        far.read_exact(&mut [0; 5]).await.unwrap();
+        assert!(!is_unheard(&line, 5), "it was read");
+        // What comes to who has closed is answered by a reset.
+        drop(far);
+        line.write_all(b"second").await.unwrap();
+        assert!(is_unheard(&line, 6), "nobody was there");
+        assert!(!is_unheard(&line, 11), "some of that was heard");
+        let mut rest = Vec::new();
+        let _ = line.read_to_end(&mut rest).await;
+        assert!(rest.is_empty() && is_unheard(&line, 6), "still known when the end was seen");
     }
 }
