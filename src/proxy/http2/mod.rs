@@ -26,9 +26,9 @@ const STREAMS_MAX: u32 = 128;
 /// for so many.
 const WINDOW: u32 = 256 * 1024;
 /// See [`WINDOW`].
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// Bytes of answers on one stream that wait for the connection, at most.
-const SEND_BUFFER: usize = 256 * 1024;
+const SEND_BUFFER: usize = 128 * 1024;
 
 /// Serves the connection to its end.
 pub async fn serve(proxy: Arc<Proxy>, mut down: Downstream) {

@@ -122,7 +122,9 @@ async fn take(client: &mut Client, context: &mut Context, sending: &mut Sending)
                 Err(cause) => return Poll::Ready(Err(cause)),
             }
         }
-        Poll::Ready(Ok(()))
+        // Who opens streams only to reset them gets nobody else to work.
+        let is_gone = client.has_said_all() && client.has_left(cx);
+        Poll::Ready(if is_gone { Err(Cause::ClientGone) } else { Ok(()) })
     });
     taken.await?;
     sending.is_whole = client.has_said_all();

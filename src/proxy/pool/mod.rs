@@ -185,8 +185,9 @@ impl Pool {
                 .iter()
                 .filter(move |b| b.admin() == AdminState::Enabled && b.health() == health && !was_tried(b))
         };
-        // A request that has already failed elsewhere is not also put on trial.
+        // A request that has already failed elsewhere is not also put on trial; where probes ask, nobody needs to be.
         if tried.is_empty()
+            && self.settings.probe.is_none()
             && let Some(backend) = candidates(Health::Down).find(|b| b.claim_trial(TRIAL_PAUSE, now))
         {
             return Ok(backend);

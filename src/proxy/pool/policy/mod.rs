@@ -51,6 +51,9 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     /// Compares load ÷ weight without dividing.
     fn compare_load(&self, other: &Self) -> Ordering {
+        if self.backend.weight() == other.backend.weight() {
+            return self.load.cmp(&other.load);
+        }
         let across = |load: u64, weight: u32| u128::from(load) * u128::from(weight);
         across(self.load, other.backend.weight()).cmp(&across(other.load, self.backend.weight()))
     }
