@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 /// The monotonic clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -21,7 +21,7 @@ pub fn coarse() -> Instant {
 }
 
 fn coarse_reading() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::MonotonicCoarse)).unwrap_or_default()
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default()
 }
 
 /// Wall-clock time of an instant of late, since 1970, UTC. A clock that is set shows after a second.
