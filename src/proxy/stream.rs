@@ -1,7 +1,7 @@
 //! A byte stream of either side: TCP or a unix socket, plain or under TLS.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -43,6 +43,15 @@ impl Stream {
         match self {
             Self::Plain(Socket::Tcp(socket)) => Some(socket),
             Self::Plain(Socket::Unix(_)) | Self::Tls(_) => None,
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
         }
     }
 }

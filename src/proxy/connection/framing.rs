@@ -228,7 +228,7 @@ impl Follower {
 }
 
 /// A character of a field name (RFC 9110 §5.6.2).
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use http::{Method, Uri, request};
 
-use super::framing::Framing;
+use super::framing::{Framing, is_token};
 use super::refusal::Refusal;
 pub use crate::proxy::headers::FIELDS_MAX;
 use crate::proxy::headers::{Fields, Known};
@@ -85,7 +85,7 @@ pub fn read<T>(
     let Some(end) = memchr::memmem::find(window.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
         *searched = window.len();
         // TLS, or anything else that never becomes a request: no need to wait for more of it.
-        if buf.first().is_some_and(|b| !b.is_ascii_alphabetic() && !matches!(b, b'\r' | b'\n')) {
+        if buf.first().is_some_and(|b| !is_token(*b) && !matches!(b, b'\r' | b'\n')) {
             return Err(Refusal::BadRequestLine);
         }
         if buf.len() >= bounds.bytes {
@@ -365,9 +365,11 @@ fn named(error: httparse::Error, head: &[u8]) -> Refusal {
         httparse::Error::HeaderValue => Refusal::BadFieldValue,
         httparse::Error::Token => {
             let method = head.split(|b| *b == b' ').next().unwrap_or_default();
-            let is_token = !method.is_empty()
-                && method.iter().all(|b| b.is_ascii_graphic() && !b"(),/:;<=>?@[\\]{}\"".contains(b));
-            if is_token { Refusal::BadTarget } else { Refusal::BadMethod }
+            if !method.is_empty() && method.iter().all(|b| is_token(*b)) {
+                Refusal::BadTarget
+            } else {
+                Refusal::BadMethod
+            }
         }
         _ => Refusal::BadRequestLine,
     }

@@ -149,7 +149,11 @@ async fn serve_h1(proxy: Arc<Proxy>, mut down: Downstream) {
         let (closes, next) = match next_head(&proxy, &mut down, &mut deadline, &mut stopped).await {
             // Boxed, so that an idle connection does not carry the size of a working one.
             Next::Head(begun, closes) => (closes, Box::pin(http1::serve(&proxy, down, begun, &mut deadline)).await),
-            Next::Over => return,
+            Next::Over => {
+                // Under TLS the end is said before it comes.
+                let _ = timeout(LINGER, down.stream.shutdown()).await;
+                return;
+            }
             Next::Refused(refusal) => return Box::pin(refuse(&proxy, down, refusal)).await,
         };
         match next {
@@ -201,8 +205,9 @@ async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Dea
     let mut searched = 0;
     loop {
         // An empty line before a request is left over from old clients' bodies (RFC 9112 §2.2).
-        while searched == 0 && down.buf.starts_with(b"\r\n") {
+        while down.buf.starts_with(b"\r\n") {
             let _ = down.buf.split_to(2);
+            searched = 0;
         }
         let take_up = |parsed: &Parsed<'_>| (http1::begin(proxy, &facts, parsed, &down.buf), parsed.head.closes);
         match head::read(&down.buf, bounds, &mut searched, take_up) {

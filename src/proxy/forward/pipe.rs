@@ -55,10 +55,10 @@ pub(super) enum Pause {
 }
 
 /// Which side failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Failed {
     Source,
-    Taker,
+    Taker(io::Error),
 }
 
 impl Splice {
@@ -83,7 +83,7 @@ impl Splice {
             if let Some(pipe) = &mut self.0 {
                 match pipe.drain(to, cx) {
                     Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Err(Failed::Taker),
+                    Poll::Ready(Err(error)) => return Err(Failed::Taker(error)),
                     Poll::Pending => return Ok((moved, Pause::Taker)),
                 }
             }

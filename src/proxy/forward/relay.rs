@@ -4,6 +4,7 @@
 //! one buffer per thread, borrowed within a single poll: an exchange that waits holds none.
 
 use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context as Cx, Poll};
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub(super) struct State {
     request_splice: Splice,
     /// It takes no more of the request.
     is_deaf: bool,
+    /// A write learned that it has reset the connection: a read will not be told again.
+    was_reset: bool,
     answer: Phase,
     interim: u32,
     answer_splice: Splice,
@@ -124,6 +127,7 @@ impl State {
             to_backend: Outlet::default(),
             request_splice: Splice::default(),
             is_deaf: false,
+            was_reset: false,
             answer: Phase::Head(Vec::new()),
             interim: 0,
             answer_splice: Splice::default(),
@@ -171,8 +175,8 @@ impl<C: Client> Relay<'_, C> {
         while state.sent < self.sending.bytes.len() {
             match Pin::new(&mut *self.line).poll_write(cx, &self.sending.bytes[state.sent..]) {
                 Poll::Ready(Ok(n @ 1..)) => (state.sent, state.has_moved) = (state.sent + n, true),
-                Poll::Ready(_) => {
-                    self.becomes_deaf();
+                Poll::Ready(refused) => {
+                    self.becomes_deaf(refused.err().as_ref());
                     return Ok(());
                 }
                 Poll::Pending => return Ok(()),
@@ -182,8 +186,8 @@ impl<C: Client> Relay<'_, C> {
             let backlog = self.state.to_backend.backlog();
             match self.state.to_backend.pass_on(self.line, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => {
-                    self.becomes_deaf();
+                Poll::Ready(Err(error)) => {
+                    self.becomes_deaf(Some(&error));
                     return Ok(());
                 }
                 Poll::Pending => {
@@ -212,15 +216,16 @@ impl<C: Client> Relay<'_, C> {
                 if context.body_overflows(moved) { Err(Stop::Failed(Cause::BodyTooLarge)) } else { Ok(pause) }
             }
             Err(Failed::Source) => Err(Stop::Failed(Cause::ClientGone)),
-            Err(Failed::Taker) => {
-                self.becomes_deaf();
+            Err(Failed::Taker(error)) => {
+                self.becomes_deaf(Some(&error));
                 Ok(Pause::Taker)
             }
         }
     }
 
-    fn becomes_deaf(&mut self) {
+    fn becomes_deaf(&mut self, error: Option<&io::Error>) {
         self.state.is_deaf = true;
+        self.state.was_reset |= error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
         self.state.has_moved = true;
     }
 
@@ -240,7 +245,7 @@ impl<C: Client> Relay<'_, C> {
         state.has_moved = true;
         match given {
             Ok(all_went) => state.chunk = next_chunk(state.chunk, came, all_went),
-            Err(_) => state.is_deaf = true,
+            Err(error) => self.becomes_deaf(Some(&error)),
         }
         Ok(true)
     }
@@ -288,7 +293,7 @@ impl<C: Client> Relay<'_, C> {
                 Ok(pause)
             }
             Err(Failed::Source) => Err(self.broke(Broke::Closed)),
-            Err(Failed::Taker) => Err(Stop::Failed(Cause::ClientGone)),
+            Err(Failed::Taker(_)) => Err(Stop::Failed(Cause::ClientGone)),
         }
     }
 
@@ -337,6 +342,9 @@ impl<C: Client> Relay<'_, C> {
         let Phase::Body(body @ Body { follower: None, .. }) = &mut self.state.answer else {
             return Err(self.broke(Broke::Closed));
         };
+        if self.state.was_reset {
+            return Err(self.broke(Broke::Closed));
+        }
         let last = body.injector.as_mut().and_then(|injector| injector.feed(None, true));
         self.state.answer = Phase::Done;
         if let Some(last) = last {

@@ -29,19 +29,32 @@ pub(super) struct Client<'a> {
     wraps: bool,
     /// The connection ends behind the answer.
     closes: bool,
+    /// Nothing but the end of the connection tells the client where the answer ends.
+    ends_with_connection: bool,
 }
 
 impl<'a> Client<'a> {
     /// `body`: behind what came of it with the head.
     pub(super) fn new(down: &'a mut Downstream, head: Head, body: Follower) -> Self {
-        let (outlet, failure, wraps, closes) = (Outlet::default(), None, false, false);
-        Self { down, head, body, outlet, failure, wraps, closes }
+        let (outlet, failure) = (Outlet::default(), None);
+        Self { down, head, body, outlet, failure, wraps: false, closes: false, ends_with_connection: false }
     }
 
-    /// Whether the connection ends behind the answer, and whether the client has said all of its request.
-    pub(super) fn end(self) -> (bool, bool) {
-        (self.closes, self.body.is_done())
+    /// What is left of the exchange.
+    pub(super) fn end(self) -> Ended {
+        let Self { closes, ends_with_connection, .. } = self;
+        Ended { closes, ends_with_connection, has_said_all: self.body.is_done() }
     }
+}
+
+/// How things stand behind an exchange.
+pub(super) struct Ended {
+    /// The connection is to end.
+    pub(super) closes: bool,
+    /// Its end is what tells that the answer is whole.
+    pub(super) ends_with_connection: bool,
+    /// The client has said all of its request.
+    pub(super) has_said_all: bool,
 }
 
 impl forward::Client for Client<'_> {
@@ -108,9 +121,9 @@ impl forward::Client for Client<'_> {
         let is_chunked = framing == Some(Framing::Chunked);
         let unwraps = is_http10 && (is_chunked || to_head);
         // To HTTP/1.0 an end that no length tells is the end of the connection (RFC 9112 §6.3).
-        let ends_with_connection = is_http10 && (framing.is_none() || is_chunked);
+        self.ends_with_connection = is_http10 && (framing.is_none() || is_chunked);
         self.wraps = !is_http10 && (framing.is_none() || page.is_some() && is_chunked);
-        self.closes = self.head.closes || is_stopping || ends_with_connection || !self.body.is_done();
+        self.closes = self.head.closes || is_stopping || self.ends_with_connection || !self.body.is_done();
         let wraps = framing.is_none() && !is_http10;
         let ending = Ending { closes: self.closes, stays: is_http10, wraps, unwraps };
         answer::write(out, answer, &edits, Some(&Added { request_id, cookie, page }), ending);

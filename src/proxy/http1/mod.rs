@@ -9,6 +9,7 @@ mod client;
 mod upgrade;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -112,7 +113,7 @@ pub async fn serve(
     }
     let mut client = Client::new(&mut down, head, body);
     let outcome = forward::exchange(proxy, &mut client, &mut context, &mut sending, deadline, is_chosen).await;
-    let (closes, has_said_all) = client.end();
+    let ended = client.end();
     let Outcome { status, bytes_out, cause, switched } = outcome;
     if let Some((switched, kind)) = switched.zip(head.upgrade) {
         upgrade::open(proxy, context, down, switched, kind);
@@ -128,8 +129,13 @@ pub async fn serve(
     context.finish(End { status, bytes_in, bytes_out, cause, upgraded: false });
     match cause {
         // Cut: an answer that is not whole must not look as if it were.
-        Some(_) => None,
-        None if closes || !has_said_all => {
+        Some(_) => {
+            if status.is_some() && ended.ends_with_connection {
+                let _ = socket2::SockRef::from(down.stream.socket()).set_linger(Some(Duration::ZERO));
+            }
+            None
+        }
+        None if ended.closes || !ended.has_said_all => {
             linger(down).await;
             None
         }
