@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::harness::{Authority, Client, Folder, H2, Origin, Proxy, Site, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Authority, Client, Folder, H2, Origin, Proxy, Site, patiently, within};
 
 #[test]
 fn a_request_that_is_at_hand_takes_a_kept_connection_and_a_long_one_its_own() {
@@ -267,5 +269,59 @@ fn a_page_gets_its_script_however_it_comes() {
         }
         let get = http::Request::get("https://localhost/plain").header("accept", "text/html");
         assert_eq!(h2.request(get.body(Vec::new()).unwrap()).await.unwrap().body, PAGE.as_bytes());
+    });
+}
+
+#[test]
+fn how_a_request_is_cut_changes_nothing() {
+    within(60, async {
+        let origin = Origin::start("a");
+        let proxy = Proxy::start(&Site::new(&[&origin]).affinity(None).text()).await;
+        for parts in [
+            &["\r", "\n\r\n", "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"][..],
+            &["\r\n\r", "\nGET /x HTTP/1.1\r\nHost: localhost\r\n\r", "\n"],
+            &["*SEARCH /x HT", "TP/1.1\r\nHost: localhost\r\n\r\n"],
+            &["*SEARCH /x HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+        ] {
+            let mut client = proxy.connect().await;
+            for part in parts {
+                client.send(part).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(client.response("GET").await.status, 200, "{parts:?}");
+        }
+        assert_eq!(origin.count("/x"), 4);
+    });
+}
+
+#[test]
+fn half_an_answer_to_http10_does_not_look_whole() {
+    within(60, async {
+        let origin = Origin::scripted("a", async |x| match x.request.path() {
+            "/chunks" => {
+                x.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await?;
+                Err(std::io::ErrorKind::ConnectionAborted.into())
+            }
+            "/silent" => {
+                x.send("HTTP/1.1 200 OK\r\n\r\nhello").await?;
+                while !x.some().await?.is_empty() {}
+                Ok(())
+            }
+            "/whole" => {
+                x.close();
+                x.send("HTTP/1.1 200 OK\r\n\r\nhello").await
+            }
+            _ => x.serve().await,
+        });
+        let site = Site::new(&[&origin]).affinity(None).pool("timeouts = { response = \"1s\" }");
+        let proxy = Proxy::start(&site.text()).await;
+        for (path, is_whole) in [("/chunks", false), ("/silent", false), ("/whole", true)] {
+            let mut socket = tokio::net::TcpStream::connect(proxy.web()).await.unwrap();
+            socket.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let end = patiently("the end", socket.read_to_end(&mut answer)).await;
+            assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{path}");
+            assert_eq!(end.is_ok(), is_whole, "{path}: {end:?}");
+        }
     });
 }
