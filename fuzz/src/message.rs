@@ -12,6 +12,8 @@ pub(crate) struct Request {
     pub(crate) is_http10: bool,
     pub(crate) fields: Vec<Field>,
     pub(crate) body: Vec<u8>,
+    /// Its chunks have extensions, or trailers behind them.
+    pub(crate) has_extras: bool,
     pub(crate) is_whole: bool,
 }
 
@@ -23,6 +25,8 @@ pub(crate) struct Answer {
     pub(crate) is_http10: bool,
     pub(crate) fields: Vec<Field>,
     pub(crate) body: Vec<u8>,
+    /// Its chunks have extensions, or trailers behind them.
+    pub(crate) has_extras: bool,
     pub(crate) end: BodyEnd,
 }
 
@@ -81,8 +85,9 @@ impl Requests {
     fn advance(&mut self) -> Result<(), Broken> {
         loop {
             if let (Some(body), Some(request)) = (&mut self.body, self.all.last_mut()) {
-                let used = body.take(&self.buf, &mut request.body)?;
-                self.buf.drain(..used);
+                let used = body.take(&self.buf, &mut request.body);
+                request.has_extras = body.has_extras;
+                self.buf.drain(..used?);
                 if !body.is_done() {
                     return Ok(());
                 }
@@ -133,16 +138,27 @@ impl Answers {
         self.finals - usize::from(self.body.is_some())
     }
 
+    /// Final answers, whole or not.
+    pub(crate) fn finals(&self) -> usize {
+        self.finals
+    }
+
     /// Bytes that belong to no whole head.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.buf
     }
 
+    /// The same, to be written anew.
+    pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
+        &mut self.buf
+    }
+
     fn advance(&mut self) -> Result<(), Broken> {
         loop {
             if let (Some(body), Some(answer)) = (&mut self.body, self.all.last_mut()) {
-                let used = body.take(&self.buf, &mut answer.body)?;
-                self.buf.drain(..used);
+                let used = body.take(&self.buf, &mut answer.body);
+                answer.has_extras = body.has_extras;
+                self.buf.drain(..used?);
                 if !body.is_done() {
                     return Ok(());
                 }
@@ -261,7 +277,7 @@ fn request(line: &[u8], fields: Vec<Field>) -> Result<(Request, Framing), Broken
         (false, length) => Framing::Length(length.unwrap_or_default()),
     };
     let method = String::from_utf8_lossy(method).into_owned();
-    let request = Request { method, target: target.to_vec(), is_http10, fields, body: Vec::new(), is_whole: false };
+    let request = Request { method, target: target.to_vec(), is_http10, fields, body: Vec::new(), has_extras: false, is_whole: false };
     Ok((request, framing))
 }
 
@@ -276,7 +292,10 @@ fn answer(line: &[u8], fields: Vec<Field>) -> Result<Answer, Broken> {
     // RFC 9112 §4: the space behind the code is there even when the phrase is not.
     let reason = line.get(12..).and_then(|rest| rest.strip_prefix(b" "));
     let (Some(status), Some(reason)) = (status, reason) else { return Err("a status line without code and space") };
-    Ok(Answer { status, reason: reason.to_vec(), is_http10, fields, body: Vec::new(), end: BodyEnd::Cut })
+    if reason.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+        return Err("a control character in a reason");
+    }
+    Ok(Answer { status, reason: reason.to_vec(), is_http10, fields, ..Answer::default() })
 }
 
 fn answer_framing(answer: &Answer) -> Result<Framing, Broken> {
@@ -316,6 +335,7 @@ struct Body {
     at: At,
     /// Of the line that is being read.
     line: Vec<u8>,
+    has_extras: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +359,7 @@ impl Body {
             Framing::Chunked => At::SizeLine,
             Framing::Open => At::Open,
         };
-        Self { at, line: Vec::new() }
+        Self { at, line: Vec::new(), has_extras: false }
     }
 
     fn is_done(&self) -> bool {
@@ -371,6 +391,10 @@ impl Body {
                     used += 1;
                     if self.line.ends_with(b"\r\n") {
                         self.line.truncate(self.line.len() - 2);
+                        self.has_extras |= match self.at {
+                            At::SizeLine => !self.line.iter().all(u8::is_ascii_hexdigit),
+                            _ => self.at == At::TrailerLine && !self.line.is_empty(),
+                        };
                         self.at = self.after_line()?;
                         self.line.clear();
                     } else if matches!(self.line[..], [.., b'\r', _] | [.., b'\n']) {
