@@ -5,10 +5,10 @@
 use crate::case::{Case, find, rename};
 use crate::client::{End, Seen};
 use crate::faults::is_same;
-use crate::fidelity::is_own;
+use crate::fidelity::{fits, is_own};
 use crate::lane::Lane;
 use crate::message::{self, Answer, BodyEnd, Field, Request, Requests};
-use crate::origin::Heard;
+use crate::origin::{Given, Heard};
 use crate::proxy::LogLine;
 
 /// Everything that was seen of one case in one lane.
@@ -62,11 +62,12 @@ pub(crate) fn account(case: &Case, run: &Run, exchanges: usize) -> Vec<Line> {
         }
     }
     for (n, line) in run.log.iter().enumerate().take(exchanges) {
+        let is_early = sent.get(n).is_none_or(|sent| run.is_answered_early(sent));
         let failed = line.get("error.type").is_some();
         for (key, value) in &line.told {
             // How much of what failed had been moved by then is chance.
             let is_chance = match *key {
-                "bytes_received" => failed || !run.waits_always(),
+                "bytes_received" => failed || is_early,
                 "bytes_sent" => failed,
                 // Whether a kept connection is seen to end before it is used, too.
                 "attempts" => failed || case.ends_connections(),
@@ -127,11 +128,17 @@ impl Run {
 
     /// Which replies of the script were given to a request of the client.
     pub(crate) fn given_to(&self, sent: &Request) -> Vec<usize> {
-        let given = |heard: &Heard| {
-            let pairs = heard.requests.all.iter().zip(&heard.given);
-            pairs.filter(|(asked, _)| is_same(sent, asked)).map(|(_, given)| given.number).collect::<Vec<_>>()
-        };
-        self.origin.iter().flat_map(given).collect()
+        self.given(sent).map(|given| given.number).collect()
+    }
+
+    /// Some reply to it did not wait for the whole of it.
+    fn is_answered_early(&self, sent: &Request) -> bool {
+        self.given(sent).any(|given| !given.waited)
+    }
+
+    fn given(&self, sent: &Request) -> impl Iterator<Item = &Given> {
+        let pairs = self.origin.iter().flat_map(|heard| heard.requests.all.iter().zip(&heard.given));
+        pairs.filter(|(asked, _)| is_same(sent, asked)).map(|(_, given)| given)
     }
 
     pub(crate) fn waits_always(&self) -> bool {
@@ -176,7 +183,7 @@ impl Run {
 }
 
 /// Fields that are one connection's, or say how a body is framed: what they mean shows in what happens.
-const FRAMING: [&str; 4] = ["connection", "keep-alive", "transfer-encoding", "proxy-connection"];
+const FRAMING: [&str; 5] = ["connection", "keep-alive", "transfer-encoding", "proxy-connection", "upgrade"];
 
 fn fields_of_answer(case: &Case, answer: &Answer, binds: bool) -> String {
     let mut told = Vec::new();
@@ -228,7 +235,7 @@ fn fields_of_request(case: &Case, asked: &Request, run: &Run) -> String {
     // Of a trusted client the proxy keeps what it says.
     let sent = Requests::of(&case.sent()).all;
     let says = |name: &str| {
-        case.is_trusted && sent.iter().any(|s| is_same(s, asked) && message::all(&s.fields, name).next().is_some())
+        case.is_trusted && sent.iter().any(|s| fits(true, s, asked) && message::all(&s.fields, name).next().is_some())
     };
     let mut told = Vec::new();
     for (name, value) in &asked.fields {
@@ -241,6 +248,8 @@ fn fields_of_request(case: &Case, asked: &Request, run: &Run) -> String {
             "x-forwarded-port" if *value == port.as_bytes() => "(port)".into(),
             "x-forwarded-proto" if *value == scheme.as_bytes() && !says("x-forwarded-proto") => "(scheme)".into(),
             "forwarded" => with_any_scheme(&text(value), scheme),
+            // A host has no case (RFC 9110 §4.2.3); HTTP/2 says it once, an absolute target beside the field.
+            "host" => text(value).to_ascii_lowercase(),
             _ => text(value),
         };
         told.push(format!("{name}: {value}"));

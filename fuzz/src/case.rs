@@ -19,7 +19,7 @@
 use std::fmt::Write as _;
 
 /// What stands in a case for the name of its site.
-const SITE: &[u8] = b"{site}";
+pub(crate) const SITE: &[u8] = b"{site}";
 
 /// What the origin answers where the case says nothing.
 pub(crate) const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nX-Mark: plain\r\nContent-Length: 2\r\n\r\nok";
@@ -122,7 +122,12 @@ impl Case {
         let acts = self.replies.iter().flat_map(|reply| &reply.acts);
         let acts = acts.map(|act| if let Act::Send(bytes) = act { of(bytes) } else { 2 });
         let early = self.replies.iter().filter(|reply| reply.when != When::Whole).count();
-        steps.sum::<usize>() + acts.sum::<usize>() + 4 * self.replies.len() + early + usize::from(self.is_trusted) + usize::from(self.cuts > 0)
+        steps.sum::<usize>()
+            + acts.sum::<usize>()
+            + 4 * self.replies.len()
+            + early
+            + usize::from(self.is_trusted)
+            + usize::from(self.cuts > 0)
     }
 
     /// As a file has it.
@@ -211,13 +216,8 @@ impl Case {
     }
 }
 
-/// Puts one name in the place of another that is as long, also where the bytes begin within it.
+/// Puts one name in the place of another that is as long.
 pub(crate) fn rename(bytes: &mut [u8], from: &[u8], to: &[u8]) {
-    for cut in 1..from.len() - 1 {
-        if bytes.starts_with(&from[cut..]) {
-            bytes[..from.len() - cut].copy_from_slice(&to[cut..]);
-        }
-    }
     let mut at = 0;
     while let Some(found) = find(&bytes[at..], from) {
         let start = at + found;

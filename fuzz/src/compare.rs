@@ -31,7 +31,9 @@ pub(crate) fn difference(lane: Lane, first: &[Line], other: &[Line]) -> Option<D
     let mut lines: Vec<(&str, Option<&str>, Option<&str>)> = Vec::new();
     for (about, _) in first.iter().chain(other.iter().filter(|(about, _)| find(first, about).is_none())) {
         // What HTTP/2 does not have is not in its account.
-        if lane == Lane::H2 && (about.ends_with("reason") || ["end", "answers rest", "answers broken"].contains(&&**about)) {
+        if lane == Lane::H2
+            && (about.ends_with("reason") || ["end", "answers rest", "answers broken"].contains(&&**about))
+        {
             continue;
         }
         let (one, another) = (find(first, about), find(other, about));

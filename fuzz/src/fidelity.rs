@@ -3,7 +3,7 @@
 use crate::account::{Run, text};
 use crate::case::{Act, Case, find};
 use crate::client::End;
-use crate::faults::is_same;
+use crate::faults::{authority, is_same};
 use crate::lane::Lane;
 use crate::message::{Answer, Answers, BodyEnd, Field, Request, Requests, all};
 
@@ -80,6 +80,11 @@ fn leaves_http(sent: &Request) -> bool {
         && all(&sent.fields, "upgrade").count() == 1
 }
 
+/// Whether the origin may have been asked this for that.
+pub(crate) fn fits(is_trusted: bool, sent: &Request, asked: &Request) -> bool {
+    is_same(sent, asked) && request(is_trusted, sent, asked).is_none()
+}
+
 /// What went wrong with the fields of requests on their way to the origin.
 pub(crate) fn requests(case: &Case, run: &Run) -> Vec<String> {
     let sent = Requests::of(&case.sent()).all;
@@ -99,9 +104,8 @@ pub(crate) fn requests(case: &Case, run: &Run) -> Vec<String> {
 fn request(is_trusted: bool, sent: &Request, asked: &Request) -> Option<String> {
     let says_so = all(&asked.fields, "connection").all(|value| value.eq_ignore_ascii_case(b"upgrade"));
     let leaves_http = says_so && leaves_http(sent);
-    let is_hop = |name: &str| {
-        HOP_OF_REQUESTS.contains(&name) && !(leaves_http && matches!(name, "connection" | "upgrade"))
-    };
+    let is_hop =
+        |name: &str| HOP_OF_REQUESTS.contains(&name) && !(leaves_http && matches!(name, "connection" | "upgrade"));
     let hop = asked.fields.iter().find(|(name, _)| is_hop(name));
     if let Some((name, _)) = hop {
         return Some(format!("a field of one connection went to the origin: {name}"));
@@ -123,6 +127,11 @@ fn request(is_trusted: bool, sent: &Request, asked: &Request) -> Option<String> 
     };
     if cookies(sent) != cookies(asked) || all(&asked.fields, "cookie").count() > 1 {
         return Some("cookies changed on the way to the origin".into());
+    }
+    // RFC 9112 §3.2.2: the host is the target's, where that has one; HTTP/1.0 need not have any.
+    let host = authority(&sent.target).or_else(|| all(&sent.fields, "host").next()).unwrap_or_default();
+    if !all(&asked.fields, "host").any(|asked| asked.eq_ignore_ascii_case(host)) {
+        return Some("the origin was asked for another host".into());
     }
     // What only a trusted peer may say is the proxy's word otherwise, and there once.
     let accounts = asked.fields.iter().filter(|(name, _)| is_account(name));
@@ -152,15 +161,19 @@ pub(crate) fn answers(case: &Case, run: &Run) -> Vec<String> {
         }
     }
     for (n, came) in run.finals().enumerate() {
-        // What answers who asks to leave HTTP passes through another mover, which leaves chunks as they are.
-        if came.has_extras && !sent.get(n).is_some_and(leaves_http) {
+        if came.has_extras {
             faults.push("chunk extensions or trailers went to the client".into());
         }
         if all(&came.fields, "x-request-id").count() != 1 {
             faults.push("an answer without exactly one X-Request-Id".into());
         }
-        // Refused before it was a request.
-        let Some(asked) = sent.get(n) else { continue };
+        // What is refused before it is a request is answered all the same, and nothing behind it.
+        let Some(asked) = sent.get(n) else {
+            if n > sent.len() || !is_own(came) {
+                faults.push("an answer to what nobody asked".into());
+            }
+            continue;
+        };
         let numbers = run.given_to(asked);
         let replies: Vec<_> = numbers.iter().filter_map(|number| Reply::of(case, *number, asked)).collect();
         if is_own(came) {
@@ -227,17 +240,17 @@ impl Reply {
     /// How what came differs from it; `None`: not at all.
     fn mismatch(&self, run: &Run, asked: &Request, came: &Answer) -> Option<String> {
         let own = &self.answer;
+        // HTTP/2 has no reasons and no upgrades (RFC 9113 §8.2.2).
         let is_h2 = run.lane == Lane::H2;
         if own.status != came.status || own.reason != came.reason && !is_h2 {
             return Some("an answer has another status than at the origin".into());
         }
-        let is_offer = |name: &str| name == "upgrade" && own.status == 426;
+        let is_offer = |name: &str| name == "upgrade" && own.status == 426 && !is_h2;
         let leaves = |name: &str| {
             HOP_OF_ANSWERS.contains(&name) && !is_offer(name) || ["transfer-encoding", "x-request-id"].contains(&name)
         };
         let is_idle = |name: &str| own.status == 204 && name == "content-length";
-        let passes =
-            |name: &str| is_offer(name) || !leaves(name) && !is_idle(name) && !is_nominated(&own.fields, name);
+        let passes = |name: &str| is_offer(name) || !leaves(name) && !is_idle(name) && !is_nominated(&own.fields, name);
         let wanted = sorted(own.fields.iter().filter(|(name, _)| passes(name)));
         let has_date = all(&own.fields, "date").next().is_some();
         let is_added = |(name, value): &&Field| {
@@ -245,10 +258,7 @@ impl Reply {
         };
         let fields = sorted(came.fields.iter().filter(|field| !leaves(&field.0) && !is_added(field)));
         if wanted != fields {
-            return Some(format!(
-                "fields changed on the way to the client: {}",
-                first_difference(&wanted, &fields)
-            ));
+            return Some(format!("fields changed on the way to the client: {}", first_difference(&wanted, &fields)));
         }
         let is_over = match came.end {
             BodyEnd::Whole => true,

@@ -3,6 +3,7 @@
 //! ```text
 //! fuzz --bowline PATH [--minutes 5] [--seed N] [--lanes whole,cut,tls,…] [--sites 96] [--cases FOLDER] [--out FOLDER]
 //! fuzz --bowline PATH --case FILE …       runs these alone and tells what came of them
+//! fuzz --print SEED                       prints the case of a seed, as a file has it
 //! ```
 //! Ends with 1 if there was a finding. See README.md.
 mod account;
@@ -50,6 +51,13 @@ pub(crate) struct Options {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, seed] = &words[..]
+        && word == "--print"
+        && let Ok(seed) = seed.parse()
+    {
+        print!("{}", generate::case(seed).to_text());
+        return ExitCode::SUCCESS;
+    }
     let done = options(&words).and_then(|options| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.map_err(|e| e.to_string())?.block_on(run::run(&options))
@@ -72,7 +80,7 @@ fn options(words: &[String]) -> Result<Options, String> {
         lanes: Lane::ALL.to_vec(),
         sites: 96,
         cases: None,
-        out: "fuzz-findings".into(),
+        out: "target/fuzz/findings".into(),
         only: Vec::new(),
     };
     let mut words = words.iter();

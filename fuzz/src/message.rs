@@ -277,7 +277,15 @@ fn request(line: &[u8], fields: Vec<Field>) -> Result<(Request, Framing), Broken
         (false, length) => Framing::Length(length.unwrap_or_default()),
     };
     let method = String::from_utf8_lossy(method).into_owned();
-    let request = Request { method, target: target.to_vec(), is_http10, fields, body: Vec::new(), has_extras: false, is_whole: false };
+    let request = Request {
+        method,
+        target: target.to_vec(),
+        is_http10,
+        fields,
+        body: Vec::new(),
+        has_extras: false,
+        is_whole: false,
+    };
     Ok((request, framing))
 }
 
@@ -430,4 +438,50 @@ fn chunk_size(line: &[u8]) -> Result<u64, Broken> {
     }
     let size = std::str::from_utf8(&line[..digits]).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
     size.ok_or("a chunk size that is none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_one_behind_the_other_however_they_come() {
+        let text = b"\r\nPOST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nGET /b HTTP/1.0\r\n\r\nGET";
+        let mut requests = Requests::default();
+        text.iter().for_each(|byte| requests.feed(&[*byte]));
+        let told: Vec<_> = requests.all.iter().map(|r| (&*r.method, &r.body[..], r.is_whole, r.has_extras)).collect();
+        assert_eq!(told, [("POST", &b"ok"[..], true, false), ("GET", b"", true, false)]);
+        assert_eq!((requests.rest(), requests.broken), (&b"GET"[..], None));
+    }
+
+    #[test]
+    fn what_two_could_read_differently_is_broken() {
+        for text in [
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno field\r\n\r\n",
+        ] {
+            assert!(Requests::of(text.as_bytes()).broken.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_noted_and_an_end_is_known() {
+        let read = |text: &str| {
+            let mut answers = Answers::new(vec![false]);
+            answers.feed(text.as_bytes());
+            let last = answers.all.pop().unwrap_or_default();
+            (last.has_extras, last.end)
+        };
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(read(&format!("{head}1\r\na\r\n0\r\n\r\n")), (false, BodyEnd::Whole));
+        assert_eq!(read(&format!("{head}1;b\r\na\r\n0\r\n\r\n")), (true, BodyEnd::Whole));
+        assert_eq!(read(&format!("{head}0\r\nT: 1\r\n\r\n")), (true, BodyEnd::Whole));
+        assert_eq!(read(&format!("{head}1\r\n")), (false, BodyEnd::Cut));
+        assert_eq!(read("HTTP/1.1 200 OK\r\n\r\nabc"), (false, BodyEnd::Open));
+    }
 }

@@ -79,12 +79,8 @@ impl Origin {
             (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?);
         let unix = UnixListener::bind(socket)?;
         let stage = Arc::new(Mutex::new(Arc::new(Stage::new(Vec::new()))));
-        let origin = Self {
-            tcp: tcp.local_addr()?,
-            tls: tls.local_addr()?,
-            unix: socket.to_owned(),
-            stage: Arc::clone(&stage),
-        };
+        let origin =
+            Self { tcp: tcp.local_addr()?, tls: tls.local_addr()?, unix: socket.to_owned(), stage: Arc::clone(&stage) };
         let current = Arc::clone(&stage);
         tokio::spawn(async move {
             loop {

@@ -28,6 +28,9 @@ const LOG: Duration = Duration::from_secs(3);
 /// How long no line may come before it is believed that none will.
 const QUIET: Duration = Duration::from_millis(25);
 
+/// Until the proxy has heard that connections to the origin have ended.
+const HEARD: Duration = Duration::from_millis(5);
+
 impl Site {
     /// Names have six letters. Those of different sites differ in most of them, those of one site in the last only: so half
     /// a name, where something is cut, is the same on all shores.
@@ -130,6 +133,7 @@ impl Site {
         let _ = tokio::time::timeout(LOG, wait).await;
         tokio::time::sleep(if client_leaves { 4 * QUIET } else { QUIET }).await;
         let origin = stage.finish().await;
+        tokio::time::sleep(HEARD).await;
         let log = if is_hidden { Vec::new() } else { proxy.take_log(caller) };
         let run = Run { lane, port: address.port(), client_leaves, client, origin, log };
         Ok(if lane.shore() == Shore::Tcp { run } else { run.renamed(name, self.name(Shore::Tcp)) })

@@ -5,6 +5,7 @@ use crate::account::Run;
 use crate::case::{Act, Case, Step, When};
 use crate::client::End;
 use crate::fidelity::is_own;
+use crate::lane::Lane;
 use crate::message::{Answer, Answers, BodyEnd, Request, Requests, all};
 
 /// Why a lane may differ here from the first one; `None`: it may not.
@@ -19,8 +20,11 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
     if case.replies.iter().any(|reply| reply.acts.contains(&Act::Reset)) {
         return Some("the origin resets: how much of what it said before is read is chance");
     }
-    if case.steps.contains(&Step::HalfClose) && goes_on_alike(whole, other) {
+    if case.steps.contains(&Step::HalfClose) && is_beginning(whole, other) {
         return Some("the client ends its side: whether that is seen before the answer is chance");
+    }
+    if other.lane == Lane::H2 && takes_back(whole, other) {
+        return Some("a stream that is cut may take back what of its answer is still on its way");
     }
     let replies = replies(case);
     if replies.iter().any(|reply| reply.has_more) && both.iter().any(|run| run.finals().count() > 1) {
@@ -81,15 +85,14 @@ fn is_refused(run: &Run) -> bool {
 }
 
 fn statuses_before_last(run: &Run) -> Vec<u16> {
-    let mut statuses: Vec<_> = run.finals().map(|answer| answer.status).collect();
+    let mut statuses = statuses(run);
     statuses.pop();
     statuses
 }
 
 /// The last request was answered by the proxy: its body is none, or too large, or does not come.
 fn ends_with_blame_of_client(run: &Run, sent: &[Request]) -> bool {
-    run.finals().count() == sent.len()
-        && run.finals().last().is_some_and(blames_client)
+    run.finals().count() == sent.len() && run.finals().last().is_some_and(blames_client)
 }
 
 fn blames_client(answer: &Answer) -> bool {
@@ -106,16 +109,28 @@ fn ends_early(case: &Case) -> bool {
     case.replies.iter().any(|reply| reply.when != When::Whole && reply.acts.contains(&Act::Fin))
 }
 
+fn statuses(run: &Run) -> Vec<u16> {
+    run.finals().map(|answer| answer.status).collect()
+}
+
+/// As many answers as both gave are alike in status.
+fn is_beginning(one: &Run, other: &Run) -> bool {
+    statuses(one).iter().zip(&statuses(other)).all(|(a, b)| a == b)
+}
+
 /// As many answers as both gave are alike in status, and whoever gave fewer ended in order behind them.
 fn goes_on_alike(one: &Run, other: &Run) -> bool {
-    let of = |run: &Run| run.finals().map(|answer| answer.status).collect::<Vec<_>>();
-    let (first, second) = (of(one), of(other));
-    let shorter = if first.len() <= second.len() { one } else { other };
+    let shorter = if one.finals().count() <= other.finals().count() { one } else { other };
     let is_whole = shorter.finals().all(|answer| answer.end != BodyEnd::Cut);
-    first.iter().zip(&second).all(|(a, b)| a == b)
-        && first.len() != second.len()
+    is_beginning(one, other)
+        && one.finals().count() != other.finals().count()
         && is_whole
         && shorter.client.end == End::Fin
+}
+
+/// The first answer that the client of HTTP/2 did not get was cut in the other lane.
+fn takes_back(whole: &Run, h2: &Run) -> bool {
+    is_beginning(whole, h2) && whole.finals().nth(h2.finals().count()).is_some_and(|next| next.end == BodyEnd::Cut)
 }
 
 /// One passed the head of an answer on and cut its body, where the other could still say that there is none.

@@ -4,7 +4,7 @@ mod answer;
 mod hostile;
 mod request;
 
-use crate::case::{Act, Case, Reply, Step};
+use crate::case::{Act, Case, Reply, SITE, Step, find};
 use crate::dice::Dice;
 
 /// The case of a seed. The same seed is the same case for ever, as long as this package is not changed.
@@ -70,6 +70,10 @@ fn steps(dice: &mut Dice, requests: &[request::Planned], steps: &mut Vec<Step>) 
 
 fn send(dice: &mut Dice, bytes: Vec<u8>, cuts: usize, steps: &mut Vec<Step>) {
     let mut places: Vec<_> = (0..cuts).map(|_| dice.below(bytes.len())).collect();
+    // The name of a site is put in later, in one piece.
+    let is_within =
+        |at: usize| find(&bytes[at.saturating_sub(SITE.len() - 1)..bytes.len().min(at + SITE.len() - 1)], SITE);
+    places.retain(|at| is_within(*at).is_none());
     places.sort_unstable();
     places.dedup();
     let mut from = 0;

@@ -24,7 +24,7 @@ pub(super) fn plan(dice: &mut Dice, number: usize, mark: &str) -> Planned {
     let is_http10 = dice.percent(10);
     let mut head = Vec::new();
     if dice.percent(3) {
-        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(&b"\r\n".repeat(dice.within(1, 2)));
     }
     let host =
         dice.of(&["{site}.test", "{site}.test", "{site}.test", "{site}.test:80", "{site}.TEST", "127.0.0.1:8000"]);
