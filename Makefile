@@ -47,7 +47,7 @@ check: ## formatting, lints, documentation links; licences and sources where car
 		echo 'cargo-deny is not installed: licences and sources are not checked'; \
 	fi
 
-fuzz: ## demand the same of both HTTP/1.1 movers, for valid bytes and hostile: ARGS="--minutes 30 --seed 7"
+fuzz: ## demand the same of the proxy on every way through it, for valid bytes and hostile: ARGS="--minutes 30 --seed 7"
 	cargo build $(BUILD) --bin bowline
 	cargo build --release $(FUZZ)
 	$(TARGET)/fuzz/release/fuzz --bowline $(BINARY) --cases fuzz/cases --out $(TARGET)/fuzz/findings $(ARGS)

@@ -1,15 +1,23 @@
-//! What one proxy made of a case, as lines that can be laid beside another's.
+//! What the proxy made of a case in one lane, as lines that can be laid beside another's.
 //!
 //! What may differ is left out or named alike here, each with its reason.
 
-use crate::case::{Case, Step, find};
+use crate::case::{Case, find, rename};
 use crate::client::{End, Seen};
-use crate::message::{self, Answer, BodyEnd, Request, Requests};
-use crate::origin::Heard;
+use crate::faults::is_same;
+use crate::fidelity::{fits, is_own};
+use crate::lane::Lane;
+use crate::message::{self, Answer, BodyEnd, Field, Request, Requests};
+use crate::origin::{Given, Heard};
 use crate::proxy::LogLine;
 
-/// Everything that was seen of one case behind one proxy.
+/// Everything that was seen of one case in one lane.
 pub(crate) struct Run {
+    pub(crate) lane: Lane,
+    /// Of the proxy.
+    pub(crate) port: u16,
+    /// The client ends its side, or resets.
+    pub(crate) client_leaves: bool,
     pub(crate) client: Seen,
     pub(crate) origin: Vec<Heard>,
     pub(crate) log: Vec<LogLine>,
@@ -18,44 +26,48 @@ pub(crate) struct Run {
 /// A line: what it is about, and what was seen.
 pub(crate) type Line = (String, String);
 
-/// The account of a run: what matters most comes first.
-pub(crate) fn account(case: &Case, run: &Run, proxy_port: u16) -> Vec<Line> {
+/// The account of so many exchanges of a run: what matters most comes first.
+pub(crate) fn account(case: &Case, run: &Run, exchanges: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut put = |about: String, seen: String| lines.push((about, seen));
-    let is_fatal = |fault: &String| put("fault".into(), fault.clone());
-    faults(case, run).iter().for_each(is_fatal);
-    // A reason that is not ASCII is dropped by some, and clients do not look at it (RFC 9112 §4).
-    let has_plain_reasons = (0..case.replies.len()).all(|n| case.replied(n).is_ascii());
-    for (n, answer) in run.finals().enumerate() {
+    let sent = Requests::of(&case.sent()).all;
+    for (n, answer) in run.finals().enumerate().take(exchanges) {
+        // Where a second backend was asked, what the proxy remembers of the client decides whether it goes on there.
+        let binds = sent.get(n).is_none_or(|sent| run.given_to(sent).len() < 2);
         put(format!("answer {n} status"), answer.status.to_string());
-        if has_plain_reasons {
+        // HTTP/2 has none.
+        if run.lane != Lane::H2 {
             put(format!("answer {n} reason"), text(&answer.reason));
         }
-        put(format!("answer {n} fields"), fields_of_answer(answer));
+        put(format!("answer {n} fields"), fields_of_answer(case, answer, binds));
         put(format!("answer {n} body"), body_of_answer(answer));
     }
-    if let Some(broken) = run.client.answers.broken {
-        put("answers broken".into(), broken.into());
+    // How a connection goes on and ends is HTTP/1's; the client of HTTP/2 asks what was answered there and leaves.
+    if run.lane != Lane::H2 {
+        if let Some(broken) = run.client.answers.broken {
+            put("answers broken".into(), broken.into());
+        }
+        // What is refused may not even be known to be HEAD; the connection ends behind the refusal.
+        if run.finals().last().is_none_or(|last| message::all(&last.fields, "x-refused").next().is_none()) {
+            put("answers rest".into(), body(run.client.answers.rest()));
+        }
+        put("end".into(), run.end());
     }
-    // What is refused may not even be known to be HEAD; the connection ends behind the refusal.
-    if run.finals().last().is_none_or(|last| message::all(&last.fields, "x-refused").next().is_none()) {
-        put("answers rest".into(), body(run.client.answers.rest()));
-    }
-    put("end".into(), run.end());
-    for (n, (asked, waited)) in run.asked(case).into_iter().enumerate() {
+    for (n, (asked, waited)) in run.asked(case, exchanges).into_iter().enumerate() {
         put(format!("asked {n} line"), format!("{} {}", asked.method, text(&asked.target)));
-        put(format!("asked {n} fields"), fields_of_request(asked, proxy_port));
+        put(format!("asked {n} fields"), fields_of_request(case, asked, run));
         // Who is answered early need not send the rest (RFC 9112 §9.6 and RFC 9110 §10.1.1 speak of it as the sender's choice).
         if waited {
             put(format!("asked {n} body"), body(&asked.body));
         }
     }
-    for (n, line) in run.log.iter().enumerate() {
+    for (n, line) in run.log.iter().enumerate().take(exchanges) {
+        let is_early = sent.get(n).is_none_or(|sent| run.is_answered_early(sent));
         let failed = line.get("error.type").is_some();
         for (key, value) in &line.told {
             // How much of what failed had been moved by then is chance.
             let is_chance = match *key {
-                "bytes_received" => failed || !run.waits_always(),
+                "bytes_received" => failed || is_early,
                 "bytes_sent" => failed,
                 // Whether a kept connection is seen to end before it is used, too.
                 "attempts" => failed || case.ends_connections(),
@@ -67,10 +79,16 @@ pub(crate) fn account(case: &Case, run: &Run, proxy_port: u16) -> Vec<Line> {
         }
     }
     // Whether and when interim answers come stands apart from all else, and is chance where the final one is ours.
-    let is_ours = |answer: &Answer| message::all(&answer.fields, "x-mark").next().is_none();
-    let interim = run.client.answers.all.iter().filter(|answer| answer.status < 200);
-    for (n, answer) in interim.enumerate().filter(|_| !run.finals().any(is_ours)) {
-        put(format!("interim {n}"), format!("{}\n    {}", answer.status, fields_of_answer(answer)));
+    let finals = run.finals().take(exchanges).count();
+    let mut left = finals;
+    let within = run.client.answers.all.iter().take_while(|answer| {
+        let is_within = left > 0 || exchanges == usize::MAX;
+        left -= usize::from(answer.status >= 200 && left > 0);
+        is_within
+    });
+    let interim = within.filter(|answer| answer.status < 200);
+    for (n, answer) in interim.enumerate().filter(|_| !run.finals().take(finals).any(is_own)) {
+        put(format!("interim {n}"), format!("{}\n    {}", answer.status, fields_of_answer(case, answer, true)));
     }
     lines
 }
@@ -83,12 +101,16 @@ impl Run {
 
     /// Requests that came whole, or were answered before though the client sent all of them, in the order of their heads;
     /// and whether their replies waited for the whole of them. What came in part moved nobody to do anything.
-    fn asked(&self, case: &Case) -> Vec<(&Request, bool)> {
+    fn asked(&self, case: &Case, exchanges: usize) -> Vec<(&Request, bool)> {
         let sent = Requests::of(&case.sent()).all;
+        let is_beyond = |asked| exchanges < sent.len() && !sent[..exchanges].iter().any(|s| is_same(s, asked));
         let mut asked: Vec<_> = Vec::new();
         for heard in &self.origin {
             for (n, (request, turn)) in heard.requests.all.iter().zip(&heard.turns).enumerate() {
-                let waited = heard.waited.get(n).copied().unwrap_or(true);
+                if is_beyond(request) {
+                    continue;
+                }
+                let waited = heard.given.get(n).is_none_or(|given| given.waited);
                 if request.is_whole || !waited && sent.iter().any(|s| s.is_whole && is_same(s, request)) {
                     asked.push((*turn, request, waited));
                 }
@@ -104,8 +126,23 @@ impl Run {
         asked.into_iter().map(|(_, request, waited)| (request, waited)).collect()
     }
 
+    /// Which replies of the script were given to a request of the client.
+    pub(crate) fn given_to(&self, sent: &Request) -> Vec<usize> {
+        self.given(sent).map(|given| given.number).collect()
+    }
+
+    /// Some reply to it did not wait for the whole of it.
+    fn is_answered_early(&self, sent: &Request) -> bool {
+        self.given(sent).any(|given| !given.waited)
+    }
+
+    fn given(&self, sent: &Request) -> impl Iterator<Item = &Given> {
+        let pairs = self.origin.iter().flat_map(|heard| heard.requests.all.iter().zip(&heard.given));
+        pairs.filter(|(asked, _)| is_same(sent, asked)).map(|(_, given)| given)
+    }
+
     pub(crate) fn waits_always(&self) -> bool {
-        self.origin.iter().flat_map(|heard| &heard.waited).all(|waited| *waited)
+        self.origin.iter().flat_map(|heard| &heard.given).all(|given| given.waited)
     }
 
     /// How the client's connection ended. Behind an answer that was cut it does not matter how.
@@ -115,130 +152,50 @@ impl Run {
             _ => format!("{:?}", self.client.end),
         }
     }
-}
 
-/// What is wrong with a run by itself, whatever the other mover did.
-pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
-    let mut faults = Vec::new();
-    if run.client.end == End::Never {
-        faults.push("the connection did not end within its time".into());
-    }
-    if let Some(broken) = run.client.answers.broken {
-        faults.push(format!("the client got no HTTP: {broken}"));
-    }
-    for answer in &run.client.answers.all {
-        let frames = ["content-length", "transfer-encoding"]
-            .iter()
-            .any(|name| message::all(&answer.fields, name).next().is_some());
-        // RFC 9110 §8.6 and RFC 9112 §6.1.
-        if frames && (answer.status < 200 || answer.status == 204) {
-            faults.push("an answer that has no body frames one".into());
+    /// Lanes with another origin have another name for the site; the same name is put everywhere.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        let (from_bytes, to_bytes) = (from.as_bytes(), to.as_bytes());
+        let rename_fields = |fields: &mut Vec<Field>| {
+            for (_, value) in fields {
+                rename(value, from_bytes, to_bytes);
+            }
+        };
+        rename(&mut self.client.raw, from_bytes, to_bytes);
+        rename(self.client.answers.rest_mut(), from_bytes, to_bytes);
+        for answer in &mut self.client.answers.all {
+            rename(&mut answer.body, from_bytes, to_bytes);
+            rename_fields(&mut answer.fields);
         }
-    }
-    for heard in &run.origin {
-        if let Some(broken) = heard.requests.broken {
-            faults.push(format!("the origin got no HTTP: {broken}"));
-        }
-        if !heard.requests.rest().is_empty() && heard.requests.broken.is_none() {
-            faults.push("the origin got part of a head".into());
-        }
-    }
-    let told = run.log.iter().filter(|line| line.get("http.response.status_code").is_some()).count();
-    let stays = !case.steps.iter().any(|step| matches!(step, Step::HalfClose | Step::Reset));
-    if stays && told > run.finals().count() && run.client.answers.broken.is_none() {
-        faults.push("the log tells of an answer that the client did not get".into());
-    }
-    for line in &run.log {
-        if line.get("error.type") == Some("internal") {
-            faults.push("the proxy says that the fault is its own".into());
-        }
-    }
-    faults.extend(smuggled(case, run));
-    faults.extend(foreign(case, run));
-    faults
-}
-
-/// Every request at the origin must be one the client sent, read strictly, and in its order.
-fn smuggled(case: &Case, run: &Run) -> Vec<String> {
-    let sent = Requests::of(&case.sent()).all;
-    let mut faults = Vec::new();
-    for heard in &run.origin {
-        // A connection carries requests in the order they were sent; one that was sent again may come again.
-        let mut from = 0;
-        for asked in &heard.requests.all {
-            let place = sent[from..].iter().position(|request| is_same(request, asked));
-            match place {
-                Some(at) => from += at + 1,
-                None => faults.push(format!(
-                    "the origin was asked what nobody sent: {} {}",
-                    asked.method,
-                    text(&asked.target)
-                )),
+        for heard in &mut self.origin {
+            rename(&mut heard.raw, from_bytes, to_bytes);
+            for request in &mut heard.requests.all {
+                rename(&mut request.target, from_bytes, to_bytes);
+                rename(&mut request.body, from_bytes, to_bytes);
+                rename_fields(&mut request.fields);
             }
         }
-    }
-    faults
-}
-
-fn is_same(sent: &Request, asked: &Request) -> bool {
-    let bodies_agree =
-        if asked.is_whole { sent.is_whole && sent.body == asked.body } else { sent.body.starts_with(&asked.body) };
-    sent.method == asked.method && origin_form(sent) == asked.target && bodies_agree
-}
-
-/// RFC 9112 §3.2.1 and §3.2.4: an absolute target goes on as path and query.
-fn origin_form(sent: &Request) -> Vec<u8> {
-    let target = &sent.target;
-    if target.starts_with(b"/") || target == b"*" {
-        return target.clone();
-    }
-    let Some(scheme_end) = find(target, b"://") else { return target.clone() };
-    let rest = &target[scheme_end + 3..];
-    match rest.iter().position(|b| matches!(b, b'/' | b'?')) {
-        None => b"/".to_vec(),
-        Some(at) if rest[at] == b'?' => [b"/", &rest[at..]].concat(),
-        Some(at) => rest[at..].to_vec(),
-    }
-}
-
-/// Cases mark their bytes with a number of their own: nobody may see another case's.
-fn foreign(case: &Case, run: &Run) -> Vec<String> {
-    let mut own = case.sent();
-    for act in case.replies.iter().flat_map(|reply| &reply.acts) {
-        if let crate::case::Act::Send(bytes) = act {
-            own.extend_from_slice(bytes);
+        for (_, value) in self.log.iter_mut().flat_map(|line| &mut line.told) {
+            *value = value.replace(from, to);
         }
+        self
     }
-    let mut faults = Vec::new();
-    for raw in std::iter::once(&run.client.raw).chain(run.origin.iter().map(|heard| &heard.raw)) {
-        let mut rest = &raw[..];
-        while let Some(at) = find(rest, MARK) {
-            let mark = &rest[at..rest.len().min(at + MARK.len() + 8)];
-            rest = &rest[at + MARK.len()..];
-            let is_whole = mark.len() == MARK.len() + 8 && mark[MARK.len()..].iter().all(u8::is_ascii_hexdigit);
-            if is_whole && find(&own, mark).is_none() {
-                faults.push(format!("bytes of another case: {}", text(mark)));
-            }
-        }
-    }
-    faults
 }
-
-/// Eight digits follow.
-pub(crate) const MARK: &[u8] = b"case-";
 
 /// Fields that are one connection's, or say how a body is framed: what they mean shows in what happens.
-const FRAMING: [&str; 4] = ["connection", "keep-alive", "transfer-encoding", "proxy-connection"];
+const FRAMING: [&str; 5] = ["connection", "keep-alive", "transfer-encoding", "proxy-connection", "upgrade"];
 
-fn fields_of_answer(answer: &Answer) -> String {
+fn fields_of_answer(case: &Case, answer: &Answer, binds: bool) -> String {
     let mut told = Vec::new();
     for (name, value) in &answer.fields {
-        // Pingora puts its own `Date` over the origin's; the lean mover leaves alone what there is (RFC 9110 §6.6.1).
-        if FRAMING.contains(&name.as_str()) || name == "date" {
+        if FRAMING.contains(&name.as_str()) {
             continue;
         }
         let value = match name.as_str() {
             "x-request-id" => "(id)".into(),
+            // The proxy puts one where there is none.
+            "date" if !(0..case.replies.len()).any(|n| find(&case.replied(n), value).is_some()) => "(now)".into(),
+            "set-cookie" if value.starts_with(b"bowline_") && !binds => continue,
             // The seal has a nonce.
             "set-cookie" if value.starts_with(b"bowline_") => sealed(value),
             _ => text(value),
@@ -249,11 +206,12 @@ fn fields_of_answer(answer: &Answer) -> String {
     told.join("\n    ")
 }
 
+/// Only cookies that came over TLS are `Secure`.
 fn sealed(cookie: &[u8]) -> String {
     let cookie = text(cookie);
     let (name, rest) = cookie.split_once('=').unwrap_or((&cookie, ""));
     let attributes = rest.split_once(';').map_or("", |(_, attributes)| attributes);
-    format!("{name}=(sealed);{attributes}")
+    format!("{name}=(sealed);{}", attributes.replace("; Secure", ""))
 }
 
 fn body_of_answer(answer: &Answer) -> String {
@@ -272,7 +230,13 @@ fn body_of_answer(answer: &Answer) -> String {
     told
 }
 
-fn fields_of_request(asked: &Request, proxy_port: u16) -> String {
+fn fields_of_request(case: &Case, asked: &Request, run: &Run) -> String {
+    let (scheme, port) = (if run.lane.is_tls() { "https" } else { "http" }, run.port.to_string());
+    // Of a trusted client the proxy keeps what it says.
+    let sent = Requests::of(&case.sent()).all;
+    let says = |name: &str| {
+        case.is_trusted && sent.iter().any(|s| fits(true, s, asked) && message::all(&s.fields, name).next().is_some())
+    };
     let mut told = Vec::new();
     for (name, value) in &asked.fields {
         if FRAMING.contains(&name.as_str()) {
@@ -280,14 +244,27 @@ fn fields_of_request(asked: &Request, proxy_port: u16) -> String {
         }
         let value = match name.as_str() {
             "x-request-id" if is_new_id(value) => "(id)".into(),
-            // The two listen on different ports.
-            "x-forwarded-port" if *value == proxy_port.to_string().as_bytes() => "(port)".into(),
+            // Listeners have different ports and schemes.
+            "x-forwarded-port" if *value == port.as_bytes() => "(port)".into(),
+            "x-forwarded-proto" if *value == scheme.as_bytes() && !says("x-forwarded-proto") => "(scheme)".into(),
+            "forwarded" => with_any_scheme(&text(value), scheme),
+            // A host has no case (RFC 9110 §4.2.3); HTTP/2 says it once, an absolute target beside the field.
+            "host" => text(value).to_ascii_lowercase(),
             _ => text(value),
         };
         told.push(format!("{name}: {value}"));
     }
     told.sort();
     told.join("\n    ")
+}
+
+/// Without the scheme in the last element, which is the proxy's.
+fn with_any_scheme(forwarded: &str, scheme: &str) -> String {
+    let said = format!(";proto={scheme}");
+    match forwarded.rfind(&said) {
+        Some(at) => format!("{};proto=(scheme){}", &forwarded[..at], &forwarded[at + said.len()..]),
+        None => forwarded.to_owned(),
+    }
 }
 
 fn is_new_id(value: &[u8]) -> bool {
@@ -303,7 +280,8 @@ fn body(bytes: &[u8]) -> String {
     format!("{} bytes {hash:016x} {}", bytes.len(), text(&bytes[..bytes.len().min(SHOWN)]))
 }
 
-fn text(bytes: &[u8]) -> String {
+/// Bytes as people can read them.
+pub(crate) fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! listener trusted
-//! send "GET /{lane}/0 HTTP/1.1\r\nHost: {lane}.test\r\n\r\n" "x"*9000
+//! cuts 77
+//! send "GET /{site}/0 HTTP/1.1\r\nHost: {site}.test\r\n\r\n" "x"*9000
 //! pause 20
 //! answers 1
 //! half-close
@@ -11,19 +12,25 @@
 //!   send "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 //!   fin
 //! ```
-//! `{lane}` becomes the name of the lane the case runs in, which is as long as itself. `answers` waits until so many final
-//! answers have come; a reply begins after the `head`, after `body N` bytes of the body, or after the `whole` request.
+//! `{site}` becomes the name of the site the case runs at, which is as long as itself. `cuts` says where lane `cut` cuts what
+//! is sent; without it each byte goes alone. `answers` waits until so many final answers have come; a reply begins after the
+//! `head`, after `body N` bytes of the body, or after the `whole` request.
 
 use std::fmt::Write as _;
 
-/// What stands in a case for the name of its lane.
-pub(crate) const LANE: &[u8] = b"{lane}";
+/// What stands in a case for the name of its site.
+pub(crate) const SITE: &[u8] = b"{site}";
 
-/// What both movers are given.
+/// What the origin answers where the case says nothing.
+pub(crate) const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nX-Mark: plain\r\nContent-Length: 2\r\n\r\nok";
+
+/// What is taken through every lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Case {
     /// The listener believes what its clients say about the way before it.
     pub(crate) is_trusted: bool,
+    /// Where lane `cut` cuts; 0: everywhere.
+    pub(crate) cuts: u64,
     /// What the client does.
     pub(crate) steps: Vec<Step>,
     /// What the origin answers, in the order requests reach it.
@@ -79,17 +86,17 @@ impl Case {
         pieces.collect::<Vec<_>>().concat()
     }
 
-    /// For one lane, with its name in it.
-    pub(crate) fn in_lane(&self, lane: &str) -> Self {
+    /// For one site, with its name in it.
+    pub(crate) fn at_site(&self, name: &str) -> Self {
         let mut case = self.clone();
         for step in &mut case.steps {
             if let Step::Send(bytes) = step {
-                name_lane(bytes, lane);
+                rename(bytes, SITE, name.as_bytes());
             }
         }
         for act in case.replies.iter_mut().flat_map(|reply| &mut reply.acts) {
             if let Act::Send(bytes) = act {
-                name_lane(bytes, lane);
+                rename(bytes, SITE, name.as_bytes());
             }
         }
         case
@@ -97,8 +104,9 @@ impl Case {
 
     /// Bytes of a reply.
     pub(crate) fn replied(&self, number: usize) -> Vec<u8> {
-        let acts = self.replies.get(number).map(|reply| &reply.acts[..]).unwrap_or_default();
-        let pieces = acts.iter().filter_map(|act| if let Act::Send(bytes) = act { Some(&bytes[..]) } else { None });
+        let Some(reply) = self.replies.get(number) else { return PLAIN.to_vec() };
+        let acts = reply.acts.iter();
+        let pieces = acts.filter_map(|act| if let Act::Send(bytes) = act { Some(&bytes[..]) } else { None });
         pieces.collect::<Vec<_>>().concat()
     }
 
@@ -114,7 +122,12 @@ impl Case {
         let acts = self.replies.iter().flat_map(|reply| &reply.acts);
         let acts = acts.map(|act| if let Act::Send(bytes) = act { of(bytes) } else { 2 });
         let early = self.replies.iter().filter(|reply| reply.when != When::Whole).count();
-        steps.sum::<usize>() + acts.sum::<usize>() + 4 * self.replies.len() + early + usize::from(self.is_trusted)
+        steps.sum::<usize>()
+            + acts.sum::<usize>()
+            + 4 * self.replies.len()
+            + early
+            + usize::from(self.is_trusted)
+            + usize::from(self.cuts > 0)
     }
 
     /// As a file has it.
@@ -123,8 +136,11 @@ impl Case {
         if self.is_trusted {
             text.push_str("listener trusted\n");
         }
-        for step in &self.steps {
+        if self.cuts > 0 {
             // Writing into a string cannot fail.
+            let _ = writeln!(text, "cuts {}", self.cuts);
+        }
+        for step in &self.steps {
             let _ = match step {
                 Step::Send(bytes) => writeln!(text, "send {}", quoted(bytes)),
                 Step::Pause(ms) => writeln!(text, "pause {ms}"),
@@ -187,6 +203,7 @@ impl Case {
         } else {
             match word {
                 "listener" => self.is_trusted = rest == "trusted",
+                "cuts" => self.cuts = rest.parse().ok()?,
                 "send" => self.steps.push(Step::Send(unquoted(rest)?)),
                 "pause" => self.steps.push(Step::Pause(rest.parse().ok()?)),
                 "answers" => self.steps.push(Step::Answers(rest.parse().ok()?)),
@@ -199,12 +216,13 @@ impl Case {
     }
 }
 
-fn name_lane(bytes: &mut [u8], lane: &str) {
+/// Puts one name in the place of another that is as long.
+pub(crate) fn rename(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     let mut at = 0;
-    while let Some(found) = find(&bytes[at..], LANE) {
+    while let Some(found) = find(&bytes[at..], from) {
         let start = at + found;
-        bytes[start..start + LANE.len()].copy_from_slice(lane.as_bytes());
-        at = start + LANE.len();
+        bytes[start..start + from.len()].copy_from_slice(to);
+        at = start + from.len();
     }
 }
 
@@ -294,6 +312,7 @@ mod tests {
     fn a_case_is_read_as_it_was_written() {
         let case = Case {
             is_trusted: true,
+            cuts: 9,
             steps: vec![
                 Step::Send((0..=255).chain([b'x'; 90]).chain(*b"tail").collect()),
                 Step::Send(Vec::new()),

@@ -1,15 +1,19 @@
-//! Feeds both HTTP/1.1 movers of Bowline the same bytes, from clients and from origins, and demands the same of them.
+//! Takes the same exchanges through Bowline in several ways, for valid bytes and hostile, and demands that all are one.
 //!
 //! ```text
-//! fuzz --bowline PATH [--minutes 5] [--seed N] [--lanes 192] [--cases FOLDER] [--out FOLDER]
-//! fuzz --bowline PATH --case FILE …       runs these alone and tells what each mover did
+//! fuzz --bowline PATH [--minutes 5] [--seed N] [--lanes whole,cut,tls,…] [--sites 96] [--cases FOLDER] [--out FOLDER]
+//! fuzz --bowline PATH --case FILE …       runs these alone and tells what came of them
+//! fuzz --print SEED                       prints the case of a seed, as a file has it
 //! ```
 //! Ends with 1 if there was a finding. See README.md.
 mod account;
 mod case;
 mod client;
+mod client_h2;
 mod compare;
 mod dice;
+mod faults;
+mod fidelity;
 mod generate;
 mod lane;
 mod message;
@@ -17,18 +21,26 @@ mod minimise;
 mod origin;
 mod proxy;
 mod run;
+mod shape;
+mod site;
+mod tls;
 mod tolerance;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::lane::Lane;
+
 /// What the command line says.
 pub(crate) struct Options {
     bowline: PathBuf,
     lasting: Duration,
     seed: u64,
-    lanes: usize,
+    /// The first is the one the others are held against.
+    lanes: Vec<Lane>,
+    /// Cases that run side by side.
+    sites: usize,
     /// Cases to run before those that are made up.
     cases: Option<PathBuf>,
     /// Where findings are written.
@@ -39,6 +51,13 @@ pub(crate) struct Options {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, seed] = &words[..]
+        && word == "--print"
+        && let Ok(seed) = seed.parse()
+    {
+        print!("{}", generate::case(seed).to_text());
+        return ExitCode::SUCCESS;
+    }
     let done = options(&words).and_then(|options| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.map_err(|e| e.to_string())?.block_on(run::run(&options))
@@ -58,9 +77,10 @@ fn options(words: &[String]) -> Result<Options, String> {
         bowline: PathBuf::new(),
         lasting: Duration::from_secs(300),
         seed: 1,
-        lanes: 192,
+        lanes: Lane::ALL.to_vec(),
+        sites: 96,
         cases: None,
-        out: "fuzz-findings".into(),
+        out: "target/fuzz/findings".into(),
         only: Vec::new(),
     };
     let mut words = words.iter();
@@ -71,7 +91,8 @@ fn options(words: &[String]) -> Result<Options, String> {
             "--bowline" => options.bowline = value.into(),
             "--minutes" => options.lasting = Duration::from_secs_f64(number()?.clamp(0.0, 100_000.0) * 60.0),
             "--seed" => options.seed = value.parse().map_err(|_| format!("{word} needs a number, not {value}"))?,
-            "--lanes" => options.lanes = number()?.clamp(1.0, 1_000.0) as usize,
+            "--lanes" => options.lanes = Lane::list(value)?,
+            "--sites" => options.sites = number()?.clamp(1.0, 1_000.0) as usize,
             "--cases" => options.cases = Some(value.into()),
             "--out" => options.out = value.into(),
             "--case" => options.only.push(value.into()),

@@ -12,6 +12,8 @@ pub(crate) struct Request {
     pub(crate) is_http10: bool,
     pub(crate) fields: Vec<Field>,
     pub(crate) body: Vec<u8>,
+    /// Its chunks have extensions, or trailers behind them.
+    pub(crate) has_extras: bool,
     pub(crate) is_whole: bool,
 }
 
@@ -23,6 +25,8 @@ pub(crate) struct Answer {
     pub(crate) is_http10: bool,
     pub(crate) fields: Vec<Field>,
     pub(crate) body: Vec<u8>,
+    /// Its chunks have extensions, or trailers behind them.
+    pub(crate) has_extras: bool,
     pub(crate) end: BodyEnd,
 }
 
@@ -81,8 +85,9 @@ impl Requests {
     fn advance(&mut self) -> Result<(), Broken> {
         loop {
             if let (Some(body), Some(request)) = (&mut self.body, self.all.last_mut()) {
-                let used = body.take(&self.buf, &mut request.body)?;
-                self.buf.drain(..used);
+                let used = body.take(&self.buf, &mut request.body);
+                request.has_extras = body.has_extras;
+                self.buf.drain(..used?);
                 if !body.is_done() {
                     return Ok(());
                 }
@@ -133,16 +138,27 @@ impl Answers {
         self.finals - usize::from(self.body.is_some())
     }
 
+    /// Final answers, whole or not.
+    pub(crate) fn finals(&self) -> usize {
+        self.finals
+    }
+
     /// Bytes that belong to no whole head.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.buf
     }
 
+    /// The same, to be written anew.
+    pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
+        &mut self.buf
+    }
+
     fn advance(&mut self) -> Result<(), Broken> {
         loop {
             if let (Some(body), Some(answer)) = (&mut self.body, self.all.last_mut()) {
-                let used = body.take(&self.buf, &mut answer.body)?;
-                self.buf.drain(..used);
+                let used = body.take(&self.buf, &mut answer.body);
+                answer.has_extras = body.has_extras;
+                self.buf.drain(..used?);
                 if !body.is_done() {
                     return Ok(());
                 }
@@ -261,7 +277,15 @@ fn request(line: &[u8], fields: Vec<Field>) -> Result<(Request, Framing), Broken
         (false, length) => Framing::Length(length.unwrap_or_default()),
     };
     let method = String::from_utf8_lossy(method).into_owned();
-    let request = Request { method, target: target.to_vec(), is_http10, fields, body: Vec::new(), is_whole: false };
+    let request = Request {
+        method,
+        target: target.to_vec(),
+        is_http10,
+        fields,
+        body: Vec::new(),
+        has_extras: false,
+        is_whole: false,
+    };
     Ok((request, framing))
 }
 
@@ -276,7 +300,10 @@ fn answer(line: &[u8], fields: Vec<Field>) -> Result<Answer, Broken> {
     // RFC 9112 §4: the space behind the code is there even when the phrase is not.
     let reason = line.get(12..).and_then(|rest| rest.strip_prefix(b" "));
     let (Some(status), Some(reason)) = (status, reason) else { return Err("a status line without code and space") };
-    Ok(Answer { status, reason: reason.to_vec(), is_http10, fields, body: Vec::new(), end: BodyEnd::Cut })
+    if reason.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+        return Err("a control character in a reason");
+    }
+    Ok(Answer { status, reason: reason.to_vec(), is_http10, fields, ..Answer::default() })
 }
 
 fn answer_framing(answer: &Answer) -> Result<Framing, Broken> {
@@ -316,6 +343,7 @@ struct Body {
     at: At,
     /// Of the line that is being read.
     line: Vec<u8>,
+    has_extras: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +367,7 @@ impl Body {
             Framing::Chunked => At::SizeLine,
             Framing::Open => At::Open,
         };
-        Self { at, line: Vec::new() }
+        Self { at, line: Vec::new(), has_extras: false }
     }
 
     fn is_done(&self) -> bool {
@@ -371,6 +399,10 @@ impl Body {
                     used += 1;
                     if self.line.ends_with(b"\r\n") {
                         self.line.truncate(self.line.len() - 2);
+                        self.has_extras |= match self.at {
+                            At::SizeLine => !self.line.iter().all(u8::is_ascii_hexdigit),
+                            _ => self.at == At::TrailerLine && !self.line.is_empty(),
+                        };
                         self.at = self.after_line()?;
                         self.line.clear();
                     } else if matches!(self.line[..], [.., b'\r', _] | [.., b'\n']) {
@@ -406,4 +438,50 @@ fn chunk_size(line: &[u8]) -> Result<u64, Broken> {
     }
     let size = std::str::from_utf8(&line[..digits]).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
     size.ok_or("a chunk size that is none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_one_behind_the_other_however_they_come() {
+        let text = b"\r\nPOST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nGET /b HTTP/1.0\r\n\r\nGET";
+        let mut requests = Requests::default();
+        text.iter().for_each(|byte| requests.feed(&[*byte]));
+        let told: Vec<_> = requests.all.iter().map(|r| (&*r.method, &r.body[..], r.is_whole, r.has_extras)).collect();
+        assert_eq!(told, [("POST", &b"ok"[..], true, false), ("GET", b"", true, false)]);
+        assert_eq!((requests.rest(), requests.broken), (&b"GET"[..], None));
+    }
+
+    #[test]
+    fn what_two_could_read_differently_is_broken() {
+        for text in [
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno field\r\n\r\n",
+        ] {
+            assert!(Requests::of(text.as_bytes()).broken.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_noted_and_an_end_is_known() {
+        let read = |text: &str| {
+            let mut answers = Answers::new(vec![false]);
+            answers.feed(text.as_bytes());
+            let last = answers.all.pop().unwrap_or_default();
+            (last.has_extras, last.end)
+        };
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(read(&format!("{head}1\r\na\r\n0\r\n\r\n")), (false, BodyEnd::Whole));
+        assert_eq!(read(&format!("{head}1;b\r\na\r\n0\r\n\r\n")), (true, BodyEnd::Whole));
+        assert_eq!(read(&format!("{head}0\r\nT: 1\r\n\r\n")), (true, BodyEnd::Whole));
+        assert_eq!(read(&format!("{head}1\r\n")), (false, BodyEnd::Cut));
+        assert_eq!(read("HTTP/1.1 200 OK\r\n\r\nabc"), (false, BodyEnd::Open));
+    }
 }

@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::case::{Act, Case, Reply, Step, When};
+use crate::case::{Act, Case, PLAIN, Reply, Step, When};
 use crate::compare::Difference;
-use crate::lane::{Lane, Pair};
+use crate::lane::Lane;
+use crate::proxy::Proxy;
+use crate::site::Site;
 
 /// Longest that one case is worked at.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The smallest case found that shows a difference of the same kind.
-pub(crate) async fn minimise(lane: &Lane, pair: &Pair, case: Case, found: Difference) -> (Case, Difference) {
+pub(crate) async fn minimise(site: &Site, proxy: &Proxy, case: Case, found: Difference) -> (Case, Difference) {
     let (begun, mut best, mut shown) = (Instant::now(), case, found);
     // Where the last success was: what was tried before it is not tried again at once.
     let mut from = 0;
@@ -24,7 +26,7 @@ pub(crate) async fn minimise(lane: &Lane, pair: &Pair, case: Case, found: Differ
             let mut smaller = best.clone();
             changes[at].apply(&mut smaller);
             if smaller.size() < best.size()
-                && let Some(difference) = shows(lane, pair, &smaller, &shown.kind).await
+                && let Some(difference) = shows(site, proxy, &smaller, &shown).await
             {
                 (best, shown, from, has_shrunk) = (smaller, difference, at, true);
                 break;
@@ -37,11 +39,12 @@ pub(crate) async fn minimise(lane: &Lane, pair: &Pair, case: Case, found: Differ
 }
 
 /// Twice, as chance has no place in a file.
-async fn shows(lane: &Lane, pair: &Pair, case: &Case, kind: &str) -> Option<Difference> {
-    let mut last = None;
+async fn shows(site: &Site, proxy: &Proxy, case: &Case, shown: &Difference) -> Option<Difference> {
+    let (mut last, mut lanes) = (None, vec![Lane::Whole, shown.lane]);
+    lanes.dedup();
     for _ in 0..2 {
-        let difference = lane.compare(pair, case).await.ok()?.difference();
-        last = Some(difference.filter(|difference| difference.kind == kind)?);
+        let found = site.judge(proxy, &lanes, case).await.ok()?.found;
+        last = Some(found.filter(|found| found.kind == shown.kind)?);
     }
     last
 }
@@ -49,6 +52,7 @@ async fn shows(lane: &Lane, pair: &Pair, case: &Case, kind: &str) -> Option<Diff
 /// One way to have a little less. Numbers are places.
 enum Change {
     Plain,
+    CutEverywhere,
     DropStep(usize),
     JoinSteps(usize),
     DropReplies(usize),
@@ -62,12 +66,9 @@ enum Change {
     CutAct(usize, usize, usize, usize),
 }
 
-/// The answer a reply is replaced by.
-const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-
 /// All that could be less, the largest parts first.
 fn changes(case: &Case) -> Vec<Change> {
-    let mut all = vec![Change::Plain];
+    let mut all = vec![Change::Plain, Change::CutEverywhere];
     all.extend((0..case.replies.len()).map(Change::DropReplies));
     for at in 0..case.steps.len() {
         all.extend([Change::DropStep(at), Change::JoinSteps(at)]);
@@ -117,6 +118,7 @@ impl Change {
     fn apply(&self, case: &mut Case) {
         match *self {
             Self::Plain => case.is_trusted = false,
+            Self::CutEverywhere => case.cuts = 0,
             Self::DropStep(at) => drop(case.steps.remove(at)),
             Self::JoinSteps(at) => {
                 if let Some([Step::Send(first), Step::Pause(_), Step::Send(second)]) = case.steps.get(at..at + 3) {

@@ -1,16 +1,19 @@
-//! The origin of a lane: records what every connection brings, and answers by the script of the case that runs.
+//! The origin of a site: records what every connection brings, and answers by the script of the case that runs. It listens
+//! on TCP, on a unix socket and under TLS.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
-use crate::case::{Act, Reply, When};
+use crate::case::{Act, PLAIN, Reply, When};
+use crate::lane::Shore;
 use crate::message::Requests;
 
 /// What one connection brought.
@@ -20,8 +23,17 @@ pub(crate) struct Heard {
     pub(crate) raw: Vec<u8>,
     /// Of each request, as which of all requests its head came, over all connections.
     pub(crate) turns: Vec<usize>,
-    /// Of each request that was answered, whether its reply waited for the whole of it.
-    pub(crate) waited: Vec<bool>,
+    /// Of each request that was answered.
+    pub(crate) given: Vec<Given>,
+}
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given {
+    /// Which reply of the script it had; beyond those the plain one.
+    pub(crate) number: usize,
+    /// The reply waited for the whole of it.
+    pub(crate) waited: bool,
 }
 
 /// What happens at the origin while one case runs.
@@ -41,38 +53,86 @@ struct Play {
     heard: Vec<Heard>,
 }
 
-/// A listener whose stage changes from case to case.
+/// Listeners whose stage changes from run to run.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    pub(crate) address: SocketAddr,
+    tcp: SocketAddr,
+    tls: SocketAddr,
+    unix: PathBuf,
     stage: Arc<Mutex<Arc<Stage>>>,
 }
+
+/// Longest wait for connections to end that were told to.
+const ENDING: Duration = Duration::from_secs(1);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Origin {
-    pub(crate) async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
+    /// Starts one; its socket is a file of this name.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub(crate) async fn start(socket: &Path, acceptor: TlsAcceptor) -> io::Result<Self> {
+        let (tcp, tls) =
+            (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        let unix = UnixListener::bind(socket)?;
         let stage = Arc::new(Mutex::new(Arc::new(Stage::new(Vec::new()))));
+        let origin =
+            Self { tcp: tcp.local_addr()?, tls: tls.local_addr()?, unix: socket.to_owned(), stage: Arc::clone(&stage) };
         let current = Arc::clone(&stage);
         tokio::spawn(async move {
             loop {
-                match listener.accept().await {
+                match tcp.accept().await {
                     Ok((stream, _)) => {
-                        let stage = Arc::clone(&lock(&current));
-                        tokio::spawn(async move { converse(stream, stage).await });
+                        let _ = stream.set_nodelay(true);
+                        tokio::spawn(converse(stream, Arc::clone(&lock(&current)), reset));
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
             }
         });
-        Ok(Self { address, stage })
+        let current = Arc::clone(&stage);
+        tokio::spawn(async move {
+            loop {
+                match unix.accept().await {
+                    Ok((stream, _)) => {
+                        tokio::spawn(converse(stream, Arc::clone(&lock(&current)), |_| {}));
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                match tls.accept().await {
+                    Ok((stream, _)) => {
+                        let _ = stream.set_nodelay(true);
+                        let (stage, acceptor) = (Arc::clone(&lock(&stage)), acceptor.clone());
+                        tokio::spawn(async move {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                converse(stream, stage, |stream| reset(stream.get_ref().0)).await;
+                            }
+                        });
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        Ok(origin)
     }
 
-    /// From now on connections belong to this case.
+    /// As the proxy's configuration has it.
+    pub(crate) fn address(&self, shore: Shore) -> String {
+        match shore {
+            Shore::Tcp => self.tcp.to_string(),
+            Shore::Tls => self.tls.to_string(),
+            Shore::Unix => format!("unix:{}", self.unix.display()),
+        }
+    }
+
+    /// From now on connections belong to this script.
     pub(crate) fn begin(&self, replies: Vec<Reply>) -> Arc<Stage> {
         let stage = Arc::new(Stage::new(replies));
         *lock(&self.stage) = Arc::clone(&stage);
@@ -80,14 +140,20 @@ impl Origin {
     }
 }
 
+/// What is dropped from now on is reset.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}
+
 impl Stage {
     fn new(replies: Vec<Reply>) -> Self {
         Self { play: Mutex::new(Play { replies, ..Play::default() }), over: watch::Sender::new(false) }
     }
 
-    /// Ends all connections, and tells what they brought.
-    pub(crate) fn finish(&self) -> Vec<Heard> {
+    /// Ends all connections, and tells what they brought. The next run meets none of them.
+    pub(crate) async fn finish(&self) -> Vec<Heard> {
         self.over.send_replace(true);
+        let _ = tokio::time::timeout(ENDING, self.over.closed()).await;
         std::mem::take(&mut lock(&self.play).heard)
     }
 
@@ -96,12 +162,10 @@ impl Stage {
         let mut play = lock(&self.play);
         let number = play.given;
         play.given += 1;
-        let reply = play.replies.get(number).cloned().unwrap_or_else(|| Reply {
-            when: When::Whole,
-            acts: vec![Act::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())],
-        });
+        let plain = || Reply { when: When::Whole, acts: vec![Act::Send(PLAIN.to_vec())] };
+        let reply = play.replies.get(number).cloned().unwrap_or_else(plain);
         if let Some(heard) = play.heard.get_mut(place) {
-            heard.waited.push(reply.when == When::Whole);
+            heard.given.push(Given { number, waited: reply.when == When::Whole });
         }
         reply
     }
@@ -137,27 +201,35 @@ struct Progress {
     has_ended: bool,
 }
 
-async fn converse(mut stream: TcpStream, stage: Arc<Stage>) {
+async fn converse<S>(mut stream: S, stage: Arc<Stage>, reset: impl FnOnce(&S))
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut over = stage.over.subscribe();
     let place = {
         let mut play = lock(&stage.play);
         play.heard.push(Heard::default());
         play.heard.len() - 1
     };
-    let _ = stream.set_nodelay(true);
-    let mut over = stage.over.subscribe();
     let (progress, seen) = watch::channel(Progress::default());
-    let (reading, writing) = stream.split();
+    let (reading, writing) = tokio::io::split(&mut stream);
     let resets = tokio::select! {
         _ = over.wait_for(|is| *is) => false,
-        resets = async { tokio::join!(hear(reading, &stage, place, progress), speak(writing, &stage, place, seen)).1 } => resets,
         // A reset waits for nobody.
+        resets = async { tokio::join!(hear(reading, &stage, place, progress), speak(writing, &stage, place, seen)).1 } => resets,
     };
     if resets {
-        let _ = stream.set_zero_linger();
+        reset(&stream);
     }
+    // The stage waits until nobody listens to it, and then the stream is gone.
+    drop(stream);
+    drop(over);
 }
 
-async fn hear(mut stream: ReadHalf<'_>, stage: &Stage, place: usize, progress: watch::Sender<Progress>) {
+async fn hear<R>(mut stream: R, stage: &Stage, place: usize, progress: watch::Sender<Progress>)
+where
+    R: AsyncRead + Unpin,
+{
     let mut buf = vec![0; 32 << 10];
     loop {
         let came = tokio::select! {
@@ -173,7 +245,10 @@ async fn hear(mut stream: ReadHalf<'_>, stage: &Stage, place: usize, progress: w
 }
 
 /// Whether it ends by a reset. Returns only then, or when the other side has ended.
-async fn speak(mut stream: WriteHalf<'_>, stage: &Stage, place: usize, mut seen: watch::Receiver<Progress>) -> bool {
+async fn speak<W>(mut stream: W, stage: &Stage, place: usize, mut seen: watch::Receiver<Progress>) -> bool
+where
+    W: AsyncWrite + Unpin,
+{
     for number in 0.. {
         let due = |when: When, p: &Progress| match when {
             _ if p.has_ended || p.wholes > number => true,
@@ -192,11 +267,11 @@ async fn speak(mut stream: WriteHalf<'_>, stage: &Stage, place: usize, mut seen:
         for act in reply.acts {
             match act {
                 Act::Send(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() {
+                    if write(&mut stream, &bytes).await.is_err() {
                         break;
                     }
                 }
-                Act::Pause(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                Act::Pause(ms) => pause(ms).await,
                 Act::Reset => return true,
                 Act::Fin => {
                     let _ = stream.shutdown().await;
@@ -207,4 +282,21 @@ async fn speak(mut stream: WriteHalf<'_>, stage: &Stage, place: usize, mut seen:
         }
     }
     false
+}
+
+/// Writes, and leaves nothing in buffers of TLS.
+///
+/// # Errors
+/// The other side takes no more.
+pub(crate) async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+/// Waits; no time at all is one turn of all others.
+pub(crate) async fn pause(ms: u64) {
+    match ms {
+        0 => tokio::task::yield_now().await,
+        _ => tokio::time::sleep(Duration::from_millis(ms)).await,
+    }
 }

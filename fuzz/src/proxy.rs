@@ -1,4 +1,4 @@
-//! A proxy process: its configuration, its logs, its memory.
+//! The proxy process: its configuration, its logs, its memory.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+use crate::lane::Shore;
+use crate::tls;
 
 /// What the access log says of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,19 +43,43 @@ const TOLD: [&str; 11] = [
     "error.side",
 ];
 
-/// A running proxy.
+/// A listener, by what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Door {
+    /// It believes what its clients say about the way before it.
+    pub(crate) is_trusted: bool,
+    pub(crate) is_tls: bool,
+}
+
+impl Door {
+    const ALL: [Self; 4] = [
+        Self { is_trusted: false, is_tls: false },
+        Self { is_trusted: true, is_tls: false },
+        Self { is_trusted: false, is_tls: true },
+        Self { is_trusted: true, is_tls: true },
+    ];
+
+    fn name(self) -> &'static str {
+        match (self.is_trusted, self.is_tls) {
+            (false, false) => "plain",
+            (true, false) => "trusted",
+            (false, true) => "tls",
+            (true, true) => "tls-trusted",
+        }
+    }
+}
+
+/// The running proxy.
 pub(crate) struct Proxy {
-    pub(crate) name: &'static str,
     child: Child,
-    plain: SocketAddr,
-    trusted: SocketAddr,
+    doors: HashMap<Door, SocketAddr>,
     lines: Arc<Mutex<HashMap<Caller, Vec<LogLine>>>>,
     /// What the process says on standard error.
     said: Arc<Mutex<Vec<String>>>,
 }
 
-/// A client: whether it came to the trusting listener, and its port.
-type Caller = (bool, u16);
+/// A client: where it came in, and its port.
+pub(crate) type Caller = (Door, u16);
 
 /// Lines of standard error that are kept.
 const SAID_MAX: usize = 200;
@@ -62,22 +89,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Proxy {
-    /// Starts one; `origins`: name of each lane and where its origin is.
+    /// Starts it; `folder` has its certificate, `origins` are names of sites, where each one's origin is, and on which shore.
     ///
     /// # Errors
     /// It does not start; the text says why.
     pub(crate) async fn start(
         binary: &Path,
         folder: &Path,
-        name: &'static str,
-        pingora_only: bool,
-        origins: &[(String, SocketAddr)],
+        origins: &[(String, String, Shore)],
     ) -> Result<Self, String> {
-        let (file, ports) = (folder.join(format!("{name}.toml")), folder.join(format!("{name}.ports")));
+        let (file, ports) = (folder.join("proxy.toml"), folder.join("proxy.ports"));
         std::fs::write(&file, configuration(origins)).map_err(told(&file))?;
         let mut command = Command::new(binary);
-        command.arg("proxy").arg("-c").arg(&file).arg("--ports-file").arg(&ports);
-        command.env("BOWLINE_PINGORA_ONLY", if pingora_only { "1" } else { "0" }).env("RUST_BACKTRACE", "1");
+        command.arg("proxy").arg("-c").arg(&file).arg("--ports-file").arg(&ports).env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(told(binary))?;
         let (lines, said) =
@@ -88,10 +112,11 @@ impl Proxy {
                 let mut text = BufReader::new(out).lines();
                 while let Ok(Some(line)) = text.next_line().await {
                     let port = json(&line, "client.port").and_then(|port| port.parse().ok());
-                    if let Some(port) = port {
+                    let listener = json(&line, "listener").unwrap_or_default();
+                    let door = Door::ALL.into_iter().find(|door| door.name() == listener);
+                    if let (Some(port), Some(door)) = (port, door) {
                         let told = TOLD.iter().filter_map(|key| Some((*key, json(&line, key)?))).collect();
-                        let is_trusted = json(&line, "listener").is_some_and(|name| name == "trusted");
-                        lock(&lines).entry((is_trusted, port)).or_default().push(LogLine { told });
+                        lock(&lines).entry((door, port)).or_default().push(LogLine { told });
                     }
                 }
             });
@@ -109,10 +134,10 @@ impl Proxy {
             });
         }
         for _ in 0..500 {
-            let text = std::fs::read_to_string(&ports).unwrap_or_default();
-            let of = |listener| json(&text.replace(": ", ":"), listener)?.parse().ok();
-            if let (Some(plain), Some(trusted)) = (of("plain"), of("trusted")) {
-                return Ok(Self { name, child, plain, trusted, lines, said });
+            let text = std::fs::read_to_string(&ports).unwrap_or_default().replace(": ", ":");
+            let doors = Door::ALL.iter().map(|door| Some((*door, json(&text, door.name())?.parse().ok()?)));
+            if let Some(doors) = doors.collect() {
+                return Ok(Self { child, doors, lines, said });
             }
             if matches!(child.try_wait(), Ok(Some(_))) {
                 break;
@@ -120,12 +145,12 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        Err(format!("{} did not start: {}", name, lock(&said).join("\n")))
+        Err(format!("the proxy did not start: {}", lock(&said).join("\n")))
     }
 
     /// Where clients go.
-    pub(crate) fn address(&self, is_trusted: bool) -> SocketAddr {
-        if is_trusted { self.trusted } else { self.plain }
+    pub(crate) fn address(&self, door: Door) -> SocketAddr {
+        self.doors[&door]
     }
 
     /// How many requests of a client were logged.
@@ -177,41 +202,50 @@ fn json(line: &str, key: &str) -> Option<String> {
     }
 }
 
-/// Short waits, small limits, a lane's name as host and as first segment of the path. Each lane has two pools: one with a
+/// Short waits, small limits, a site's name as host and as first segment of the path. Each name has two pools: one with a
 /// single backend, and one with two at the same address, so that there is another one to ask again.
-fn configuration(origins: &[(String, SocketAddr)]) -> String {
+fn configuration(origins: &[(String, String, Shore)]) -> String {
     let mut text = String::from(
         "role = \"proxy\"\nthreads = 1\n[log]\nlevel = \"error\"\n[upstream]\nkeepalive_connections = 4096\n",
     );
-    for (name, trusted) in [("plain", "[]"), ("trusted", "[\"127.0.0.0/8\"]")] {
+    for door in Door::ALL {
+        let (name, protocol) = (door.name(), if door.is_tls { "https" } else { "http" });
+        let trusted = if door.is_trusted { "[\"127.0.0.0/8\"]" } else { "[]" };
         let _ = write!(
             text,
-            "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\ntrusted = {trusted}\n\
-             limits = {{ head_timeout = \"900ms\", keepalive_timeout = \"1s\", head_bytes = \"8KiB\", head_count = 40 }}\n"
+            "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\ntrusted = {trusted}\n\
+             limits = {{ head_timeout = \"2s\", keepalive_timeout = \"1s\", head_bytes = \"8KiB\", head_count = 40 }}\n"
         );
+        if door.is_tls {
+            let _ = writeln!(text, "tls = {{ certificates = \"{}\" }}", tls::FOLDER);
+        }
     }
-    for (lane, address) in origins {
+    for (site, address, shore) in origins {
         for (pool, backends) in [("one", &["a"][..]), ("two", &["a", "b"])] {
             let _ = write!(
                 text,
-                "[[pool]]\nname = \"{lane}-{pool}\"\nfail_open = true\nretries = 1\n\
+                "[[pool]]\nname = \"{site}-{pool}\"\nfail_open = true\nretries = 1\n\
                  affinity.cookie = {{ enabled = true, key_file = \"affinity.key\" }}\n\
                  probe = {{ type = \"tcp\", interval = \"1h\", rise = 1, fall = 1000 }}\n\
                  timeouts = {{ connect = \"2s\", response = \"1200ms\", body = \"800ms\", keepalive = \"5s\" }}\n"
             );
+            if *shore == Shore::Tls {
+                let (file, name) = (tls::CERTIFICATE, tls::NAME);
+                let _ = writeln!(text, "tls = {{ ca_file = \"{file}\", server_name = \"{name}\" }}");
+            }
             for key in backends {
                 let _ = write!(text, "[[pool.backend]]\nkey = \"{key}\"\naddress = \"{address}\"\n");
             }
         }
         for (place, pool, more) in [
-            (format!("host = \"{lane}.test\""), "one", ""),
-            (format!("path = \"/{lane}\""), "one", ""),
-            (format!("path = \"/{lane}/two\""), "two", ""),
-            (format!("path = \"/{lane}/small\""), "one", "body_bytes_max = \"1000B\"\n"),
-            (format!("host = \"{lane}.test\"\npath = \"/{lane}/two\""), "two", ""),
-            (format!("host = \"{lane}.test\"\npath = \"/{lane}/small\""), "one", "body_bytes_max = \"1000B\"\n"),
+            (format!("host = \"{site}.test\""), "one", ""),
+            (format!("path = \"/{site}\""), "one", ""),
+            (format!("path = \"/{site}/two\""), "two", ""),
+            (format!("path = \"/{site}/small\""), "one", "body_bytes_max = \"1000B\"\n"),
+            (format!("host = \"{site}.test\"\npath = \"/{site}/two\""), "two", ""),
+            (format!("host = \"{site}.test\"\npath = \"/{site}/small\""), "one", "body_bytes_max = \"1000B\"\n"),
         ] {
-            let _ = write!(text, "[[route]]\n{place}\npool = \"{lane}-{pool}\"\n{more}");
+            let _ = write!(text, "[[route]]\n{place}\npool = \"{site}-{pool}\"\n{more}");
         }
     }
     text

@@ -10,26 +10,30 @@ use crate::Options;
 use crate::case::Case;
 use crate::compare::Difference;
 use crate::generate;
-use crate::lane::{Lane, Pair, Verdict};
+use crate::lane::Lane;
 use crate::minimise::minimise;
 use crate::proxy::Proxy;
+use crate::site::{Site, Verdict};
+use crate::tls::Tls;
 
-/// How often a case must show a difference of the same kind to be a finding.
+/// How often a case must show something of the same kind to be a finding.
 const TIMES: usize = 3;
 /// Findings of one kind that are made small and written; more are only counted.
 const OF_A_KIND: usize = 2;
 /// Troubles of the fuzzer itself that are told.
 const PROBLEMS_MAX: usize = 20;
-/// KiB a proxy may have grown to: far above what the buffers of all lanes can hold.
+/// KiB a proxy may have grown to: far above what the buffers of all sites can hold.
 const MEMORY_MAX: u64 = 600 << 10;
 
 #[derive(Default)]
 struct Tally {
     /// By kind: how many, and of how many the case was written.
     findings: BTreeMap<String, (usize, usize)>,
-    /// Differences that did not show again: how many, and a seed.
+    /// What did not show again: how many, and a seed.
     flickers: BTreeMap<String, (usize, u64)>,
-    tolerated: BTreeMap<&'static str, usize>,
+    tolerated: BTreeMap<(&'static str, &'static str), usize>,
+    /// Cases that were taken through each lane.
+    played: BTreeMap<&'static str, usize>,
     problems: Vec<String>,
 }
 
@@ -51,9 +55,10 @@ impl Tally {
     }
 }
 
-/// What all lanes share.
+/// What all sites share.
 struct Shared {
-    pair: Pair,
+    proxy: Proxy,
+    lanes: Vec<Lane>,
     tally: Mutex<Tally>,
     next: AtomicU64,
     done: AtomicU64,
@@ -71,30 +76,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// What could not be started or read.
 pub(crate) async fn run(options: &Options) -> Result<usize, String> {
-    let mut lanes = Vec::new();
-    for number in 0..options.lanes {
-        lanes.push(Lane::start(number).await.map_err(|e| format!("no origin: {e}"))?);
-    }
     let folder = std::env::temp_dir().join(format!("bowline-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let done = in_folder(options, lanes, &folder).await;
+    let done = in_folder(options, &folder).await;
     let _ = std::fs::remove_dir_all(&folder);
     done
 }
 
-async fn in_folder(options: &Options, lanes: Vec<Lane>, folder: &Path) -> Result<usize, String> {
-    let of = |pick: fn(&Lane) -> std::net::SocketAddr| {
-        lanes.iter().map(|l| (l.name().to_owned(), pick(l))).collect::<Vec<_>>()
-    };
-    let lean = Proxy::start(&options.bowline, folder, "lean", false, &of(|l| l.origins().0)).await?;
-    let pingora = Proxy::start(&options.bowline, folder, "pingora", true, &of(|l| l.origins().1)).await?;
-    let pair = Pair { lean, pingora };
+async fn in_folder(options: &Options, folder: &Path) -> Result<usize, String> {
+    let tls = Tls::new(folder)?;
+    let mut sites = Vec::new();
+    for number in 0..options.sites {
+        sites.push(Site::start(number, folder, &tls).await.map_err(|e| format!("no origin: {e}"))?);
+    }
+    let origins: Vec<_> = sites.iter().flat_map(Site::origins).collect();
+    let proxy = Proxy::start(&options.bowline, folder, &origins).await?;
     if !options.only.is_empty() {
-        return told(&lanes[0], &pair, &options.only).await;
+        return told(&sites[0], &proxy, options).await;
     }
     let known = options.cases.as_deref().map_or(Ok(Vec::new()), cases_in)?;
     let mut shared = Shared {
-        pair,
+        proxy,
+        lanes: options.lanes.clone(),
         tally: Mutex::default(),
         next: AtomicU64::new(0),
         done: AtomicU64::new(0),
@@ -103,16 +106,24 @@ async fn in_folder(options: &Options, lanes: Vec<Lane>, folder: &Path) -> Result
         out: options.out.clone(),
     };
     for (file, case) in &known {
-        if let Shown::Difference(found) = confirmed(&lanes[0], &shared.pair, case).await? {
+        if let Shown::Difference(found) = confirmed(&sites[0], &shared, case).await? {
             println!("{}: {}\n{}", file.display(), found.kind, found.text);
             lock(&shared.tally).findings.entry(found.kind).or_default().0 += 1;
         }
     }
-    println!("{} known cases, then seeds {}.{} on, in {} lanes", known.len(), options.seed, 0, lanes.len());
+    let lanes: Vec<_> = shared.lanes.iter().map(|lane| lane.name()).collect();
+    println!(
+        "{} known cases, then seeds {}.0 on, at {} sites, in lanes {}",
+        known.len(),
+        options.seed,
+        sites.len(),
+        lanes.join(",")
+    );
+    shared.until = Instant::now() + options.lasting;
     let begun = Instant::now();
-    let memory = (shared.pair.lean.memory(), shared.pair.pingora.memory());
+    let memory = shared.proxy.memory();
     let all = Arc::new(shared);
-    let tasks: Vec<_> = lanes.into_iter().map(|lane| tokio::spawn(work(lane, Arc::clone(&all)))).collect();
+    let tasks: Vec<_> = sites.into_iter().map(|site| tokio::spawn(work(site, Arc::clone(&all)))).collect();
     let watcher = tokio::spawn(watch(Arc::clone(&all), begun));
     for task in tasks {
         task.await.map_err(|e| e.to_string())?;
@@ -120,7 +131,7 @@ async fn in_folder(options: &Options, lanes: Vec<Lane>, folder: &Path) -> Result
     watcher.abort();
     let _ = watcher.await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    shared = Arc::into_inner(all).ok_or("a lane is still at work")?;
+    shared = Arc::into_inner(all).ok_or("a site is still at work")?;
     let findings = sum_up(&mut shared, begun, memory);
     Ok(findings)
 }
@@ -138,19 +149,22 @@ fn read(file: &Path) -> Result<Case, String> {
     Case::from_text(&text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// Runs files one by one and shows what differs.
-async fn told(lane: &Lane, pair: &Pair, files: &[PathBuf]) -> Result<usize, String> {
+/// Runs files one by one and shows what came of them.
+async fn told(site: &Site, proxy: &Proxy, options: &Options) -> Result<usize, String> {
     let mut findings = 0;
-    for file in files {
-        match lane.compare(pair, &read(file)?).await? {
-            Verdict::Alike => println!("{}: alike", file.display()),
-            Verdict::Tolerated(why) => println!("{}: differs, and may: {why}", file.display()),
-            Verdict::Differs(found) => {
-                findings += 1;
-                println!("{}: {}\n{}", file.display(), found.kind, found.text);
-            }
+    for file in &options.only {
+        let case = read(file)?;
+        println!("{}\n{}", file.display(), site.told(proxy, &case).await?.trim_end());
+        let Verdict { played, tolerated, found } = site.judge(proxy, &options.lanes, &case).await?;
+        println!("played in {}", played.iter().map(|lane| lane.name()).collect::<Vec<_>>().join(","));
+        for (lane, why) in tolerated {
+            println!("{} differs, and may: {why}", lane.name());
         }
-        for line in pair.lean.said().iter().chain(&pair.pingora.said()) {
+        if let Some(found) = found {
+            findings += 1;
+            println!("finding: {}\n{}", found.kind, found.text);
+        }
+        for line in proxy.said() {
             println!("  stderr: {line}");
         }
     }
@@ -160,20 +174,25 @@ async fn told(lane: &Lane, pair: &Pair, files: &[PathBuf]) -> Result<usize, Stri
 /// What a case shows each time it runs.
 enum Shown {
     Nothing,
-    Tolerated(&'static str),
-    /// It showed a difference of this kind once, but not again.
+    /// It showed something of this kind once, but not again.
     Flicker(String),
     Difference(Difference),
 }
 
-async fn confirmed(lane: &Lane, pair: &Pair, case: &Case) -> Result<Shown, String> {
-    let first = match lane.compare(pair, case).await? {
-        Verdict::Alike => return Ok(Shown::Nothing),
-        Verdict::Tolerated(why) => return Ok(Shown::Tolerated(why)),
-        Verdict::Differs(first) => first,
-    };
+async fn confirmed(site: &Site, shared: &Shared, case: &Case) -> Result<Shown, String> {
+    let Verdict { played, tolerated, found } = site.judge(&shared.proxy, &shared.lanes, case).await?;
+    {
+        let mut tally = lock(&shared.tally);
+        for lane in played {
+            *tally.played.entry(lane.name()).or_default() += 1;
+        }
+        for (lane, why) in tolerated {
+            *tally.tolerated.entry((why, lane.name())).or_default() += 1;
+        }
+    }
+    let Some(first) = found else { return Ok(Shown::Nothing) };
     for _ in 1..TIMES {
-        let again = lane.compare(pair, case).await?.difference();
+        let again = site.judge(&shared.proxy, &shared.lanes, case).await?.found;
         if again.is_none_or(|again| again.kind != first.kind) {
             return Ok(Shown::Flicker(first.kind));
         }
@@ -181,22 +200,17 @@ async fn confirmed(lane: &Lane, pair: &Pair, case: &Case) -> Result<Shown, Strin
     Ok(Shown::Difference(first))
 }
 
-async fn work(lane: Lane, shared: Arc<Shared>) {
+async fn work(site: Site, shared: Arc<Shared>) {
     while Instant::now() < shared.until {
         let seed = shared.seed.wrapping_mul(1 << 32).wrapping_add(shared.next.fetch_add(1, Relaxed));
         let case = generate::case(seed);
-        match confirmed(&lane, &shared.pair, &case).await {
+        match confirmed(&site, &shared, &case).await {
             Ok(Shown::Nothing) => {}
-            Ok(Shown::Tolerated(why)) => *lock(&shared.tally).tolerated.entry(why).or_default() += 1,
-            Ok(Shown::Flicker(kind)) => {
-                let mut tally = lock(&shared.tally);
-                let flicker = tally.flickers.entry(kind).or_insert((0, seed));
-                flicker.0 += 1;
-            }
+            Ok(Shown::Flicker(kind)) => lock(&shared.tally).flickers.entry(kind).or_insert((0, seed)).0 += 1,
             Ok(Shown::Difference(found)) => {
                 let number = lock(&shared.tally).count(&found.kind);
                 if let Some(number) = number {
-                    write_down(&lane, &shared, seed, number, case, found).await;
+                    write_down(&site, &shared, seed, number, case, found).await;
                 }
             }
             Err(problem) => {
@@ -208,9 +222,9 @@ async fn work(lane: Lane, shared: Arc<Shared>) {
     }
 }
 
-async fn write_down(lane: &Lane, shared: &Shared, seed: u64, number: usize, case: Case, found: Difference) {
+async fn write_down(site: &Site, shared: &Shared, seed: u64, number: usize, case: Case, found: Difference) {
     let kind = found.kind.clone();
-    let (small, shown) = minimise(lane, &shared.pair, case, found).await;
+    let (small, shown) = minimise(site, &shared.proxy, case, found).await;
     let name: String = kind.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(90).collect();
     let file = shared.out.join(format!("{name}-{number}.case"));
     let comment: String = shown.text.lines().map(|line| format!("#   {line}\n")).collect();
@@ -227,44 +241,35 @@ async fn watch(shared: Arc<Shared>, begun: Instant) {
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let (done, seconds) = (shared.done.load(Relaxed), begun.elapsed().as_secs_f64());
-        let (lean, pingora) = (shared.pair.lean.memory() >> 10, shared.pair.pingora.memory() >> 10);
-        println!(
-            "{seconds:.0} s: {done} cases, {:.0} a second; lean {lean} MiB, pingora {pingora} MiB",
-            done as f64 / seconds
-        );
+        let memory = shared.proxy.memory() >> 10;
+        println!("{seconds:.0} s: {done} cases, {:.0} a second; the proxy has {memory} MiB", done as f64 / seconds);
     }
 }
 
-fn sum_up(shared: &mut Shared, begun: Instant, memory: (u64, u64)) -> usize {
+fn sum_up(shared: &mut Shared, begun: Instant, memory: u64) -> usize {
     let (done, seconds) = (shared.done.load(Relaxed), begun.elapsed().as_secs_f64());
     let mut tally = lock(&shared.tally);
-    for proxy in [&mut shared.pair.lean, &mut shared.pair.pingora] {
-        if !proxy.lives() {
-            tally.findings.insert(format!("{} is dead", proxy.name), (1, 0));
-        }
-        let (said, memory) = (proxy.said(), proxy.memory());
-        if memory > MEMORY_MAX {
-            tally.findings.insert(format!("{} has grown to {memory} KiB", proxy.name), (1, 0));
-        }
-        if let Some(line) = said.first() {
-            tally.findings.insert(format!("{} said {} lines, first: {line}", proxy.name, said.len()), (said.len(), 0));
-        }
+    if !shared.proxy.lives() {
+        tally.findings.insert("the proxy is dead".into(), (1, 0));
+    }
+    let (said, memory_now) = (shared.proxy.said(), shared.proxy.memory());
+    if memory_now > MEMORY_MAX {
+        tally.findings.insert(format!("the proxy has grown to {memory_now} KiB"), (1, 0));
+    }
+    if let Some(line) = said.first() {
+        tally.findings.insert(format!("the proxy said {} lines, first: {line}", said.len()), (said.len(), 0));
     }
     println!("{done} cases in {seconds:.0} s, {:.0} a second", done as f64 / seconds);
-    println!(
-        "memory, KiB: lean {} then {}, pingora {} then {}",
-        memory.0,
-        shared.pair.lean.memory(),
-        memory.1,
-        shared.pair.pingora.memory()
-    );
-    println!("differences that did not show again: {}", tally.flickers.values().map(|(n, _)| n).sum::<usize>());
+    let played: Vec<_> = tally.played.iter().map(|(lane, count)| format!("{lane} {count}")).collect();
+    println!("lanes: {}", played.join(", "));
+    println!("memory of the proxy, KiB: {memory} then {memory_now}");
+    println!("what did not show again: {}", tally.flickers.values().map(|(n, _)| n).sum::<usize>());
     for (kind, (count, seed)) in &tally.flickers {
         println!("  {count:>6} {kind} (seed {seed})");
     }
     println!("differences that may be: {}", tally.tolerated.values().sum::<usize>());
-    for (why, count) in &tally.tolerated {
-        println!("  {count:>6} {why}");
+    for ((why, lane), count) in &tally.tolerated {
+        println!("  {count:>6} {lane}: {why}");
     }
     for problem in &tally.problems {
         println!("problem: {problem}");

@@ -1,89 +1,146 @@
-//! Differences that may be, each with its reason. What differs in form only is named alike in [`account`](crate::account).
+//! Differences between lanes that may be, each with its reason. What differs in form only is named alike in
+//! [`account`](crate::account).
 
-use crate::account::{Run, faults};
-use crate::case::{Act, Case, Reply, Step};
+use crate::account::Run;
+use crate::case::{Act, Case, Step, When};
 use crate::client::End;
-use crate::message::{Answers, BodyEnd, Requests, all};
+use crate::fidelity::is_own;
+use crate::lane::Lane;
+use crate::message::{Answer, Answers, BodyEnd, Request, Requests, all};
 
-/// Why the two may differ here; `None`: they may not.
-pub(crate) fn why(case: &Case, lean: &Run, pingora: &Run) -> Option<&'static str> {
-    if !faults(case, lean).is_empty() {
-        return None;
-    }
-    let interims = |run: &Run| run.client.answers.all.iter().filter(|answer| answer.status < 200).count();
-    if refuses(lean) && interims(pingora) > INTERIM_MAX {
-        return Some("the lean mover bears so many interim answers and no more");
-    }
-    if refuses(lean) && !refuses(pingora) && sends_none(case) {
-        return Some("the lean mover takes for no answer what is none by the letter; Pingora is laxer");
-    }
-    if !faults(case, pingora).is_empty() {
-        return None;
-    }
-    if refuses_host(pingora) && !refuses_host(lean) {
-        return Some("Pingora takes Host and the host of an absolute target for two when only their case differs");
-    }
-    if meets_ending(case, lean) || meets_ending(case, pingora) {
-        return Some("a kept connection to the origin ended while a request was on its way");
-    }
+/// Why a lane may differ here from the first one; `None`: it may not.
+pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str> {
+    let both = [whole, other];
     if case.steps.iter().any(|step| matches!(step, Step::Reset)) {
         return Some("the client resets: how much was done by then is chance");
     }
-    if case.steps.contains(&Step::HalfClose) && goes_on_alike(lean, pingora) {
+    if both.iter().any(|run| meets_ending(case, run)) {
+        return Some("a kept connection to the origin ended while a request was on its way");
+    }
+    if case.replies.iter().any(|reply| reply.acts.contains(&Act::Reset)) {
+        return Some("the origin resets: how much of what it said before is read is chance");
+    }
+    if case.steps.contains(&Step::HalfClose) && is_beginning(whole, other) {
         return Some("the client ends its side: whether that is seen before the answer is chance");
     }
-    if goes_on_alike(lean, pingora) && may_end_early(case, lean, pingora) {
-        return Some("one ends the connection behind an answer to HTTP/1.0 or to half a request, where both may");
+    if other.lane == Lane::H2 && takes_back(whole, other) {
+        return Some("a stream that is cut may take back what of its answer is still on its way");
+    }
+    let replies = replies(case);
+    if replies.iter().any(|reply| reply.has_more) && both.iter().any(|run| run.finals().count() > 1) {
+        return Some("the origin says more than its answer: whether that is seen before the next request is chance");
+    }
+    if both.iter().all(|run| is_refused(run)) && statuses_before_last(whole) == statuses_before_last(other) {
+        return Some("a head that breaks several rules is refused by the first that what has come of it breaks");
+    }
+    let sent = Requests::of(&case.sent());
+    let is_half = sent.all.last().is_some_and(|last| !last.is_whole) || sent.broken.is_some();
+    if is_half && both.iter().all(|run| ends_with_blame_of_client(run, &sent.all)) {
+        return Some("a body that breaks several rules is refused by the first that what has come of it breaks");
+    }
+    if !both.iter().all(|run| run.waits_always()) || case.replies.iter().any(|reply| reply.when != When::Whole) {
+        if is_half || both.iter().any(|run| run.finals().any(blames_client)) {
+            return Some("the origin answers before it has the request, which is refused: which comes first is chance");
+        }
+        if ends_early(case) {
+            return Some("the origin answers before it has the request, and ends: how much it takes is chance");
+        }
+        if goes_on_alike(whole, other) {
+            return Some("an answer came before its request was whole: whether the connection goes on is chance");
+        }
+    }
+    if replies.iter().any(|reply| !reply.is_whole) && breaks_within_or_before(whole, other) {
+        return Some("an answer breaks within its body: whether its head has gone by then is chance");
     }
     None
 }
 
-/// Interim answers the lean mover takes.
-const INTERIM_MAX: usize = 64;
-
-/// The origin's answer was refused as none.
-fn refuses(run: &Run) -> bool {
-    run.log.iter().any(|line| line.get("error.type") == Some("upstream_invalid"))
+/// What of a reply there is to say by the letter.
+struct Said {
+    /// Its final answer is there with its body.
+    is_whole: bool,
+    /// Something is behind it.
+    has_more: bool,
 }
 
-/// Some reply is no HTTP by the letter.
-fn sends_none(case: &Case) -> bool {
+fn replies(case: &Case) -> Vec<Said> {
     let methods: Vec<_> = Requests::of(&case.sent()).all.iter().map(|request| request.method == "HEAD").collect();
-    (0..case.replies.len()).any(|number| {
+    let said = |number: usize| {
         let mut answers = Answers::new(vec![methods.get(number).copied().unwrap_or_default()]);
         answers.feed(&case.replied(number));
-        answers.broken.is_some()
-    })
+        let last = answers.all.last().filter(|last| last.status >= 200);
+        let ends = case.replies[number].acts.contains(&Act::Fin);
+        let is_whole = answers.broken.is_none()
+            && last.is_some_and(|last| last.end == BodyEnd::Whole || last.end == BodyEnd::Open && ends);
+        let is_read = answers.finals() > 0 && !last.is_some_and(|last| last.end == BodyEnd::Cut);
+        let has_more = is_read && (answers.broken.is_some() || answers.finals() > 1 || !answers.rest().is_empty());
+        Said { is_whole, has_more }
+    };
+    (0..case.replies.len()).map(said).collect()
 }
 
-/// Pingora itself said 400, which nobody else signs so.
-fn refuses_host(run: &Run) -> bool {
-    run.finals().any(|answer| answer.status == 400 && all(&answer.fields, "server").any(|value| value == b"Pingora"))
+/// The connection ended with a head that was refused for its form.
+fn is_refused(run: &Run) -> bool {
+    run.finals().last().is_some_and(|last| all(&last.fields, "x-refused").next().is_some())
+}
+
+fn statuses_before_last(run: &Run) -> Vec<u16> {
+    let mut statuses = statuses(run);
+    statuses.pop();
+    statuses
+}
+
+/// The last request was answered by the proxy: its body is none, or too large, or does not come.
+fn ends_with_blame_of_client(run: &Run, sent: &[Request]) -> bool {
+    run.finals().count() == sent.len() && run.finals().last().is_some_and(blames_client)
+}
+
+fn blames_client(answer: &Answer) -> bool {
+    is_own(answer) && [400, 408, 413].contains(&answer.status)
 }
 
 /// A reply before the last one ends its connection, and a request was lost.
 fn meets_ending(case: &Case, run: &Run) -> bool {
-    let ends = |reply: &Reply| reply.acts.iter().any(|act| matches!(act, Act::Fin | Act::Reset));
-    case.replies.iter().any(ends)
-        && run.log.iter().skip(1).any(|line| line.get("error.type") == Some("upstream_closed"))
+    case.ends_connections() && run.finals().skip(1).any(|answer| is_own(answer) && answer.status == 502)
+}
+
+/// Some reply begins early and ends its connection.
+fn ends_early(case: &Case) -> bool {
+    case.replies.iter().any(|reply| reply.when != When::Whole && reply.acts.contains(&Act::Fin))
+}
+
+fn statuses(run: &Run) -> Vec<u16> {
+    run.finals().map(|answer| answer.status).collect()
+}
+
+/// As many answers as both gave are alike in status.
+fn is_beginning(one: &Run, other: &Run) -> bool {
+    statuses(one).iter().zip(&statuses(other)).all(|(a, b)| a == b)
 }
 
 /// As many answers as both gave are alike in status, and whoever gave fewer ended in order behind them.
-fn goes_on_alike(lean: &Run, pingora: &Run) -> bool {
-    let of = |run: &Run| run.finals().map(|answer| answer.status).collect::<Vec<_>>();
-    let (ours, theirs) = (of(lean), of(pingora));
-    let shorter = if ours.len() <= theirs.len() { lean } else { pingora };
+fn goes_on_alike(one: &Run, other: &Run) -> bool {
+    let shorter = if one.finals().count() <= other.finals().count() { one } else { other };
     let is_whole = shorter.finals().all(|answer| answer.end != BodyEnd::Cut);
-    ours.iter().zip(&theirs).all(|(a, b)| a == b)
-        && ours.len() != theirs.len()
+    is_beginning(one, other)
+        && one.finals().count() != other.finals().count()
         && is_whole
         && shorter.client.end == End::Fin
 }
 
-/// The last request that the one who ended earlier answered was HTTP/1.0, or answered before it was whole.
-fn may_end_early(case: &Case, lean: &Run, pingora: &Run) -> bool {
-    let answered = lean.finals().count().min(pingora.finals().count());
-    let sent = Requests::of(&case.sent()).all;
-    let Some(last) = answered.checked_sub(1).and_then(|n| sent.get(n)) else { return false };
-    last.is_http10 || !lean.waits_always() || !pingora.waits_always()
+/// The first answer that the client of HTTP/2 did not get was cut in the other lane.
+fn takes_back(whole: &Run, h2: &Run) -> bool {
+    is_beginning(whole, h2) && whole.finals().nth(h2.finals().count()).is_some_and(|next| next.end == BodyEnd::Cut)
+}
+
+/// One passed the head of an answer on and cut its body, where the other could still say that there is none.
+fn breaks_within_or_before(one: &Run, other: &Run) -> bool {
+    let (first, second) = (one.finals().count(), other.finals().count());
+    let is_cut = |run: &Run| {
+        run.finals().last().is_some_and(|last| {
+            last.end == BodyEnd::Cut || last.end == BodyEnd::Open && matches!(run.client.end, End::Reset | End::Torn)
+        })
+    };
+    let is_told = |run: &Run| run.finals().last().is_some_and(|last| is_own(last) && [502, 504].contains(&last.status));
+    first == second && (is_cut(one) && is_told(other) || is_told(one) && is_cut(other))
 }

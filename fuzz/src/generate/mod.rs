@@ -4,7 +4,7 @@ mod answer;
 mod hostile;
 mod request;
 
-use crate::case::{Act, Case, Reply, Step};
+use crate::case::{Act, Case, Reply, SITE, Step, find};
 use crate::dice::Dice;
 
 /// The case of a seed. The same seed is the same case for ever, as long as this package is not changed.
@@ -26,12 +26,13 @@ pub(crate) fn case(seed: u64) -> Case {
         let place = dice.below(replies.len());
         hostile::bend_reply(dice, &mut replies[place]);
     }
-    let mut case = Case { is_trusted: dice.percent(20), steps: Vec::new(), replies };
+    let cuts = if dice.percent(15) { 0 } else { dice.below(1 << 32) as u64 };
+    let mut case = Case { is_trusted: dice.percent(20), cuts, steps: Vec::new(), replies };
     let ends_with_probe = dice.percent(85);
     if ends_with_probe {
         // Asks whether the connection goes on, and ends it.
         let bytes = format!(
-            "GET /{{lane}}/last HTTP/1.1\r\nHost: {{lane}}.test\r\nConnection: close\r\nX-Mark: {mark}\r\n\r\n"
+            "GET /{{site}}/last HTTP/1.1\r\nHost: {{site}}.test\r\nConnection: close\r\nX-Mark: {mark}\r\n\r\n"
         );
         requests.push(request::Planned { head: bytes.into_bytes(), ..request::Planned::default() });
     }
@@ -69,6 +70,10 @@ fn steps(dice: &mut Dice, requests: &[request::Planned], steps: &mut Vec<Step>) 
 
 fn send(dice: &mut Dice, bytes: Vec<u8>, cuts: usize, steps: &mut Vec<Step>) {
     let mut places: Vec<_> = (0..cuts).map(|_| dice.below(bytes.len())).collect();
+    // The name of a site is put in later, in one piece.
+    let is_within =
+        |at: usize| find(&bytes[at.saturating_sub(SITE.len() - 1)..bytes.len().min(at + SITE.len() - 1)], SITE);
+    places.retain(|at| is_within(*at).is_none());
     places.sort_unstable();
     places.dedup();
     let mut from = 0;
@@ -125,7 +130,7 @@ fn content(dice: &mut Dice, mark: &str, longest: usize) -> Vec<u8> {
     };
     let mut bytes = format!("{mark} ").into_bytes();
     if dice.percent(20) {
-        bytes.extend_from_slice(b"\r\n\r\nGET /{lane}/inner HTTP/1.1\r\nHost: {lane}.test\r\n\r\n0\r\n\r\n");
+        bytes.extend_from_slice(b"\r\n\r\nGET /{site}/inner HTTP/1.1\r\nHost: {site}.test\r\n\r\n0\r\n\r\n");
     }
     bytes.resize(length.min(longest), b'a' + dice.below(26) as u8);
     bytes

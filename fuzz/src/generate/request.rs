@@ -24,10 +24,10 @@ pub(super) fn plan(dice: &mut Dice, number: usize, mark: &str) -> Planned {
     let is_http10 = dice.percent(10);
     let mut head = Vec::new();
     if dice.percent(3) {
-        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(&b"\r\n".repeat(dice.within(1, 2)));
     }
     let host =
-        dice.of(&["{lane}.test", "{lane}.test", "{lane}.test", "{lane}.test:80", "{lane}.TEST", "127.0.0.1:8000"]);
+        dice.of(&["{site}.test", "{site}.test", "{site}.test", "{site}.test:80", "{site}.TEST", "127.0.0.1:8000"]);
     let target = target(dice, number, method, host);
     let version = if is_http10 { "1.0" } else { "1.1" };
     head.extend_from_slice(format!("{method} {target} HTTP/{version}\r\n").as_bytes());
@@ -98,11 +98,11 @@ fn target(dice: &mut Dice, number: usize, method: &str, host: &str) -> String {
         "/x/?y#z",
         "/a\\b",
     ]);
-    let path = format!("/{{lane}}{folder}/{number}{tail}");
+    let path = format!("/{{site}}{folder}/{number}{tail}");
     match dice.below(14) {
         0 => format!("http://{host}{path}"),
         1 => format!("HTTP://{host}{path}"),
-        2 => dice.of(&["https://{lane}.test", "http://{lane}.test", "http://{lane}.test?q=/{lane}/x"]).to_owned(),
+        2 => dice.of(&["https://{site}.test", "http://{site}.test", "http://{site}.test?q=/{site}/x"]).to_owned(),
         _ => path,
     }
 }
@@ -124,7 +124,7 @@ fn connection(dice: &mut Dice, is_http10: bool, fields: &mut Vec<(&'static str, 
     }
 }
 
-const FIELDS: [(&str, &[u8]); 46] = [
+const FIELDS: [(&str, &[u8]); 49] = [
     ("Accept", b"text/html,*/*;q=0.8"),
     ("Accept", b"application/json"),
     ("Accept-Encoding", b"gzip, br"),
@@ -163,6 +163,9 @@ const FIELDS: [(&str, &[u8]); 46] = [
     ("X-Forwarded-Port", b"443"),
     ("X-Forwarded-User", b"root"),
     ("X_Forwarded_For", b"192.0.2.8"),
+    ("X-Auth-Username", b"root"),
+    ("Shiny_Server-Credentials", b"{}"),
+    ("RStudio-Connect-Credentials", b"{}"),
     ("X-Real-IP", b"192.0.2.9"),
     ("Forwarded", b"for=192.0.2.10;proto=https"),
     ("X-Request-Id", b"mine-1"),
