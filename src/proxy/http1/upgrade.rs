@@ -1,5 +1,7 @@
 //! The way into a tunnel: both sides have agreed to leave HTTP/1.1.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::proxy::Proxy;
@@ -10,7 +12,6 @@ use crate::proxy::ledger::{Kind, Opening};
 use crate::proxy::request::{Context, End};
 use crate::proxy::tunnel::{self, Tunnel};
 use crate::runtime::clock;
-use std::sync::Arc;
 
 /// Hands both sides to the tunnel's own task, which outlives this connection's.
 pub(super) fn open(proxy: &Proxy, mut context: Box<Context>, down: Downstream, switched: Switched, kind: Upgrade) {
