@@ -248,6 +248,7 @@ fn what_a_backend_answers_reaches_an_http2_client_whole() {
                 x.send("HTTP/1.0 200 OK\r\n\r\n").await?;
                 x.send(&answered).await
             }
+            "/nonsense" => x.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n").await,
             "/none" => x.send("HTTP/1.1 204 No Content\r\n\r\n").await,
             "/same" => x.send("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n").await,
             "/broken" => {
@@ -284,6 +285,7 @@ fn what_a_backend_answers_reaches_an_http2_client_whole() {
         }
         let (told, _) = get("/length", &["-I"]).await;
         assert!(told.ok().stdout.contains("content-length: 3000000\r\n"), "of HEAD");
+        assert!(get("/nonsense", &[]).await.0.ok().stdout.ends_with("502 2"), "nothing of it has gone yet");
         for (path, status) in [("/none", "204"), ("/same", "304"), ("/upgrade", "426")] {
             let (told, got) = get(path, &[]).await;
             let text = told.ok().stdout;

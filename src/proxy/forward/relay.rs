@@ -323,7 +323,7 @@ impl<C: Client> Relay<'_, C> {
                 let bytes = &scratch[..before + n];
                 let all_went = match self.state.answer {
                     Phase::Head(_) => self.came_of_head(bytes, out, cx)?,
-                    _ => self.came_of_body(bytes, out, cx)?,
+                    _ => self.came_of_body(bytes, false, out, cx)?,
                 };
                 self.state.chunk = next_chunk(self.state.chunk, n, all_went);
                 Ok(true)
@@ -371,7 +371,7 @@ impl<C: Client> Relay<'_, C> {
                 return Err(Stop::Switched { to_client: std::mem::take(out), head_len });
             }
             if !matches!(self.state.answer, Phase::Head(_)) {
-                return self.came_of_body(bytes, out, cx);
+                return self.came_of_body(bytes, true, out, cx);
             }
         }
     }
@@ -427,8 +427,8 @@ impl<C: Client> Relay<'_, C> {
         Ok(answer.len)
     }
 
-    /// Bytes behind the head, which may be waiting in `out` to go with them.
-    fn came_of_body(&mut self, bytes: &[u8], out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Result<bool, Stop> {
+    /// Bytes behind the head; `has_head`: it waits to go with them.
+    fn came_of_body(&mut self, bytes: &[u8], has_head: bool, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Result<bool, Stop> {
         let Self { client, state, .. } = self;
         let State { answer, bytes_out, is_clean, .. } = state;
         let Phase::Body(Body { follower, parts, injector }) = answer else {
@@ -437,7 +437,7 @@ impl<C: Client> Relay<'_, C> {
             return self.push(true, out, cx);
         };
         let is_small = bytes.len() <= TOGETHER;
-        let (has_head, mut added) = (!out.is_empty(), 0);
+        let mut added = 0;
         let mut put = |piece: &[u8], ends: bool| match injector {
             None if piece.is_empty() => {}
             None => client.put(piece, is_small, out, cx),
