@@ -33,7 +33,8 @@ pub(crate) fn account(case: &Case, run: &Run, exchanges: usize) -> Vec<Line> {
     let sent = Requests::of(&case.sent()).all;
     for (n, answer) in run.finals().enumerate().take(exchanges) {
         // Where a second backend was asked, what the proxy remembers of the client decides whether it goes on there.
-        let binds = sent.get(n).is_none_or(|sent| run.given_to(sent).len() < 2);
+        let times = sent.get(n).map_or(0, |sent| run.given_to(sent).len());
+        let binds = times < 2;
         put(format!("answer {n} status"), answer.status.to_string());
         // HTTP/2 has none.
         if run.lane != Lane::H2 {
@@ -41,6 +42,10 @@ pub(crate) fn account(case: &Case, run: &Run, exchanges: usize) -> Vec<Line> {
         }
         put(format!("answer {n} fields"), fields_of_answer(case, answer, binds));
         put(format!("answer {n} body"), body_of_answer(answer));
+        // Attempts that met a connection which had just ended are chance: so it is counted what origins took up.
+        if !is_own(answer) && answer.end != BodyEnd::Cut && !case.ends_connections() {
+            put(format!("answer {n} attempts"), times.to_string());
+        }
     }
     // How a connection goes on and ends is HTTP/1's; the client of HTTP/2 asks what was answered there and leaves.
     if run.lane != Lane::H2 {
@@ -69,8 +74,6 @@ pub(crate) fn account(case: &Case, run: &Run, exchanges: usize) -> Vec<Line> {
             let is_chance = match *key {
                 "bytes_received" => failed || is_early,
                 "bytes_sent" => failed,
-                // Whether a kept connection is seen to end before it is used, too.
-                "attempts" => failed || case.ends_connections(),
                 _ => false,
             };
             if !is_chance {

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use crate::account::Run;
 use crate::case::{Case, Step};
 use crate::client::{End, Seen};
-use crate::faults::{authority, origin_form};
+use crate::faults::{authority, is_like, origin_form};
 use crate::fidelity::{is_nominated, is_own, nominations};
 use crate::message::{Answer, BodyEnd, Field, Request, Requests, all};
 use crate::tls;
@@ -44,7 +44,9 @@ pub(crate) fn asking(case: &Case, whole: &Run) -> Vec<Asking> {
             _ => break,
         }
     }
-    asking
+    // What is asked again later could not be told from what is asked here.
+    let (here, later) = sent.split_at(asking.len());
+    if later.iter().any(|one| here.iter().any(|other| is_like(one, other))) { Vec::new() } else { asking }
 }
 
 /// As RFC 9113 §8.2 and §8.3 want it; `None` if HTTP/2 has no such thing.

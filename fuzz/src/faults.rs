@@ -94,7 +94,8 @@ fn repeated(sent: &[Request], run: &Run) -> Option<String> {
     None
 }
 
-fn is_like(one: &Request, other: &Request) -> bool {
+/// They ask for the same, whatever they bring.
+pub(crate) fn is_like(one: &Request, other: &Request) -> bool {
     one.method == other.method && origin_form(one) == origin_form(other)
 }
 

@@ -29,13 +29,12 @@ impl LogLine {
 }
 
 /// The fields of a line that are compared.
-const TOLD: [&str; 11] = [
+const TOLD: [&str; 10] = [
     "http.request.method",
     "url.path",
     "server.address",
     "http.response.status_code",
     "route",
-    "attempts",
     "upgraded",
     "bytes_received",
     "bytes_sent",
