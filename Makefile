@@ -3,7 +3,7 @@
 # Each task installs what it needs and this machine lacks, and says so first: see .ci/setup.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check fuzz bench bench-node fmt clean
+.PHONY: help demo test test-all check fuzz bench bench-guard bench-node fmt clean
 
 # The debug build: a newcomer sees Bowline within minutes of a clone, while the release build optimises the whole
 # program at once and takes several times as long. Libraries are optimised either way. `make demo RELEASE=1` for speed.
@@ -17,7 +17,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
 MACHINE ?= $(shell uname -m)-$(shell nproc)-cores
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: export BOWLINE_DEMO_PYTHON ?= $(CURDIR)/.venv/bin/python
 demo: ## build, and show packages and real Shiny apps: R=1 for R too, ARGS="--nodes 3" for more
@@ -58,6 +58,12 @@ bench: ## measure against nginx, HAProxy and Envoy; results go to bench/runs/; A
 	cargo build --release $(LOAD)
 	python3 bench/macro/run.py --bowline $(TARGET)/release/bowline --load $(TARGET)/load/release/load \
 		--out bench/runs/$(shell date +%F)-$(MACHINE) $(ARGS)
+
+bench-guard: ## count instructions and compare them with those in bench/guard.json; ARGS=--record records them
+	@.ci/setup bench-guard
+	cargo build --release --bin bowline
+	cargo build --release $(LOAD)
+	python3 bench/guard.py --bowline $(TARGET)/release/bowline --load $(TARGET)/load/release/load $(ARGS)
 
 bench-node: ## measure a node against other package servers, installs a day, content; to bench/runs/ too
 	@.ci/setup bench-node

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use bowline::config::proxy as settings;
 use bowline::config::proxy::{AdminState, CookieAffinity, HostPattern, Policy, PoolTimeouts};
 use bowline::proxy::affinity::{Affinity, Hint, KeyRing};
+use bowline::proxy::connection::framing::Framing;
 use bowline::proxy::connection::head::{self, Bounds, FIELDS_MAX, Parsed};
-use bowline::proxy::headers::{AnswerEdits, Fields, Hop, RequestEdits, Wire};
+use bowline::proxy::headers::{AnswerEdits, Fields, Hop, RequestEdits};
 use bowline::proxy::pool::{Pick, Pool, Reason};
 use bowline::proxy::route::Table;
 use bowline::runtime::clock;
@@ -25,9 +26,7 @@ pub(crate) fn works() -> Vec<Work> {
     vec![
         each("read a small head", SMALL, |head| read(head, |parsed| parsed.head.len)),
         each("read a browser's head", BROWSER, |head| read(head, |parsed| parsed.head.len)),
-        each("judge a browser's head of HTTP/2", parts(), |parts| {
-            head::judge_parts(parts, true, BOUNDS).expect("nothing is wrong with it")
-        }),
+        each("judge a browser's head of HTTP/2", parts(), judge),
         ("edit a small request", Box::new(|times| read(SMALL, |parsed| (0..times).for_each(|_| edit(parsed))))),
         ("edit a browser's request", Box::new(|times| read(BROWSER, |parsed| (0..times).for_each(|_| edit(parsed))))),
         ("edit an answer of 20 fields", Box::new(edit_answers)),
@@ -58,8 +57,15 @@ fn read<T>(head: &str, then: impl Fn(&Parsed<'_>) -> T) -> T {
     head::read(head.as_bytes(), BOUNDS, &mut 0, then).expect("nothing is wrong with it").expect("it is whole")
 }
 
+fn judge(parts: &Parts) -> Framing {
+    let lines =
+        parts.headers.iter().map(|(name, value)| httparse::Header { name: name.as_str(), value: value.as_bytes() });
+    let lines: Vec<_> = lines.collect();
+    head::judge_parts(parts, &Fields::new(&lines), true, BOUNDS).expect("nothing is wrong with it")
+}
+
 fn edit(parsed: &Parsed<'_>) {
-    let Fields::Wire(wire) = parsed.fields else { panic!("it came as bytes") };
+    let fields = parsed.fields;
     let hop = Hop {
         client: Some([192, 0, 2, 7].into()),
         is_tls: true,
@@ -72,8 +78,8 @@ fn edit(parsed: &Parsed<'_>) {
         wants_identity: false,
     };
     let edits = RequestEdits::new(black_box(parsed.fields), black_box(hop));
-    let passing = wire.iter().filter(|(field, known)| edits.passes(field.name.as_bytes(), *known)).count();
-    assert_eq!(passing, wire.fields.len(), "nothing of the kind that does not pass");
+    let passing = fields.iter().filter(|(field, known)| edits.passes(field.name.as_bytes(), *known)).count();
+    assert_eq!(passing, fields.lines.len(), "nothing of the kind that does not pass");
     edits.added(|name, pieces| {
         black_box((name, pieces));
     });
@@ -83,11 +89,11 @@ fn edit_answers(times: usize) {
     let mut room = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut answer = httparse::Response::new(&mut room);
     assert!(answer.parse(ANSWER.as_bytes()).expect("nothing is wrong with it").is_complete());
-    let wire = Wire::new(answer.headers);
+    let fields = Fields::new(answer.headers);
     for _ in 0..times {
-        let edits = AnswerEdits::new(200, Fields::Wire(black_box(&wire)));
-        let passing = wire.iter().filter(|(field, known)| edits.passes(field.name.as_bytes(), *known)).count();
-        assert_eq!(black_box(passing), wire.fields.len() - 1, "all but Connection");
+        let edits = AnswerEdits::new(200, black_box(&fields));
+        let passing = fields.iter().filter(|(field, known)| edits.passes(field.name.as_bytes(), *known)).count();
+        assert_eq!(black_box(passing), fields.lines.len() - 1, "all but Connection");
     }
 }
 
