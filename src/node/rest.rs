@@ -1,7 +1,8 @@
-//! Bodies of uploads. A client that sends nothing for long has left.
+//! Bodies of requests. A client that sends nothing of an upload for long has left.
 //!
 //! What one still sends of an upload that has failed is taken and thrown away, because most read no answer before they have
-//! sent all, and show a broken connection in place of our words if we hang up.
+//! sent all, and show a broken connection in place of our words if we hang up. So is, of any request, the little that nobody
+//! reads.
 
 use std::io;
 use std::pin::Pin;
@@ -14,8 +15,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::EXPECT;
-use hyper::body::{Frame, SizeHint};
+use http::HeaderValue;
+use http::header::{CONNECTION, EXPECT};
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
@@ -27,6 +29,79 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes of it.
 const BYTES_MAX: u64 = 4 << 30;
 
+/// For all that is left of a body nobody reads.
+const REST_TIME: Duration = Duration::from_secs(3);
+/// Bytes of it.
+const REST_BYTES_MAX: u64 = 256 << 10;
+
+/// Answers a request, and takes what is left of a body that nobody reads.
+///
+/// It is taken if it is little and comes at once: many clients send it a moment after the head. Else the answer says that the
+/// connection ends (RFC 9112 §9.6), because hyper ends it then without a word, and with it the request that the client sends
+/// next.
+///
+/// # Errors
+/// As whoever answers.
+pub async fn answered<A, E>(request: http::Request<Incoming>, answer: impl FnOnce(Request) -> A) -> Result<Response, E>
+where
+    A: Future<Output = Result<Response, E>>,
+{
+    if request.body().is_end_stream() {
+        return answer(request.map(Body::new)).await;
+    }
+    let (give_back, mut back) = oneshot::channel();
+    // A client that asks first sends nothing unasked.
+    let is_sent = !request.headers().contains_key(EXPECT);
+    let rest =
+        |body: Incoming| Body::new(Rest { body: Body::new(body), is_sent, is_over: false, give_back: Some(give_back) });
+    let mut response = answer(request.map(rest)).await?;
+    if let Ok((body, is_sent)) = back.try_recv() {
+        let is_taken = is_sent && tokio::time::timeout(REST_TIME, discard(body, REST_BYTES_MAX)).await.unwrap_or(false);
+        if !is_taken {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    Ok(response)
+}
+
+/// A body that comes back when it is dropped before its end, and whether the client sends it.
+struct Rest {
+    body: Body,
+    /// Whether we want it or not.
+    is_sent: bool,
+    is_over: bool,
+    give_back: Option<oneshot::Sender<(Body, bool)>>,
+}
+
+impl HttpBody for Rest {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.is_sent = true;
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.is_over |= matches!(polled, Poll::Ready(None | Some(Err(_))));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        let is_over = self.is_over || self.body.is_end_stream();
+        if let Some(give_back) = self.give_back.take().filter(|_| !is_over) {
+            let _ = give_back.send((std::mem::take(&mut self.body), self.is_sent));
+        }
+    }
+}
+
 /// Hears a client out before a failure is answered.
 pub async fn hear_out(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
@@ -37,18 +112,23 @@ pub async fn hear_out(request: Request, next: Next) -> Response {
     let lent = Lent { body, was_read: !is_asked_for, patience, give_back: Some(give_back) };
     let response = next.run(Request::from_parts(head, Body::new(lent))).await;
     if let (true, Ok(body)) = (response.status().as_u16() >= 400, back.try_recv()) {
-        discard(body).await;
+        discard(body, BYTES_MAX).await;
     }
     response
 }
 
-async fn discard(body: Body) {
+/// Takes what comes, up to so many bytes; whether that was all.
+async fn discard(body: Body, bytes_max: u64) -> bool {
     let mut pieces = body.into_data_stream();
-    let mut left = BYTES_MAX;
-    while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE, pieces.next()).await {
-        left = left.saturating_sub(piece.len() as u64);
+    let mut left = bytes_max;
+    loop {
+        match tokio::time::timeout(SILENCE, pieces.next()).await {
+            Ok(Some(Ok(piece))) => left = left.saturating_sub(piece.len() as u64),
+            Ok(None) => return true,
+            Ok(Some(Err(_))) | Err(_) => return false,
+        }
         if left == 0 {
-            return;
+            return false;
         }
     }
 }

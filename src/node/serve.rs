@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::observe::By;
 use super::parts::Origin;
+use super::rest;
 use crate::config::node::Listener;
 use crate::runtime::socket_file::SocketFile;
 use crate::types::ListenAddress;
@@ -124,7 +125,7 @@ async fn connection(
         extensions.insert(Origin { address, is_forwarded, is_host: false });
         extensions.insert(By(Arc::clone(&name)));
         let service = TowerToHyperService::new(router.clone());
-        hyper::service::Service::call(&service, request)
+        rest::answered(request, move |request| hyper::service::Service::call(&service, request))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

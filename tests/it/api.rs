@@ -1,5 +1,7 @@
 //! What rsconnect-python and posit-sdk administer by our API, beside publishing: one node, and the clients as they are.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::content::wheels;
@@ -239,6 +241,40 @@ fn posit_sdk_restarts_renders_and_ends_what_runs() {
         let words = [&script("sdk-runs.py"), &url, &admin, &guid, own.root().to_str().unwrap()];
         let told = run(&client("posit-sdk", "python"), &words, "").await.ok();
         assert_eq!(told.stdout.trim(), "done", "{}", told.stderr);
+    });
+}
+
+#[test]
+fn a_refusal_that_reads_no_body_leaves_the_connection_or_says_that_it_ends() {
+    within(60, async {
+        let node = Node::start("a", "").await;
+        let [admin, ..] = people(&node).await;
+        let head = |length: usize| {
+            format!(
+                "POST /__api__/v1/oauth/integrations HTTP/1.1\r\nHost: a\r\nAuthorization: Key {admin}\r\n\
+                 Content-Length: {length}\r\n\r\n"
+            )
+        };
+        let mut client = crate::harness::Client::tcp(&node.address).await;
+        // As Python's `http.client` does: the body is a write of its own.
+        for _ in 0..3 {
+            client.send(head(2)).await;
+            assert!(client.is_quiet_for(Duration::from_millis(100)).await, "it hears us out");
+            client.send("{}").await;
+            let refused = client.response("POST").await;
+            assert_eq!((refused.status, refused.fields.get("connection")), (501, None));
+        }
+        // One that does not come, and one that is long.
+        client.send(head(2)).await;
+        let refused = client.response("POST").await;
+        assert_eq!((refused.status, refused.fields.get("connection")), (501, Some("close")));
+        assert!(client.ends().await);
+        let mut client = crate::harness::Client::tcp(&node.address).await;
+        client.send(head(1 << 30)).await;
+        // As much as is taken, so that nothing is left unread, whose end would be a reset.
+        client.send("x".repeat(256 << 10)).await;
+        let refused = client.response("POST").await;
+        assert_eq!((refused.status, refused.fields.get("connection")), (501, Some("close")));
     });
 }
 

@@ -60,6 +60,11 @@ pub(super) async fn remove(
     if dry_run {
         return Ok((StatusCode::OK, Json(told)));
     }
+    if nodes.is_empty() {
+        // What nobody is sent nobody ends, and no other could be sent then.
+        let why = "No node has been heard of lately, this one neither; try again in a moment";
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into());
+    }
     let (subject, slot) = (format!("{PYTHON} {version}"), format!("{KIND}/{version}"));
     let input = serde_json::to_string(&caches::Wanted { version }).unwrap_or_default();
     let job = NewJob { kind: KIND, subject: &subject, input: &input, slot: &slot };
