@@ -62,13 +62,12 @@ pub struct Context {
     facts: Arc<Facts>,
     started: Instant,
     method: Method,
-    /// Host and path, one behind the other.
-    place: String,
+    /// Host, path and request id, one behind the other.
+    texts: String,
     host_len: usize,
+    path_len: usize,
     client: Option<IpAddr>,
     is_trusted: bool,
-    /// Ours, or the one a trusted peer sent.
-    pub request_id: String,
     route: Option<Arc<Route>>,
     /// A bodiless GET or HEAD: may be sent again as long as no byte of an answer was passed on.
     is_repeatable: bool,
@@ -172,7 +171,7 @@ pub enum Reply<'a> {
     Pass {
         /// Which fields go on as they came.
         edits: AnswerEdits<'a>,
-        /// A cookie to add. So is `X-Request-Id`, see [`Context::request_id`].
+        /// A cookie to add. So is `X-Request-Id`, see [`Context::request_id()`].
         cookie: Option<HeaderValue>,
         /// What else changes, since the body goes through the shim.
         page: Option<shim::Plan>,
@@ -207,11 +206,11 @@ impl Context {
         let is_trusted = peer.is_none_or(|ip| settings.trusted.iter().any(|net| net.contains(&ip)))
             && (peer.is_some() || !settings.trusted.is_empty());
         let (host, path, fields) = (request.host, request.path(), request.fields);
-        let mut place = String::with_capacity(host.len() + path.len());
-        place.extend([host, path]);
+        let mut texts = String::with_capacity(host.len() + path.len() + headers::NEW_REQUEST_ID);
+        texts.extend([host, path]);
+        headers::push_request_id(&mut texts, fields, is_trusted, dice::unique());
         let mut context = Box::new(Self {
             client: if is_trusted { headers::forwarded_client(fields, &settings.trusted).or(peer) } else { peer },
-            request_id: headers::request_id(fields, is_trusted, dice::unique()),
             route: proxy.state.load().routes.find(Some(host), path).cloned(),
             is_repeatable: is_bodiless && matches!(*request.method, Method::GET | Method::HEAD),
             wants_shim: false,
@@ -231,8 +230,9 @@ impl Context {
             started: clock::now(),
             proxy: Arc::clone(proxy),
             is_trusted,
-            place,
+            texts,
             host_len: host.len(),
+            path_len: path.len(),
             facts,
         });
         let answer = context.admit(request);
@@ -248,7 +248,7 @@ impl Context {
                 None => Answer::Error(Cause::BadHost),
             });
         }
-        let Some(route) = self.route.clone() else { return Some(Answer::Error(Cause::NoRoute)) };
+        let Some(route) = &self.route else { return Some(Answer::Error(Cause::NoRoute)) };
         if let Some(limit) = route.body_bytes_max {
             let announced = request.fields.text(Known::ContentLength).and_then(|l| l.parse::<u64>().ok());
             if announced.is_some_and(|n| n > limit) {
@@ -264,25 +264,35 @@ impl Context {
                 field(Known::SecFetchDest),
                 field(Known::Accept),
             );
-        self.bound = self.read_bound(backing, request.fields);
+        (self.bound, self.newcomer) = self.read_bound(backing, request.fields);
         None
     }
 
     /// The host the client asked for.
     fn host(&self) -> &str {
-        &self.place[..self.host_len]
+        &self.texts[..self.host_len]
     }
 
     /// The path it asked for, without a query.
     fn path(&self) -> &str {
-        &self.place[self.host_len..]
+        &self.texts[self.host_len..self.host_len + self.path_len]
     }
 
-    fn read_bound(&mut self, backing: &Backing, fields: &Fields<'_>) -> Bound {
-        let Some(affinity) = &backing.affinity else { return Bound::Nothing };
-        match affinity.read(fields.all(Known::Cookie), clock::unix_of(self.started).as_secs()) {
+    /// Ours, or the one a trusted peer sent.
+    pub fn request_id(&self) -> &str {
+        &self.texts[self.host_len + self.path_len..]
+    }
+
+    /// What binds the client, and what stands for it when nothing does.
+    fn read_bound(&self, backing: &Backing, fields: &Fields<'_>) -> (Bound, Option<u64>) {
+        let Some(affinity) = &backing.affinity else { return (Bound::Nothing, None) };
+        let hint = match fields.has(Known::Cookie) {
+            true => affinity.read(fields.all(Known::Cookie), clock::unix_of(self.started).as_secs()),
+            false => Hint::None,
+        };
+        match hint {
             Hint::Bound { backend, renew } if backing.pool.backend(backend.as_str()).is_some() => {
-                return Bound::Cookie { backend, renew };
+                return (Bound::Cookie { backend, renew }, None);
             }
             Hint::Bound { .. } => backing.metrics.affinity_rejected(AffinityCause::Unknown),
             Hint::Rejected(cause) => backing.metrics.affinity_rejected(match cause {
@@ -292,14 +302,13 @@ impl Context {
             Hint::None => {}
         }
         let agent = fields.first(Known::UserAgent).unwrap_or_default();
-        let Some(client) = self.client else { return Bound::Nothing };
+        let Some(client) = self.client else { return (Bound::Nothing, None) };
         let newcomer = affinity::recent::fingerprint(client, agent, backing.pool.name());
-        self.newcomer = Some(newcomer);
         // Many persons share an address, and each that comes should be placed anew.
         let recalled = if self.is_navigation { None } else { backing.recent.recall(newcomer, self.started) };
         // Whoever has no cookie yet is a new client, also where its siblings went a moment ago.
         let recalled = recalled.filter(|key| backing.pool.backend(key.as_str()).is_some_and(|b| b.is_ready()));
-        recalled.map_or(Bound::Nothing, Bound::Recent)
+        (recalled.map_or(Bound::Nothing, Bound::Recent), Some(newcomer))
     }
 
     /// Chooses the backend of the next attempt. Waits, bounded, while the pool has no verdict on anybody.
@@ -337,8 +346,7 @@ impl Context {
     }
 
     fn choose_at(&mut self, now: Instant) -> Result<bool, Cause> {
-        let route = self.route.clone().ok_or(Cause::Internal)?;
-        let backing = &route.backing;
+        let backing = &self.route.as_ref().ok_or(Cause::Internal)?.backing;
         self.chosen = None;
         let mut pick = match backing.pool.pick(self.bound_to(), &self.tried, now) {
             Ok(pick) => pick,
@@ -396,7 +404,7 @@ impl Context {
             NotConnected::Failed => (Outcome::Broken, Cause::ConnectFailed),
             NotConnected::Shortage => return Next::GiveUp(Cause::Internal),
         };
-        self.observe(outcome, cause.as_str());
+        self.observe(outcome, cause.as_str(), clock::coarse());
         if self.attempts_left() { self.again(cause) } else { Next::GiveUp(cause) }
     }
 
@@ -419,7 +427,7 @@ impl Context {
             self.count_retry("stale_connection");
             return Next::Again;
         }
-        self.observe(outcome, cause.as_str());
+        self.observe(outcome, cause.as_str(), clock::coarse());
         let may = self.is_repeatable && !self.was_repeated && how != Broke::Invalid && self.attempts_left();
         if !may {
             return Next::GiveUp(cause);
@@ -433,7 +441,7 @@ impl Context {
         match how {
             // An event stream may be silent for as long as it has nothing to say: too little to judge anybody by.
             Broke::TimedOut => {}
-            Broke::Closed | Broke::Invalid => self.observe(Outcome::Broken, "its answer broke off"),
+            Broke::Closed | Broke::Invalid => self.observe(Outcome::Broken, "its answer broke off", clock::coarse()),
         }
     }
 
@@ -461,9 +469,9 @@ impl Context {
     }
 
     /// What a real request taught about the backend goes to its health.
-    fn observe(&self, outcome: Outcome, why: &'static str) {
+    fn observe(&self, outcome: Outcome, why: &'static str, now: Instant) {
         let (Some(chosen), Some(route)) = (&self.chosen, &self.route) else { return };
-        let transition = chosen.pick.backend.observe(outcome, clock::coarse());
+        let transition = chosen.pick.backend.observe(outcome, now);
         if let Some(transition) = transition {
             self.proxy.health_changed(&route.backing, &chosen.pick.backend, transition, &why);
         }
@@ -484,7 +492,7 @@ impl Context {
                 host: self.host(),
                 port: self.facts.port,
                 trusted: self.is_trusted,
-                request_id: &self.request_id,
+                request_id: self.request_id(),
                 rsc_request: self.route.as_ref().is_some_and(|r| r.backing.pool.settings().rsc_request),
                 target: request.target,
                 wants_identity: self.wants_shim,
@@ -495,20 +503,21 @@ impl Context {
     /// The backend's final answer is here (not 1xx, but 101).
     pub fn answered<'a>(&mut self, status: u16, fields: &'a Fields<'a>) -> Reply<'a> {
         let edits = AnswerEdits::new(status, fields);
-        let Some((chosen, route)) = self.chosen.as_ref().zip(self.route.clone()) else {
+        let Some((chosen, route)) = self.chosen.as_ref().zip(self.route.as_ref()) else {
             return Reply::Pass { edits, cookie: None, page: None };
         };
+        let now = clock::coarse();
         let heeds = route.backing.pool.settings().heeds_leaving;
         let says_so = heeds && status == 503 && fields.has(Known::BowlineLeaving);
         if says_so {
-            self.observe(Outcome::Leaving, "it says that it leaves");
+            self.observe(Outcome::Leaving, "it says that it leaves", now);
         }
         let is_leaving = says_so || matches!(status, 502 | 503) && chosen.pick.backend.is_leaving();
         if is_leaving
             && self.is_repeatable
             && !self.was_repeated
             && self.attempts_left()
-            && self.somebody_else_is_ready(&route)
+            && self.somebody_else_is_ready(route)
         {
             self.was_repeated = true;
             self.again_because("backend_leaving");
@@ -518,14 +527,14 @@ impl Context {
         // application among many must not take it down. 503 and other errors are the application's own.
         match (matches!(status, 502 | 504), route.backing.pool.settings().probe.is_some()) {
             (true, true) => {}
-            (true, false) => self.observe(Outcome::Broken, "it answered 502 or 504"),
+            (true, false) => self.observe(Outcome::Broken, "it answered 502 or 504", now),
             (false, _) if says_so => {}
-            (false, _) => self.observe(Outcome::Answered, ""),
+            (false, _) => self.observe(Outcome::Answered, "", now),
         }
         let may_be_page = self.wants_shim && fields.first(Known::ContentType).is_some_and(shim::may_be_page);
         let page = may_be_page.then(|| fields.to_map());
         let page = page.and_then(|fields| shim::plan(status, &fields, shim::Mode::Reconnect));
-        Reply::Pass { edits, cookie: self.cookie(&route.backing), page }
+        Reply::Pass { edits, cookie: self.cookie(&route.backing, now), page }
     }
 
     fn somebody_else_is_ready(&self, route: &Route) -> bool {
@@ -535,7 +544,7 @@ impl Context {
 
     /// The cookie the answer must carry: for who has none, whose cookie does not lead where the request went, or is
     /// half through its life.
-    fn cookie(&self, backing: &Backing) -> Option<HeaderValue> {
+    fn cookie(&self, backing: &Backing, now: Instant) -> Option<HeaderValue> {
         let chosen = self.chosen.as_ref()?;
         let renew = match &self.bound {
             Bound::Cookie { renew, .. } => *renew,
@@ -544,7 +553,7 @@ impl Context {
         if !chosen.pick.writes_cookie(renew) {
             return None;
         }
-        backing.cookie(&chosen.pick.backend, clock::unix_of(clock::coarse()).as_secs(), self.facts.is_tls)
+        backing.cookie(&chosen.pick.backend, clock::unix_of(now).as_secs(), self.facts.is_tls)
     }
 
     /// Its body will be counted from the start again.
@@ -560,7 +569,7 @@ impl Context {
 
     /// What the client reads about a failure, in the format it reads.
     pub fn page(&self, cause: Cause) -> super::error::Page {
-        super::error::page(cause, &self.request_id, self.reads_html)
+        super::error::page(cause, self.request_id(), self.reads_html)
     }
 
     /// The backend chosen for this attempt, with the pool it belongs to.
@@ -620,7 +629,7 @@ impl Context {
             self.facts.listener.metrics.refused(end.cause.map_or("redirect", Cause::as_str));
         }
         if let Some(cause) = end.cause.filter(|c| c.fault() == Fault::Internal) {
-            tracing::error!(request_id = %self.request_id, error.r#type = cause.as_str(), "request failed inside the proxy");
+            tracing::error!(request_id = %self.request_id(), error.r#type = cause.as_str(), "request failed inside the proxy");
         }
         self.log(&end, took);
         self.chosen = None;
@@ -652,7 +661,7 @@ impl Context {
             bytes_sent: end.bytes_out,
             duration: took,
             upstream_connect: self.connect_time,
-            request_id: &self.request_id,
+            request_id: self.request_id(),
             error: end.cause.map(|c| LineError { kind: c.as_str(), side: c.fault().as_str() }),
         });
     }

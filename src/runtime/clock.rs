@@ -30,12 +30,14 @@ pub fn unix_of(instant: Instant) -> Duration {
         /// One moment by both clocks.
         static BASE: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
     }
-    let base = BASE.get().filter(|(base, _)| instant.saturating_duration_since(*base) < Duration::from_secs(1));
-    let (base, wall) = base.unwrap_or_else(|| {
-        let both = (now(), unix());
-        BASE.set(Some(both));
-        both
-    });
+    if let Some((base, wall)) = BASE.get()
+        && let Some(later) = instant.checked_duration_since(base)
+        && later < Duration::from_secs(1)
+    {
+        return wall + later;
+    }
+    let (base, wall) = (now(), unix());
+    BASE.set(Some((base, wall)));
     match instant.checked_duration_since(base) {
         Some(later) => wall + later,
         None => wall.saturating_sub(base - instant),

@@ -266,7 +266,7 @@ fn digit(number: u16) -> u8 {
 /// Bytes that are not UTF-8 become U+FFFD as `String::from_utf8_lossy` does it; a value that was cut ends in `…`.
 fn escape(value: &[u8], out: &mut Vec<u8>) {
     let kept = &value[..value.len().min(TEXT_BYTES_MAX)];
-    if kept.len() == value.len() && !value.iter().fold(false, |any, b| any | needs_care(*b)) {
+    if kept.len() == value.len() && is_plain(value) {
         return out.extend_from_slice(value);
     }
     for chunk in kept.utf8_chunks() {
@@ -297,10 +297,28 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// To be escaped, or no ASCII. Without a branch for each, so that many are looked at at once.
-fn needs_care(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\') | (byte >= 0x7f)
+/// Whether all of it is ASCII that needs no escaping.
+fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    // The sign of each byte that is not.
+    let words = words.iter().chain([&last]);
+    words.fold(0, |odd, word| odd | odd_bytes(u64::from_le_bytes(*word))) & SIGNS == 0
 }
+
+/// In the sign of each byte, whether any is below a blank, a quote, a backslash, DEL or above. The other bits say nothing.
+/// Where the lowest such byte is, those above it may be wrong.
+fn odd_bytes(word: u64) -> u64 {
+    let each = |byte: u8| EACH * u64::from(byte);
+    let is_zero = |word: u64| word.wrapping_sub(EACH);
+    let is_control = word.wrapping_sub(each(b' '));
+    let is_high = word.wrapping_add(EACH) | word;
+    is_control | is_high | is_zero(word ^ each(b'"')) | is_zero(word ^ each(b'\\'))
+}
+
+const EACH: u64 = u64::from_le_bytes([1; 8]);
+const SIGNS: u64 = EACH << 7;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Nobody reads a longer path, and a line must not be as long as a client likes.

@@ -187,18 +187,19 @@ enum Next {
 
 /// Waits for the next head: as long as the connection may idle for its first byte, `head_timeout` for the rest.
 async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Deadline, stopped: &mut Stopped) -> Next {
-    let facts = Arc::clone(&down.facts);
-    let limits = &facts.listener.settings.limits;
+    let limits = &down.facts.listener.settings.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_count.min(head::FIELDS_MAX) };
+    let (keepalive_timeout, head_timeout) = (limits.keepalive_timeout, limits.head_timeout);
     if down.buf.is_empty() {
-        let until = Instant::from(clock::coarse()) + limits.keepalive_timeout;
-        let came = poll_fn(|cx| match poll_fill(down, cx) {
-            Poll::Ready(came) => Poll::Ready(came.is_ok()),
-            Poll::Pending if stopped.poll(proxy, cx) => Poll::Ready(false),
-            Poll::Pending => deadline.poll_at(until, cx).map(|()| false),
+        let until = Instant::from(clock::coarse()) + keepalive_timeout;
+        let came = poll_fn(|cx| match poll_first(proxy, down, bounds, cx) {
+            Poll::Ready(Ok(first)) => Poll::Ready(first),
+            Poll::Ready(Err(_)) => Poll::Ready(Some(Next::Over)),
+            Poll::Pending if stopped.poll(proxy, cx) => Poll::Ready(Some(Next::Over)),
+            Poll::Pending => deadline.poll_at(until, cx).map(|()| Some(Next::Over)),
         });
-        if !came.await {
-            return Next::Over;
+        if let Some(next) = came.await {
+            return next;
         }
     }
     let mut until = None;
@@ -209,19 +210,40 @@ async fn next_head(proxy: &Arc<Proxy>, down: &mut Downstream, deadline: &mut Dea
             let _ = down.buf.split_to(2);
             searched = 0;
         }
-        let take_up = |parsed: &Parsed<'_>| (http1::begin(proxy, &facts, parsed, &down.buf), parsed.head.closes);
+        let take_up = |parsed: &Parsed<'_>| (http1::begin(proxy, &down.facts, parsed, &down.buf), parsed.head.closes);
         match head::read(&down.buf, bounds, &mut searched, take_up) {
             Ok(Some((begun, closes))) => return Next::Head(begun, closes),
             Ok(None) => {}
             Err(refusal) => return Next::Refused(refusal),
         }
-        let until = *until.get_or_insert_with(|| Instant::now() + limits.head_timeout);
+        let until = *until.get_or_insert_with(|| Instant::now() + head_timeout);
         match deadline.bound(until, fill(down)).await {
             Some(Ok(())) => {}
             Some(Err(_)) => return Next::Over,
             None => return Next::Refused(Refusal::HeadTimeout),
         }
     }
+}
+
+/// Reads once while nothing is at hand. Most heads come whole and alone: such a one is taken up where it was read, and nothing
+/// is kept. `None`: what came is in the connection's buffer, to be looked at there.
+fn poll_first(
+    proxy: &Arc<Proxy>,
+    down: &mut Downstream,
+    bounds: Bounds,
+    cx: &mut Context<'_>,
+) -> Poll<std::io::Result<Option<Next>>> {
+    with_read(&mut down.stream, SCRATCH, cx, |came| {
+        let take_up = |parsed: &Parsed<'_>| (http1::begin(proxy, &down.facts, parsed, came), parsed.head.closes);
+        // An empty line before it is passed over elsewhere.
+        let is_odd = came[0] == b'\r' || came[0] == b'\n';
+        if !is_odd && let Ok(Some((mut begun, closes))) = head::read(came, bounds, &mut 0, take_up) {
+            down.buf.extend_from_slice(&came[begun.detach()..]);
+            return Some(Next::Head(begun, closes));
+        }
+        down.buf.extend_from_slice(came);
+        None
+    })
 }
 
 /// What a client may send ahead of the answer to its last request, in bytes, before we stop looking whether it left.
@@ -244,14 +266,36 @@ pub(super) async fn fill(down: &mut Downstream) -> std::io::Result<()> {
 }
 
 fn poll_fill(down: &mut Downstream, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    with_read(&mut down.stream, SCRATCH, cx, |came| down.buf.extend_from_slice(came))
+}
+
+/// Reads once what a client says while its request is served, up to [`EARLY_BYTES`] in all. Ready with `false`: no more is
+/// read.
+///
+/// # Errors
+/// See [`fill`].
+pub(super) fn poll_early(down: &mut Downstream, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+    let room = EARLY_BYTES.saturating_sub(down.buf.len()).min(SCRATCH);
+    if room == 0 {
+        return Poll::Ready(Ok(false));
+    }
+    with_read(&mut down.stream, room, cx, |came| down.buf.extend_from_slice(came)).map_ok(|()| true)
+}
+
+/// Reads once, at most so many bytes, and shows what came, which is never nothing.
+fn with_read<T>(
+    stream: &mut Stream,
+    room: usize,
+    cx: &mut Context<'_>,
+    look: impl FnOnce(&[u8]) -> T,
+) -> Poll<std::io::Result<T>> {
     READ.with_borrow_mut(|scratch| {
-        let mut came = ReadBuf::new(scratch);
-        ready!(Pin::new(&mut down.stream).poll_read(cx, &mut came))?;
-        if came.filled().is_empty() {
-            return Poll::Ready(Err(std::io::ErrorKind::UnexpectedEof.into()));
+        let mut came = ReadBuf::new(&mut scratch[..room]);
+        ready!(Pin::new(stream).poll_read(cx, &mut came))?;
+        match came.filled() {
+            [] => Poll::Ready(Err(std::io::ErrorKind::UnexpectedEof.into())),
+            came => Poll::Ready(Ok(look(came))),
         }
-        down.buf.extend_from_slice(came.filled());
-        Poll::Ready(Ok(()))
     })
 }
 
@@ -289,6 +333,19 @@ mod tests {
 
     fn bytes_of<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
+    }
+
+    fn bytes_of_exchange<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What each request takes and gives back is of a size that costs the allocator little.
+    #[test]
+    fn the_task_of_an_exchange_is_small() {
+        let bytes = bytes_of_exchange(|proxy: &'static Proxy, down, begun, deadline: &'static mut Deadline| {
+            http1::serve(proxy, down, begun, deadline)
+        });
+        assert!(bytes <= 1024, "{bytes} bytes");
     }
 
     /// Ten thousand idle connections are ordinary. What is only needed for a while belongs in a box of its own.

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn redirect(mut context: Box<Context>, mut down: Downstream, url: &str) {
     let answer = format!(
         "HTTP/1.1 308 Permanent Redirect\r\n{LOCATION}: {url}\r\ncontent-length: 0\r\nx-request-id: {}\r\nconnection: close\r\n\r\n",
-        context.request_id
+        context.request_id()
     );
     let written = write(&mut down, answer.as_bytes()).await;
     context.finish(End { status: Some(308), bytes_in: 0, bytes_out: 0, cause: None, upgraded: false });
@@ -38,7 +38,7 @@ pub async fn fail(mut context: Box<Context>, mut down: Downstream, cause: Cause,
         "HTTP/1.1 {status}\r\ncontent-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {}\r\n{}connection: close\r\n\r\n{body}",
         page.content_type,
         page.body.len(),
-        context.request_id,
+        context.request_id(),
         if cause.status() == 503 { "retry-after: 1\r\n" } else { "" },
     );
     let written = write(&mut down, answer.as_bytes()).await;

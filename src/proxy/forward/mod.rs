@@ -222,29 +222,31 @@ impl<C: Client> Attempt<'_, C> {
     /// # Errors
     /// What to do next, where nothing of an answer was passed on.
     async fn run(self, must_choose: bool) -> Result<Stop, Next> {
-        let Self { proxy, client, context, sending, deadline, state } = self;
+        // Its fields are used where they are: a future has room for each name by which something goes.
         if must_choose {
-            context.choose().await.map_err(Next::GiveUp)?;
+            Box::pin(self.context.choose()).await.map_err(Next::GiveUp)?;
         }
-        let Some((backing, backend)) = context.chosen() else { return Err(Next::GiveUp(Cause::Internal)) };
+        let Some((backing, backend)) = self.context.chosen() else { return Err(Next::GiveUp(Cause::Internal)) };
         let timeouts = &backing.pool.settings().timeouts;
         let (backend_id, keep_for, connect) = (backing.id(backend.place()), timeouts.keepalive, timeouts.connect);
         let kept = match () {
             // It becomes a session's own.
-            () if sending.upgrade.is_some() => None,
-            () if context.may_repeat() => lines::take(backend_id, Duration::MAX),
-            () if context.may_repeat_unheard() && sending.is_whole => lines::take(backend_id, IDLE_MAX),
+            () if self.sending.upgrade.is_some() => None,
+            () if self.context.may_repeat() => lines::take(backend_id, Duration::MAX),
+            () if self.context.may_repeat_unheard() && self.sending.is_whole => lines::take(backend_id, IDLE_MAX),
             () => None,
         };
         let is_kept = kept.is_some();
         let mut line = match kept {
             Some(line) => line,
-            None => match dial::connect(backend.address(), backing.tls.as_deref(), connect).await {
+            // Boxed, so that a request does not carry the size of a dial.
+            None => match Box::pin(dial::connect(backend.address(), backing.tls.as_deref(), connect)).await {
                 Ok(line) => line,
-                Err(error) => return Err(context.not_connected((&error).into())),
+                Err(error) => return Err(self.context.not_connected((&error).into())),
             },
         };
-        context.connected(is_kept);
+        self.context.connected(is_kept);
+        let Self { proxy, client, context, sending, deadline, state } = self;
         let is_stopping = proxy.is_stopping();
         let mut relay = Relay { client, line: &mut line, context, sending, deadline, is_stopping, state };
         let stop = poll_fn(|cx| relay.poll(cx)).await;

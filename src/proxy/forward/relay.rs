@@ -97,8 +97,8 @@ pub(super) struct State {
     /// The backend's connection can carry another request.
     pub(super) is_clean: bool,
     chunk: usize,
-    /// When anything last moved.
-    since: Instant,
+    /// When anything last moved; `None`: not yet.
+    since: Option<Instant>,
     has_moved: bool,
 }
 
@@ -136,7 +136,7 @@ impl State {
             bytes_out: 0,
             is_clean: false,
             chunk: READ_FIRST,
-            since: clock::coarse().into(),
+            since: None,
             has_moved: false,
         }
     }
@@ -407,7 +407,7 @@ impl<C: Client> Relay<'_, C> {
             framing,
             edits,
             page: page.as_ref(),
-            request_id: &self.context.request_id,
+            request_id: self.context.request_id(),
             cookie: cookie.as_ref(),
             to_head,
             is_stopping: self.is_stopping,
@@ -486,9 +486,10 @@ impl<C: Client> Relay<'_, C> {
 
     /// Whose turn it is to move, and how long it may take.
     fn poll_deadline(&mut self, cx: &mut Cx<'_>) -> Poll<Stop> {
-        if self.state.has_moved {
-            self.state.since = clock::coarse().into();
-        }
+        let since = match self.state.since {
+            Some(since) if !self.state.has_moved => since,
+            _ => *self.state.since.insert(clock::coarse().into()),
+        };
         let Some(timeouts) = self.context.timeouts() else { return Poll::Ready(Stop::Failed(Cause::Internal)) };
         let waits_for_client = self.client.is_busy() || self.state.answer_splice.is_busy();
         let is_backed_up = self.state.to_backend.is_busy() || self.state.request_splice.is_busy();
@@ -499,7 +500,7 @@ impl<C: Client> Relay<'_, C> {
             () if self.state.is_deaf && self.state.status.is_none() => LAST_WORDS,
             () => timeouts.response,
         };
-        std::task::ready!(self.deadline.poll_at(self.state.since + limit, cx));
+        std::task::ready!(self.deadline.poll_at(since + limit, cx));
         Poll::Ready(match () {
             () if waits_for_client => Stop::Failed(Cause::BodyTimeout),
             () if waits_for_taking => self.broke(Broke::TimedOut),

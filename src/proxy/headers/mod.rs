@@ -42,7 +42,7 @@ pub struct Hop<'a> {
     pub port: u16,
     /// What the peer says about the way before it is believed.
     pub trusted: bool,
-    /// See [`request_id`].
+    /// See [`push_request_id`].
     pub request_id: &'a str,
     /// Set `X-RSC-Request`.
     pub rsc_request: bool,
@@ -304,24 +304,33 @@ fn is_text(value: &[u8]) -> bool {
     value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
 }
 
-/// The request's name: a trusted peer's own if it is sane (1 to 128 visible characters), else a new one.
-pub fn request_id(fields: &Fields<'_>, trusted: bool, random: u128) -> String {
-    let told = fields.text(Known::XRequestId).filter(|_| trusted);
+/// Appends the request's name: a trusted peer's own if it is sane (1 to 128 visible characters), else a new one.
+pub fn push_request_id(out: &mut String, fields: &Fields<'_>, trusted: bool, random: u128) {
+    let told = if trusted { fields.text(Known::XRequestId) } else { None };
     match told.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
-        Some(id) => id.to_owned(),
-        None => new_request_id(random),
+        Some(id) => out.push_str(id),
+        None => push_new_request_id(out, random),
     }
 }
 
+/// Bytes of a new name.
+pub const NEW_REQUEST_ID: usize = 32;
+
 /// 32 hexadecimal digits.
 pub fn new_request_id(random: u128) -> String {
+    let mut text = String::with_capacity(NEW_REQUEST_ID);
+    push_new_request_id(&mut text, random);
+    text
+}
+
+fn push_new_request_id(out: &mut String, random: u128) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
+    let mut text = [0; NEW_REQUEST_ID];
     for (pair, byte) in text.chunks_exact_mut(2).zip(random.to_be_bytes()) {
         (pair[0], pair[1]) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
     }
     // It is ASCII.
-    std::str::from_utf8(&text).unwrap_or_default().to_owned()
+    out.push_str(std::str::from_utf8(&text).unwrap_or_default());
 }
 
 /// The client behind trusted peers: the last address in `X-Forwarded-For` that is not one of theirs.

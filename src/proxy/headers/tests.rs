@@ -120,6 +120,11 @@ fn hop_by_hop_fields_and_what_connection_names_go() {
 #[test]
 fn only_a_trusted_and_sane_request_id_is_kept() {
     let sane = headers(&[("x-request-id", "abc-1")]);
+    let request_id = |fields: &Fields<'_>, trusted, random| {
+        let mut id = String::new();
+        push_request_id(&mut id, fields, trusted, random);
+        id
+    };
     assert_eq!(request_id(&Fields::new(&lines(&sane)), true, 1), "abc-1");
     assert_eq!(request_id(&Fields::new(&lines(&sane)), false, 1), format!("{:032x}", 1));
     for insane in ["", "with space", &"x".repeat(129)] {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::answer::{self, Added, Ending};
 use crate::proxy::connection::framing::{Follower, Framing, Parts};
 use crate::proxy::connection::head::Head;
-use crate::proxy::connection::{Downstream, EARLY_BYTES, Refusal};
+use crate::proxy::connection::{Downstream, Refusal, poll_early};
 use crate::proxy::error::Cause;
 use crate::proxy::forward::{self, Answer, Final, Outlet};
 use crate::proxy::headers::AnswerEdits;
@@ -19,9 +19,9 @@ use crate::proxy::request::Context;
 /// The client's connection while one request of it is served.
 pub(super) struct Client<'a> {
     down: &'a mut Downstream,
-    head: Head,
+    head: &'a Head,
     /// Where the request's body is.
-    body: Follower,
+    body: &'a mut Follower,
     outlet: Outlet,
     /// Why nothing more can be written.
     failure: Option<io::Error>,
@@ -35,7 +35,7 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     /// `body`: behind what came of it with the head.
-    pub(super) fn new(down: &'a mut Downstream, head: Head, body: Follower) -> Self {
+    pub(super) fn new(down: &'a mut Downstream, head: &'a Head, body: &'a mut Follower) -> Self {
         let (outlet, failure) = (Outlet::default(), None);
         Self { down, head, body, outlet, failure, wraps: false, closes: false, ends_with_connection: false }
     }
@@ -79,7 +79,7 @@ impl forward::Client for Client<'_> {
         }
         let bytes = came.filled();
         // Looked at before any of it goes: the backend gets no byte more than the route takes.
-        let Ok(passed) = { self.body }.pass(bytes, Parts::Data, |_| {}) else {
+        let Ok(passed) = { *self.body }.pass(bytes, Parts::Data, |_| {}) else {
             self.down.facts.refused(Refusal::BadChunk);
             return Err(Cause::BadBody);
         };
@@ -96,7 +96,7 @@ impl forward::Client for Client<'_> {
     fn unseen_body(&mut self) -> Option<(&TcpStream, &mut Follower)> {
         let is_counted = matches!(self.head.framing, Framing::Length(_));
         let socket = self.down.stream.plain_tcp().filter(|_| is_counted)?;
-        Some((socket, &mut self.body))
+        Some((socket, self.body))
     }
 
     fn plain_tcp(&self) -> Option<&TcpStream> {
@@ -174,14 +174,11 @@ impl forward::Client for Client<'_> {
     /// What it says early is kept, as far as it may; the kernel holds the rest back. Who said that this is the last request
     /// may close its side early: that is no news.
     fn has_left(&mut self, cx: &mut Cx<'_>) -> bool {
-        while !self.head.closes && self.down.buf.len() < EARLY_BYTES {
-            let mut scratch = [0; 2048];
-            let mut early = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.down.stream).poll_read(cx, &mut early) {
-                Poll::Pending => return false,
+        while !self.head.closes {
+            match poll_early(self.down, cx) {
+                Poll::Pending | Poll::Ready(Ok(false)) => return false,
                 Poll::Ready(Err(_)) => return true,
-                Poll::Ready(Ok(())) if early.filled().is_empty() => return true,
-                Poll::Ready(Ok(())) => self.down.buf.extend_from_slice(early.filled()),
+                Poll::Ready(Ok(true)) => {}
             }
         }
         false

@@ -34,8 +34,15 @@ pub struct Begun {
     head: Head,
     /// Where its body is, behind what came of it.
     body: Follower,
-    /// Bytes of the connection's buffer that belong to it.
+    /// Bytes of the connection's buffer that belong to it and are still there.
     taken: usize,
+}
+
+impl Begun {
+    /// It leaves the bytes it was read from: how many of them belong to it.
+    pub fn detach(&mut self) -> usize {
+        std::mem::take(&mut self.taken)
+    }
 }
 
 /// Takes a request up. `buf` begins with the head that was parsed; of its body there is what came with it.
@@ -91,54 +98,58 @@ fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &C
 }
 
 /// Serves a request that has begun. The connection comes back if it can carry another.
-pub async fn serve(
+#[expect(clippy::manual_async_fn, reason = "the future of a function would have room for the connection twice")]
+pub fn serve(
     proxy: &Proxy,
     mut down: Downstream,
-    begun: Box<Begun>,
+    mut begun: Box<Begun>,
     deadline: &mut Deadline,
-) -> Option<Downstream> {
-    let Begun { mut context, answer, is_chosen, mut sending, head, body, taken } = *begun;
-    bytes::Buf::advance(&mut down.buf, taken);
-    let is_head = sending.method == Method::HEAD;
-    match answer {
-        None => {}
-        Some(Answer::Redirect(url)) => {
-            reply::redirect(context, down, &url).await;
-            return None;
-        }
-        Some(Answer::Error(cause)) => {
-            reply::fail(context, down, cause, is_head, sending.bytes_in).await;
-            return None;
-        }
-    }
-    let mut client = Client::new(&mut down, head, body);
-    let outcome = forward::exchange(proxy, &mut client, &mut context, &mut sending, deadline, is_chosen).await;
-    let ended = client.end();
-    let Outcome { status, bytes_out, cause, switched } = outcome;
-    if let Some((switched, kind)) = switched.zip(head.upgrade) {
-        upgrade::open(proxy, context, down, switched, kind);
-        return None;
-    }
-    let bytes_in = sending.bytes_in;
-    if let (Some(cause), None) = (cause, status)
-        && cause != Cause::ClientGone
-    {
-        reply::fail(context, down, cause, is_head, bytes_in).await;
-        return None;
-    }
-    context.finish(End { status, bytes_in, bytes_out, cause, upgraded: false });
-    match cause {
-        // Cut: an answer that is not whole must not look as if it were.
-        Some(_) => {
-            if status.is_some() && ended.ends_with_connection {
-                let _ = socket2::SockRef::from(down.stream.socket()).set_linger(Some(Duration::ZERO));
+) -> impl Future<Output = Option<Downstream>> {
+    async move {
+        bytes::Buf::advance(&mut down.buf, begun.taken);
+        let Head { upgrade, .. } = begun.head;
+        let is_head = begun.sending.method == Method::HEAD;
+        match begun.answer.take() {
+            None => {}
+            Some(Answer::Redirect(url)) => {
+                Box::pin(reply::redirect(begun.context, down, &url)).await;
+                return None;
             }
-            None
+            Some(Answer::Error(cause)) => {
+                Box::pin(reply::fail(begun.context, down, cause, is_head, begun.sending.bytes_in)).await;
+                return None;
+            }
         }
-        None if ended.closes || !ended.has_said_all => {
-            linger(down).await;
-            None
+        let Begun { context, sending, is_chosen, head, body, .. } = &mut *begun;
+        let mut client = Client::new(&mut down, head, body);
+        let outcome = forward::exchange(proxy, &mut client, context, sending, deadline, *is_chosen).await;
+        let ended = client.end();
+        let Outcome { status, bytes_out, cause, switched } = outcome;
+        if let Some((switched, kind)) = switched.zip(upgrade) {
+            upgrade::open(proxy, begun.context, down, switched, kind);
+            return None;
         }
-        None => Some(down),
+        let bytes_in = sending.bytes_in;
+        if let (Some(cause), None) = (cause, status)
+            && cause != Cause::ClientGone
+        {
+            Box::pin(reply::fail(begun.context, down, cause, is_head, bytes_in)).await;
+            return None;
+        }
+        context.finish(End { status, bytes_in, bytes_out, cause, upgraded: false });
+        match cause {
+            // Cut: an answer that is not whole must not look as if it were.
+            Some(_) => {
+                if status.is_some() && ended.ends_with_connection {
+                    let _ = socket2::SockRef::from(down.stream.socket()).set_linger(Some(Duration::ZERO));
+                }
+                None
+            }
+            None if ended.closes || !ended.has_said_all => {
+                Box::pin(linger(down)).await;
+                None
+            }
+            None => Some(down),
+        }
     }
 }

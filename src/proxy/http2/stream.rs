@@ -166,7 +166,7 @@ async fn hear_out(client: &mut Client) {
 }
 
 fn redirect(context: &Context, url: &str) -> (Response<()>, Bytes) {
-    let mut head = response(308, &context.request_id, 0);
+    let mut head = response(308, context.request_id(), 0);
     if let Ok(url) = HeaderValue::from_str(url) {
         head.headers_mut().insert(LOCATION, url);
     }
@@ -175,7 +175,7 @@ fn redirect(context: &Context, url: &str) -> (Response<()>, Bytes) {
 
 fn failure(context: &Context, cause: Cause, to_head: bool) -> (Response<()>, Bytes) {
     let page = context.page(cause);
-    let mut head = response(cause.status(), &context.request_id, page.body.len());
+    let mut head = response(cause.status(), context.request_id(), page.body.len());
     let fields = head.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -77,6 +77,20 @@ fn what_does_not_apply_is_left_out_and_an_error_names_its_side() {
 }
 
 #[test]
+fn what_needs_no_care_is_known_wherever_it_stands() {
+    for length in 0..20 {
+        for at in 0..length {
+            for byte in 0..=u8::MAX {
+                let mut text = vec![b'~'; length];
+                text[at] = byte;
+                let is_odd = !(b' '..=b'~').contains(&byte) || byte == b'"' || byte == b'\\';
+                assert_eq!(is_plain(&text), !is_odd, "{text:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn query_strings_are_never_logged() {
     let line = Line { path: b"/login?token=secret?more", ..line() };
     let text = String::from_utf8(encoded(&line)).unwrap();
