@@ -50,7 +50,7 @@ section! {
 
     /// The process log, on stderr. Needs a restart.
     Log("`[log]`") {
-        /// `error`, `warn`, `info`, `debug`, `trace`, or levels by target: "info,bowline::proxy=debug".
+        /// `error`, `warn`, `info`, `debug`, or levels by target: "info,bowline::proxy=debug". A debug build knows `trace` too.
         level: LogLevel = shown(default::LOG_LEVEL),
         /// `text` for people, `json` for machines.
         format: LogFormat = shown(default::LOG_FORMAT),

@@ -48,7 +48,7 @@ pub struct Graphite {
 /// The process log, on stderr.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace` or a filter as `tracing` reads it.
+    /// `error`, `warn`, `info`, `debug` or a filter as `tracing` reads it; `trace` too, where that is compiled in.
     pub level: String,
     /// Text for people or JSON, one object a line.
     pub format: LogFormat,

@@ -27,7 +27,7 @@ pub struct AccessLog {
 pub struct Line<'a> {
     /// When the request head was complete.
     pub time: Timestamp,
-    /// Name of the listener.
+    /// Name of the listener: as those of pool and backend of letters, digits, `.`, `_` and `-`.
     pub listener: &'a str,
     /// The client, as trusted headers tell it, then with port 0; `None` on a unix socket.
     pub client: Option<SocketAddr>,
@@ -154,7 +154,7 @@ impl Line<'_> {
         out.reserve(LINE);
         let mut object = Object { out };
         object.time(self.time);
-        object.text(key!("listener" text), self.listener.as_bytes());
+        object.name(key!("listener" text), self.listener);
         if let Some(client) = self.client {
             object.plain(key!("client.address" text), IpText::new(client.ip()).as_bytes());
             // Behind a proxy only the address is known.
@@ -170,9 +170,13 @@ impl Line<'_> {
             object.number(key!("http.response.status_code"), status.into());
         }
         object.optional(key!("route" text), self.route.map(str::as_bytes));
-        object.optional(key!("pool" text), self.pool.map(str::as_bytes));
-        object.optional(key!("backend" text), self.backend.map(str::as_bytes));
-        object.optional(key!("pick" text), self.pick.map(str::as_bytes));
+        for (key, name) in
+            [(key!("pool" text), self.pool), (key!("backend" text), self.backend), (key!("pick" text), self.pick)]
+        {
+            if let Some(name) = name {
+                object.name(key, name);
+            }
+        }
         object.number(key!("attempts"), self.attempts.into());
         object.raw(if self.upgraded { b",\"upgraded\":true" } else { b",\"upgraded\":false" });
         object.number(key!("bytes_received"), self.bytes_received);
@@ -183,8 +187,8 @@ impl Line<'_> {
         }
         object.text(key!("request_id" text), self.request_id.as_bytes());
         if let Some(error) = self.error {
-            object.text(key!("error.type" text), error.kind.as_bytes());
-            object.text(key!("error.side" text), error.side.as_bytes());
+            object.name(key!("error.type" text), error.kind);
+            object.name(key!("error.side" text), error.side);
         }
         object.raw(b"}\n");
     }
@@ -220,6 +224,12 @@ impl Object<'_> {
         self.raw(key);
         self.raw(value);
         self.out.push(b'"');
+    }
+
+    /// For names of the configuration and of ours, which have no character to be escaped.
+    fn name(&mut self, key: &[u8], value: &str) {
+        debug_assert!(is_plain(value.as_bytes()), "{value:?}");
+        self.plain(key, value.as_bytes());
     }
 
     fn number(&mut self, key: &[u8], value: u64) {
@@ -299,12 +309,15 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
 
 /// Whether all of it is ASCII that needs no escaping.
 fn is_plain(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    // The sign of each byte that is not.
-    let words = words.iter().chain([&last]);
-    words.fold(0, |odd, word| odd | odd_bytes(u64::from_le_bytes(*word))) & SIGNS == 0
+    let Some(last) = text.last_chunk() else {
+        return text.iter().all(|b| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\');
+    };
+    // What is over overlaps.
+    let mut odd = odd_bytes(u64::from_le_bytes(*last));
+    for word in text.as_chunks().0 {
+        odd |= odd_bytes(u64::from_le_bytes(*word));
+    }
+    odd & SIGNS == 0
 }
 
 /// In the sign of each byte, whether any is below a blank, a quote, a backslash, DEL or above. The other bits say nothing.

@@ -194,7 +194,7 @@ impl forward::Client for Client {
             id.set_sensitive(true);
             fields.insert(Known::XRequestId.key(), id);
         }
-        if !fields.contains_key(DATE)
+        if !answer.fields.has(Known::Date)
             && let Ok(date) = date::with(HeaderValue::from_bytes)
         {
             fields.insert(DATE, date);
@@ -268,7 +268,8 @@ fn copy(fields: &mut HeaderMap, answer: &Answer<'_>, passes: impl Fn(&[u8], Opti
             HeaderValue::from_bytes(field.value)
         };
         // What the types refuse is no field.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name.as_bytes()), value) {
+        let name = known.map_or_else(|| HeaderName::from_bytes(field.name.as_bytes()), |known| Ok(known.key()));
+        if let (Ok(name), Ok(value)) = (name, value) {
             fields.append(name, value);
         }
     }
