@@ -487,10 +487,8 @@ impl Context {
         RequestEdits::new(
             request.fields,
             Hop {
-                client: self.facts.client.map(|a| a.ip()),
-                is_tls: self.facts.is_tls,
+                way: &self.facts.way,
                 host: self.host(),
-                port: self.facts.port,
                 trusted: self.is_trusted,
                 request_id: self.request_id(),
                 rsc_request: self.route.as_ref().is_some_and(|r| r.backing.pool.settings().rsc_request),
@@ -553,7 +551,7 @@ impl Context {
         if !chosen.pick.writes_cookie(renew) {
             return None;
         }
-        backing.cookie(&chosen.pick.backend, clock::unix_of(now).as_secs(), self.facts.is_tls)
+        backing.cookie(&chosen.pick.backend, clock::unix_of(now).as_secs(), self.facts.way.is_tls)
     }
 
     /// Its body will be counted from the start again.

@@ -28,6 +28,7 @@ use self::head::{Bounds, Parsed};
 pub use self::linger::{LINGER, LINGER_BYTES, linger};
 pub use self::refusal::Refusal;
 use super::error::Fault;
+use super::headers::Way;
 use super::http1::Begun;
 use super::listener::{Current, Permit};
 pub use super::stream::Stream;
@@ -44,10 +45,8 @@ pub struct Facts {
     pub listener: Arc<Current>,
     /// `None` for a unix socket.
     pub client: Option<SocketAddr>,
-    /// The port it came to; 0 for a unix socket.
-    pub port: u16,
-    /// Under TLS.
-    pub is_tls: bool,
+    /// Which way its requests come.
+    pub way: Way,
     /// The name the client asked for in the handshake.
     pub server_name: Option<String>,
     /// Milliseconds; see [`Facts::write_timeout`].

@@ -39,16 +39,7 @@ pub(in crate::proxy) fn rewrite(out: &mut Vec<u8>, from: &Fields<'_>, passes: im
     }
 }
 
-/// Writes one field, its value given in pieces.
-pub(in crate::proxy) fn put(out: &mut Vec<u8>, name: Known, pieces: &[&[u8]]) {
-    out.extend_from_slice(name.as_line().as_bytes());
-    for piece in pieces {
-        out.extend_from_slice(piece);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// The same of any name.
+/// Writes one field of any name, its value given in pieces.
 pub(in crate::proxy) fn put_named(out: &mut Vec<u8>, name: &str, pieces: &[&[u8]]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

@@ -1,10 +1,10 @@
 //! Headers added, rewritten and stripped on the way (RFC 9110 §7.6.1, RFC 7239). Pure: fields in, edits out; the mover
 //! applies them.
 //!
-//! Edits are two answers: whether a field goes on as it came, and what is added. A mover of bytes copies the first and
-//! writes the second; a mover of header maps removes and inserts.
+//! Edits are two answers: whether a field goes on as it came, and what lines are added.
 
 mod fields;
+mod way;
 
 use std::net::IpAddr;
 
@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::types::IpText;
 
 pub use self::fields::{FIELDS_MAX, Fields, Known};
+pub use self::way::Way;
 
 /// Identity that content servers trust because a gateway set it. Nobody outside may say who they are with these: they
 /// are stripped unless the peer is trusted. `X-Auth-Token` is none of them: R's rsconnect names its key with it, and signs.
@@ -32,14 +33,10 @@ const NAME_MAX: usize = 64;
 /// What the proxy knows of a request's way to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
-    /// The peer of the connection; `None` for a unix socket.
-    pub client: Option<IpAddr>,
-    /// It came over TLS.
-    pub is_tls: bool,
+    /// The connection's.
+    pub way: &'a Way,
     /// Authority as the client gave it.
     pub host: &'a str,
-    /// The local port; 0 for a unix socket.
-    pub port: u16,
     /// What the peer says about the way before it is believed.
     pub trusted: bool,
     /// See [`push_request_id`].
@@ -76,7 +73,7 @@ impl<'a> RequestEdits<'a> {
         if self.nominates && may_be_nominated(name) && is_nominated(self.fields, name) {
             return false;
         }
-        let Hop { trusted, host, port, client, .. } = self.hop;
+        let Hop { trusted, host, way: Way { client, port, .. }, .. } = self.hop;
         match known {
             // Those of one connection (RFC 9110 §7.6.1), older custom among them; `HTTP2-Settings` belongs to an upgrade
             // nobody gets here. Trailers end here, as §6.5.1 permits: so nobody is told that they would be read (§10.1.4).
@@ -96,7 +93,7 @@ impl<'a> RequestEdits<'a> {
             Some(Known::XForwardedFor) => trusted && client.is_none() && !self.is_listed(Known::XForwardedFor),
             Some(Known::XForwardedProto) => trusted && self.is_listed(Known::XForwardedProto),
             Some(Known::XForwardedHost) => trusted && (self.is_listed(Known::XForwardedHost) || host.is_empty()),
-            Some(Known::XForwardedPort) => trusted && (self.is_listed(Known::XForwardedPort) || port == 0),
+            Some(Known::XForwardedPort) => trusted && (self.is_listed(Known::XForwardedPort) || *port == 0),
             Some(Known::XRealIp) => trusted && (self.is_listed(Known::XRealIp) || client.is_none()),
             Some(Known::XRscRequest) => trusted && !self.hop.rsc_request,
             Some(Known::Cookie) => !self.joins_cookies,
@@ -111,75 +108,92 @@ impl<'a> RequestEdits<'a> {
         self.fields.all(name).any(is_text)
     }
 
-    /// Calls `put` with every field to add: its name, and its value in pieces.
-    pub fn added(&self, mut put: impl FnMut(Known, &[&[u8]])) {
-        let Hop { host, trusted, .. } = self.hop;
-        let client = self.hop.client.map(IpText::new);
-        let client = client.as_ref().map(IpText::as_bytes);
-        let scheme: &[u8] = if self.hop.is_tls { b"https" } else { b"http" };
-        let told = |name| trusted && self.is_listed(name);
-        if told(Known::XForwardedFor) {
-            let before = self.list(Known::XForwardedFor);
-            put(Known::XForwardedFor, &[&before, b", ", client.unwrap_or(b"unknown")]);
-        } else if let Some(client) = client {
-            put(Known::XForwardedFor, &[client]);
+    /// Appends the lines of every field to add.
+    pub fn add(&self, out: &mut Vec<u8>) {
+        let Hop { host, way, .. } = self.hop;
+        if self.hop.trusted {
+            self.add_to_account(out);
+        } else {
+            out.extend_from_slice(way.lines());
+            self.end_forwarded(out);
+            if !host.is_empty() {
+                put(out, Known::XForwardedHost, &[host.as_bytes()]);
+            }
         }
-        if !told(Known::XForwardedProto) {
-            put(Known::XForwardedProto, &[scheme]);
-        }
-        if !told(Known::XForwardedHost) && !host.is_empty() {
-            put(Known::XForwardedHost, &[host.as_bytes()]);
-        }
-        if !told(Known::XForwardedPort) && self.hop.port != 0 {
-            put(Known::XForwardedPort, &[itoa::Buffer::new().format(self.hop.port).as_bytes()]);
-        }
-        if let Some(client) = client.filter(|_| !told(Known::XRealIp)) {
-            put(Known::XRealIp, &[client]);
-        }
-        self.add_forwarded(client, scheme, &mut put);
         if self.joins_cookies {
             // HTTP/2 may carry cookies one to a field; HTTP/1 knows a single one (RFC 9113 §8.2.3), and most servers read
             // only that.
-            put(Known::Cookie, &[&self.fields.all(Known::Cookie).collect::<Vec<_>>().join(&b"; "[..])]);
+            put(out, Known::Cookie, &[&self.fields.all(Known::Cookie).collect::<Vec<_>>().join(&b"; "[..])]);
         }
         if !self.fields.has(Known::Host) {
             // HTTP/1.0 need not say it, and an absolute target says it elsewhere (RFC 9112 §3.2).
-            put(Known::Host, &[host.as_bytes()]);
+            put(out, Known::Host, &[host.as_bytes()]);
         }
-        put(Known::XRequestId, &[self.hop.request_id.as_bytes()]);
+        put(out, Known::XRequestId, &[self.hop.request_id.as_bytes()]);
         if self.hop.rsc_request {
-            self.add_original_url(scheme, &mut put);
+            self.add_original_url(out);
         }
         if self.hop.wants_identity {
-            put(Known::AcceptEncoding, &[b"identity"]);
+            put(out, Known::AcceptEncoding, &[b"identity"]);
         }
     }
 
-    fn add_forwarded(&self, client: Option<&[u8]>, scheme: &[u8], put: &mut impl FnMut(Known, &[&[u8]])) {
-        let before = if self.hop.trusted { self.list(Known::Forwarded) } else { Vec::new() };
-        let comma: &[u8] = if before.is_empty() { b"" } else { b", " };
-        // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
-        let (open, close): (&[u8], &[u8]) =
-            if self.hop.client.is_some_and(|ip| ip.is_ipv6()) { (b"\"[", b"]\"") } else { (b"", b"") };
+    /// Adds to what a trusted peer says of the way before it.
+    fn add_to_account(&self, out: &mut Vec<u8>) {
+        let Hop { host, way, .. } = self.hop;
+        let client = way.client.map(IpText::new);
+        let client = client.as_ref().map(IpText::as_bytes);
+        if self.is_listed(Known::XForwardedFor) {
+            let before = self.list(Known::XForwardedFor);
+            put(out, Known::XForwardedFor, &[&before, b", ", client.unwrap_or(b"unknown")]);
+        } else if let Some(client) = client {
+            put(out, Known::XForwardedFor, &[client]);
+        }
+        if !self.is_listed(Known::XForwardedProto) {
+            put(out, Known::XForwardedProto, &[way.scheme()]);
+        }
+        if !self.is_listed(Known::XForwardedHost) && !host.is_empty() {
+            put(out, Known::XForwardedHost, &[host.as_bytes()]);
+        }
+        if !self.is_listed(Known::XForwardedPort) && way.port != 0 {
+            put(out, Known::XForwardedPort, &[itoa::Buffer::new().format(way.port).as_bytes()]);
+        }
+        if let Some(client) = client.filter(|_| !self.is_listed(Known::XRealIp)) {
+            put(out, Known::XRealIp, &[client]);
+        }
+        out.extend_from_slice(Known::Forwarded.as_line().as_bytes());
+        let before = self.list(Known::Forwarded);
+        out.extend_from_slice(&before);
+        if !before.is_empty() {
+            out.extend_from_slice(b", ");
+        }
+        way.forwarded(client, |piece| out.extend_from_slice(piece));
+        self.end_forwarded(out);
+    }
+
+    /// The host, and the end of the line.
+    fn end_forwarded(&self, out: &mut Vec<u8>) {
         let host = self.hop.host.as_bytes();
         let is_plain = !host.is_empty() && host.iter().all(|b| b.is_ascii_graphic() && *b != b'"' && *b != b'\\');
-        let (by, host, end): (&[u8], &[u8], &[u8]) =
-            if is_plain { (b";host=\"", host, b"\"") } else { (b"", b"", b"") };
-        let client = client.unwrap_or(b"unknown");
-        put(Known::Forwarded, &[&before, comma, b"for=", open, client, close, b";proto=", scheme, by, host, end]);
+        if is_plain {
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(host);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     /// The URL the client asked for: its own account when the peer is trusted.
-    fn add_original_url(&self, scheme: &[u8], put: &mut impl FnMut(Known, &[&[u8]])) {
+    fn add_original_url(&self, out: &mut Vec<u8>) {
         let told = |name| self.fields.text(name).filter(|_| self.hop.trusted).map(str::as_bytes);
         if let Some(url) = told(Known::XRscRequest) {
-            return put(Known::XRscRequest, &[url]);
+            return put(out, Known::XRscRequest, &[url]);
         }
         let first = |list: &'a [u8]| list.split(|b| *b == b',').next().unwrap_or_default().trim_ascii();
-        let scheme = told(Known::XForwardedProto).map_or(scheme, first);
+        let scheme = told(Known::XForwardedProto).map_or(self.hop.way.scheme(), first);
         let host = told(Known::XForwardedHost).map_or(self.hop.host.as_bytes(), first);
         let target = if self.hop.target.starts_with('/') { self.hop.target } else { "/" };
-        put(Known::XRscRequest, &[scheme, b"://", host, target.as_bytes()]);
+        put(out, Known::XRscRequest, &[scheme, b"://", host, target.as_bytes()]);
     }
 
     /// All values of a field that are text, as one list; empty when there is none.
@@ -298,6 +312,15 @@ fn is_alias(name: &[u8]) -> bool {
 
 fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// Writes one field, its value given in pieces.
+pub fn put(out: &mut Vec<u8>, name: Known, pieces: &[&[u8]]) {
+    out.extend_from_slice(name.as_line().as_bytes());
+    for piece in pieces {
+        out.extend_from_slice(piece);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn is_text(value: &[u8]) -> bool {

@@ -11,12 +11,14 @@ fn headers(fields: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
+fn way(client: Option<&str>, is_tls: bool, port: u16) -> &'static Way {
+    Box::leak(Box::new(Way::new(client.map(|client| client.parse().unwrap()), is_tls, port)))
+}
+
 fn hop() -> Hop<'static> {
     Hop {
-        client: Some("192.0.2.7".parse().unwrap()),
-        is_tls: true,
+        way: way(Some("192.0.2.7"), true, 8443),
         host: "app.example:8443",
-        port: 8443,
         trusted: false,
         request_id: "id-1",
         rsc_request: true,
@@ -36,10 +38,14 @@ fn applied(before: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     let passing = fields.iter().filter(|(field, known)| edits.passes(field.name.as_bytes(), *known));
     let parsed = |name: &str, value| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap());
     let mut after: HeaderMap = passing.map(|(field, _)| parsed(field.name, field.value)).collect();
-    edits.added(|name, pieces| {
-        let before = after.insert(name.key(), HeaderValue::from_bytes(&pieces.concat()).unwrap());
+    let mut added = Vec::new();
+    edits.add(&mut added);
+    for line in added.split_inclusive(|b| *b == b'\n') {
+        let line = std::str::from_utf8(line.strip_suffix(b"\r\n").unwrap()).unwrap();
+        let (name, value) = line.split_once(": ").unwrap();
+        let before = after.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         assert_eq!(before, None, "what is added did not pass too");
-    });
+    }
     after
 }
 
@@ -80,7 +86,7 @@ fn a_trusted_account_is_kept_and_added_to() {
         ("x-forwarded-host", "outer.example"),
         ("forwarded", "for=198.51.100.1"),
     ]);
-    let v6 = Hop { trusted: true, client: Some("2001:db8::1".parse().unwrap()), ..hop() };
+    let v6 = Hop { trusted: true, way: way(Some("2001:db8::1"), true, 8443), ..hop() };
     let got = applied(&sent, &v6);
     assert_eq!(got["x-forwarded-for"], "198.51.100.1, 10.0.0.1, 2001:db8::1");
     assert_eq!(got["x-forwarded-proto"], "http");

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use crate::proxy::forward::{Answer, date, fields};
-use crate::proxy::headers::{AnswerEdits, Fields, Known};
+use crate::proxy::headers::{AnswerEdits, Fields, Known, put};
 use crate::shiny::shim;
 
 /// What the client's connection needs to be told besides.
@@ -55,25 +55,25 @@ pub(super) fn write(
         fields::copy(out, answer.head, answer.fields, passes);
     }
     if let Some(added) = added {
-        fields::put(out, Known::XRequestId, &[added.request_id.as_bytes()]);
+        put(out, Known::XRequestId, &[added.request_id.as_bytes()]);
         if answer.status != 101 && !answer.fields.has(Known::Date) {
             // Whoever passes on an answer that does not say when it was made says so (RFC 9110 §6.6.1).
-            date::with(|date| fields::put(out, Known::Date, &[date]));
+            date::with(|date| put(out, Known::Date, &[date]));
         }
         if let Some(cookie) = added.cookie {
-            fields::put(out, Known::SetCookie, &[cookie.as_bytes()]);
+            put(out, Known::SetCookie, &[cookie.as_bytes()]);
         }
     }
     for (name, value) in page.map_or(&[][..], |page| &page.set) {
         fields::put_named(out, name.as_str(), &[value.as_bytes()]);
     }
     if ending.wraps {
-        fields::put(out, Known::TransferEncoding, &[b"chunked"]);
+        put(out, Known::TransferEncoding, &[b"chunked"]);
     }
     if ending.closes {
-        fields::put(out, Known::Connection, &[b"close"]);
+        put(out, Known::Connection, &[b"close"]);
     } else if ending.stays {
-        fields::put(out, Known::Connection, &[b"keep-alive"]);
+        put(out, Known::Connection, &[b"keep-alive"]);
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -20,7 +20,7 @@ use super::connection::head::{Head, Parsed};
 use super::connection::{Deadline, Downstream, Facts, Refusal, linger, reply};
 use super::error::Cause;
 use super::forward::{self, Outcome, Sending, fields};
-use super::headers::Known;
+use super::headers::{Known, put};
 use super::request::{Answer, Context, End, Request};
 
 /// A request whose head was read.
@@ -89,10 +89,10 @@ fn write_head(out: &mut Vec<u8>, request: &Request<'_>, head: &[u8], context: &C
     }
     let edits = context.edits(request);
     fields::copy(out, head, request.fields, |name, known| edits.passes(name, known));
-    edits.added(|name, pieces| fields::put(out, name, pieces));
+    edits.add(out);
     if let Some(protocol) = request.fields.first(Known::Upgrade).filter(|_| asks_to_leave) {
-        fields::put(out, Known::Upgrade, &[protocol]);
-        fields::put(out, Known::Connection, &[b"Upgrade"]);
+        put(out, Known::Upgrade, &[protocol]);
+        put(out, Known::Connection, &[b"Upgrade"]);
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -22,7 +22,7 @@ use crate::proxy::connection::head::{self, Bounds};
 use crate::proxy::connection::{Deadline, Facts, LINGER, LINGER_BYTES, Refusal};
 use crate::proxy::error::Cause;
 use crate::proxy::forward::{self, Client as _, Outcome, Sending, fields};
-use crate::proxy::headers::{self, Fields, Known};
+use crate::proxy::headers::{self, Fields, Known, put};
 use crate::proxy::request::{Answer, Context, End, Request};
 use crate::runtime::dice;
 
@@ -139,9 +139,9 @@ fn write_head(out: &mut Vec<u8>, request: &Request<'_>, context: &Context, frami
     }
     let edits = context.edits(request);
     fields::rewrite(out, request.fields, |name, known| edits.passes(name, known));
-    edits.added(|name, pieces| fields::put(out, name, pieces));
+    edits.add(out);
     if framing == Framing::Chunked {
-        fields::put(out, Known::TransferEncoding, &[b"chunked"]);
+        put(out, Known::TransferEncoding, &[b"chunked"]);
     }
     out.extend_from_slice(b"\r\n");
 }

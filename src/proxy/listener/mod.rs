@@ -24,6 +24,7 @@ pub use self::gate::Permit;
 pub use self::socket::{Accepted, Bound};
 use super::Proxy;
 use super::connection::{self, Downstream, Facts};
+use super::headers::Way;
 use super::metrics::ListenerMetrics;
 use super::stream::Stream;
 use crate::config;
@@ -299,8 +300,7 @@ async fn shake_hands(accepted: Accepted, current: Arc<Current>, permit: Permit) 
     let facts = Arc::new(Facts {
         listener: current,
         client,
-        port,
-        is_tls,
+        way: Way::new(client.map(|client| client.ip()), is_tls, port),
         server_name,
         write_timeout_ms: Facts::fresh_write_timeout(),
     });
