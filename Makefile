@@ -3,7 +3,7 @@
 # Each task installs what it needs and this machine lacks, and says so first: see .ci/setup.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check fuzz bench bench-guard bench-node fmt clean
+.PHONY: help demo test test-all check fuzz release bench bench-guard bench-node fmt clean
 
 # The debug build: a newcomer sees Bowline within minutes of a clone, while the release build optimises the whole
 # program at once and takes several times as long. Libraries are optimised either way. `make demo RELEASE=1` for speed.
@@ -12,6 +12,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/$(if $(RELEASE),release,debug)/bowline
 # The benchmark's own load generator, a package apart.
 LOAD := --manifest-path bench/load/Cargo.toml --target-dir $(TARGET)/load
+# The program as it is installed.
+SHIPPED := $(TARGET)/shipped/bowline
 # And the fuzzer.
 FUZZ := --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
 MACHINE ?= $(shell uname -m)-$(shell nproc)-cores
@@ -52,11 +54,15 @@ fuzz: ## demand the same of the proxy on every way through it, for valid bytes a
 	cargo build --release $(FUZZ)
 	$(TARGET)/fuzz/release/fuzz --bowline $(BINARY) --cases fuzz/cases --out $(TARGET)/fuzz/findings $(ARGS)
 
+release: ## build the program to install, optimised by a profile of its own work: target/shipped/bowline
+	@.ci/setup release
+	cargo build --release $(LOAD)
+	@bench/release.sh $(TARGET) $(TARGET)/load/release/load
+
 bench: ## measure against nginx, HAProxy and Envoy; results go to bench/runs/; ARGS=--quick to see it run
 	@.ci/setup bench
-	cargo build --release --bin bowline
-	cargo build --release $(LOAD)
-	python3 bench/macro/run.py --bowline $(TARGET)/release/bowline --load $(TARGET)/load/release/load \
+	@$(MAKE) --no-print-directory release
+	python3 bench/macro/run.py --bowline $(SHIPPED) --load $(TARGET)/load/release/load \
 		--out bench/runs/$(shell date +%F)-$(MACHINE) $(ARGS)
 
 bench-guard: ## count instructions and compare them with those in bench/guard.json; ARGS=--record records them
@@ -67,8 +73,8 @@ bench-guard: ## count instructions and compare them with those in bench/guard.js
 
 bench-node: ## measure a node against other package servers, installs a day, content; to bench/runs/ too
 	@.ci/setup bench-node
-	cargo build --release --bin bowline
-	python3 bench/node/run.py --bowline $(TARGET)/release/bowline --venv .venv-bench \
+	@$(MAKE) --no-print-directory release
+	python3 bench/node/run.py --bowline $(SHIPPED) --venv .venv-bench \
 		--out bench/runs/$(shell date +%F)-$(MACHINE)-node $(ARGS)
 
 fmt: ## format the source

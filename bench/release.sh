@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the program as it is installed: by a profile of its own work, that of `make bench` and `make bench-node`.
+#
+#   bench/release.sh TARGET LOAD     leaves TARGET/shipped/bowline; LOAD is the program made of bench/load
+#
+# Where the compiler has no llvm-profdata it is the ordinary release build, and that is said.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=$(realpath --canonicalize-missing "$1")
+load=$2
+work=$target/shipped
+host=$(rustc --version --verbose | sed -n 's/^host: //p')
+merge=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
+
+say() { echo "make release: $*" >&2; }
+
+# build FOLDER FLAG: a program for this very kind of machine, so that the flag is for it alone and not for what builds it.
+build() {
+    RUSTFLAGS="${RUSTFLAGS-} $2" CARGO_TARGET_DIR=$1 cargo build --release --bin bowline --target "$host"
+}
+
+train() {
+    local program=$work/train/$host/release/bowline results
+    results=$(mktemp -d)
+    say 'a minute of work for the profile'
+    python3 bench/macro/run.py --bowline "$program" --load "$load" --parts work --peers bowline \
+        --rounds 1 --seconds 1 --out "$results/proxy" >"$results/log" 2>&1 &&
+        python3 bench/node/run.py --bowline "$program" --peers bowline --rounds 1 --seconds 1 \
+            --install-seconds 0 --content-rounds 0 --out "$results/node" >>"$results/log" 2>&1 || {
+        tail -n 30 "$results/log" >&2
+        say "that failed: $results/log"
+        return 1
+    }
+    rm -r "$results"
+}
+
+mkdir -p "$work"
+if [ ! -x "$merge" ]; then
+    say 'this compiler has no llvm-profdata (rustup: `rustup component add llvm-tools`), so this is built without a profile'
+    CARGO_TARGET_DIR=$target cargo build --release --bin bowline
+    cp "$target/release/bowline" "$work/bowline"
+    exit
+fi
+rm -rf "$work/counts"
+# What is counted is counted before whole-program optimisation, which would only take its time here.
+CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=4 build "$work/train" "-Cprofile-generate=$work/counts"
+train
+"$merge" merge --output "$work/profile.profdata" "$work/counts"
+build "$work/build" "-Cprofile-use=$work/profile.profdata"
+cp "$work/build/$host/release/bowline" "$work/bowline"
+say "$work/bowline"
