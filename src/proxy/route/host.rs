@@ -8,10 +8,10 @@ use std::cmp::Ordering;
 pub(super) fn bare(authority: &str) -> &str {
     let name = match authority.strip_prefix('[') {
         Some(rest) => return rest.split_once(']').map_or(authority, |(address, _)| address),
-        None => match authority.split_once(':') {
+        None => match memchr::memchr(b':', authority.as_bytes()) {
             // More than one colon and no brackets: an IPv6 address without a port.
-            Some((_, rest)) if rest.contains(':') => return authority,
-            Some((name, _port)) => name,
+            Some(at) if memchr::memchr(b':', &authority.as_bytes()[at + 1..]).is_some() => return authority,
+            Some(at) => &authority[..at],
             None => authority,
         },
     };

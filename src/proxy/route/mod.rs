@@ -5,12 +5,12 @@
 //! redirect, limits) is the caller's `T`; this module neither normalises paths nor judges malformed hosts.
 
 mod host;
+mod paths;
 
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-
+use self::paths::Paths;
 use crate::config::proxy::HostPattern;
 
 /// Host patterns and path prefixes, most specific first.
@@ -39,26 +39,21 @@ struct Host<T> {
     paths: Paths<T>,
 }
 
-/// Path prefixes of one host pattern, longest first.
-#[derive(Debug)]
-struct Paths<T>(Vec<(String, T)>);
-
 impl<T> Table<T> {
     /// Builds the table out of (host, path prefix, route), in any order. Of two entries with the same host and path the
     /// first one counts; the configuration refuses such pairs.
     pub fn new(routes: Vec<(HostPattern, String, T)>) -> Self {
-        let mut table = Self { exact: Vec::new(), wildcards: Vec::new(), any: Paths(Vec::new()) };
+        let mut table = Self { exact: Vec::new(), wildcards: Vec::new(), any: Paths::new() };
         for (pattern, path, route) in routes {
             let paths = match pattern {
                 HostPattern::Any => &mut table.any,
                 HostPattern::Exact(name) => paths_of(&mut table.exact, host::normal(&name)),
                 HostPattern::Wildcard(suffix) => paths_of(&mut table.wildcards, host::normal(&suffix)),
             };
-            paths.0.push((path, route));
+            paths.push(path, route);
         }
         for paths in table.exact.iter_mut().chain(&mut table.wildcards).map(|h| &mut h.paths).chain([&mut table.any]) {
-            // A stable sort keeps the first of two equal prefixes in front.
-            paths.0.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+            paths.ready();
         }
         table
     }
@@ -68,7 +63,7 @@ impl<T> Table<T> {
     /// `host` is the authority as the client gave it: any case, perhaps with a port and a trailing dot, IPv6 in
     /// brackets. `path` is the path of the target; a query behind it is ignored.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<&T> {
-        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let path = memchr::memchr(b'?', path.as_bytes()).map_or(path, |at| &path[..at]);
         if let Some(name) = host.map(host::bare) {
             if let Some(route) = named(&self.exact, name).and_then(|paths| paths.find(path)) {
                 return Some(route);
@@ -86,25 +81,12 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Paths<T> {
-    fn find(&self, path: &str) -> Option<&T> {
-        self.0.iter().find(|(prefix, _)| fits(prefix, path)).map(|(_, route)| route)
-    }
-}
-
-fn fits(prefix: &str, path: &str) -> bool {
-    if prefix == "/" {
-        return true;
-    }
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
-}
-
 /// The paths of a host pattern, made if new; keeps `hosts` sorted.
 fn paths_of<T>(hosts: &mut Vec<Host<T>>, name: String) -> &mut Paths<T> {
     let at = match hosts.binary_search_by(|h| host::compare(&h.name, &name)) {
         Ok(at) => at,
         Err(at) => {
-            hosts.insert(at, Host { name, paths: Paths(Vec::new()) });
+            hosts.insert(at, Host { name, paths: Paths::new() });
             at
         }
     };
