@@ -49,7 +49,9 @@ class Ground:
 
     def __init__(self, folder, load):
         self.run, self.load, self.processes = folder, load, {}
-        self.log = f"{folder}/access.log"
+        # As on a real machine not in the folder of the configuration, which is watched for changes.
+        self.log = f"{folder}/log/access.log"
+        os.makedirs(f"{folder}/log")
         self.origin_a, self.origin_b, self.tool = free_port(), free_port(), free_port()
         os.makedirs(f"{folder}/www/big")
         os.makedirs(f"{folder}/certs")
