@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::harness::{Exchange, Origin, Proxy, Response, Site, cookie_of, eventually, within};
 
 #[test]
@@ -56,6 +58,42 @@ fn a_request_whose_backend_dies_is_repeated_once_if_that_is_safe_and_never_a_pos
                 assert_eq!((&page["fault"], &page["error"]), (&"upstream".into(), &"upstream_closed".into()));
             }
         }
+    });
+}
+
+#[test]
+fn a_post_that_was_read_is_not_sent_again_though_the_reset_acknowledges_nothing() {
+    within(60, async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serving = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                connections.spawn(async move {
+                    // By the third request the system acknowledges what comes only with the answer.
+                    for n in 1..=4 {
+                        let mut request = Vec::new();
+                        while !request.ends_with(b"\r\n\r\nx") {
+                            if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                                return;
+                            }
+                        }
+                        if n < 4 {
+                            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                        }
+                    }
+                    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+                });
+            }
+        });
+        let site = Site::new(&[]).backend("a", &address, "").probe("enabled = false").affinity(None);
+        let proxy = Proxy::start(&site.text()).await;
+        let mut client = proxy.connect().await;
+        for wanted in [200, 200, 200, 502] {
+            assert_eq!(client.request("POST", "/", &[], b"x").await.status, wanted);
+        }
+        serving.abort();
     });
 }
 

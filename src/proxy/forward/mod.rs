@@ -261,7 +261,11 @@ impl<C: Client> Attempt<'_, C> {
             }
             Stop::Broke(how) => {
                 let line = match is_kept {
-                    true if sending.is_whole && is_unheard(&line, sending.bytes.len() as u64) => Line::Unheard,
+                    // Who resets it may have read it a moment before: a reset acknowledges nothing. Who just ends it says in
+                    // the same breath what came.
+                    true if sending.is_whole && !state.was_reset && is_unheard(&line, sending.bytes.len() as u64) => {
+                        Line::Unheard
+                    }
                     true => Line::Kept,
                     false => Line::Fresh,
                 };

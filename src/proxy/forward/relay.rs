@@ -83,8 +83,8 @@ pub(super) struct State {
     request_splice: Splice,
     /// It takes no more of the request.
     is_deaf: bool,
-    /// A write learned that it has reset the connection: a read will not be told again.
-    was_reset: bool,
+    /// It has reset the connection. If a write learned that, a read will not be told again.
+    pub(super) was_reset: bool,
     answer: Phase,
     interim: u32,
     answer_splice: Splice,
@@ -311,7 +311,10 @@ impl<C: Client> Relay<'_, C> {
             let mut came = ReadBuf::new(&mut scratch[before..end]);
             match Pin::new(&mut *self.line).poll_read(cx, &mut came) {
                 Poll::Pending => return Ok(false),
-                Poll::Ready(Err(_)) => return Err(self.broke(Broke::Closed)),
+                Poll::Ready(Err(error)) => {
+                    self.state.was_reset |= error.kind() == io::ErrorKind::ConnectionReset;
+                    return Err(self.broke(Broke::Closed));
+                }
                 Poll::Ready(Ok(())) => self.state.has_moved = true,
             }
             let n = came.filled().len();

@@ -226,6 +226,8 @@ impl<'a> AnswerEdits<'a> {
             Some(
                 Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Trailer | Known::XRequestId,
             ) => false,
+            // Only requests have it (RFC 9110 §10.1.4), and HTTP/2 takes no answer with one (RFC 9113 §8.2.2).
+            Some(Known::Te) => false,
             // Who answers 426 says to what (RFC 9110 §15.5.22); any other offer is the backend's to us.
             Some(Known::Upgrade) => self.status == 426,
             // Where no body can be, neither may be (RFC 9110 §8.6, RFC 9112 §6.1): somebody might wait for one.
