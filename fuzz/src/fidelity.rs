@@ -21,7 +21,7 @@ const HOP_OF_REQUESTS: [&str; 9] = [
 ];
 
 /// The same of answers. `Upgrade` is more than that in a 426.
-const HOP_OF_ANSWERS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "trailer", "upgrade"];
+const HOP_OF_ANSWERS: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
 
 /// What the proxy says of a request's way.
 const SAID_OF_REQUESTS: [&str; 5] = ["forwarded", "x-real-ip", "x-request-id", "x-rsc-request", "host"];

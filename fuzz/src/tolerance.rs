@@ -49,6 +49,13 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
             return Some("an answer came before its request was whole: whether the connection goes on is chance");
         }
     }
+    if says_unwell(whole) != says_unwell(other) {
+        return Some("an origin says that it is unwell: whether another is asked depends on whether it failed of late");
+    }
+    if replies.iter().any(|reply| !reply.is_whole) && both.iter().all(|run| is_torn(run)) && is_beginning(whole, other)
+    {
+        return Some("an answer breaks and its connection is reset: how much of it has come by then is chance");
+    }
     if replies.iter().any(|reply| !reply.is_whole) && breaks_within_or_before(whole, other) {
         return Some("an answer breaks within its body: whether its head has gone by then is chance");
     }
@@ -97,6 +104,17 @@ fn ends_with_blame_of_client(run: &Run, sent: &[Request]) -> bool {
 
 fn blames_client(answer: &Answer) -> bool {
     is_own(answer) && [400, 408, 413].contains(&answer.status)
+}
+
+/// Some answer is one by which an origin says that it cannot serve.
+fn says_unwell(run: &Run) -> bool {
+    run.finals().any(|answer| !is_own(answer) && (502..=504).contains(&answer.status))
+}
+
+/// The last answer was ended by a reset.
+fn is_torn(run: &Run) -> bool {
+    let is_cut = run.finals().last().is_some_and(|last| last.end != BodyEnd::Whole);
+    is_cut && matches!(run.client.end, End::Reset | End::Torn)
 }
 
 /// A reply before the last one ends its connection, and a request was lost.
