@@ -32,41 +32,30 @@ trait Move: Clone {
     fn is_pause(&self) -> bool;
 }
 
-impl Move for Step {
-    fn send(bytes: Vec<u8>) -> Self {
-        Self::Send(bytes)
-    }
+/// For a kind of moves that has `Send` and `Pause`.
+macro_rules! moves {
+    ($($kind:ident),+) => {
+        $(impl Move for $kind {
+            fn send(bytes: Vec<u8>) -> Self {
+                Self::Send(bytes)
+            }
 
-    fn pause(ms: u64) -> Self {
-        Self::Pause(ms)
-    }
+            fn pause(ms: u64) -> Self {
+                Self::Pause(ms)
+            }
 
-    fn sent(&self) -> Option<&[u8]> {
-        if let Self::Send(bytes) = self { Some(bytes) } else { None }
-    }
+            fn sent(&self) -> Option<&[u8]> {
+                if let Self::Send(bytes) = self { Some(bytes) } else { None }
+            }
 
-    fn is_pause(&self) -> bool {
-        matches!(self, Self::Pause(_))
-    }
+            fn is_pause(&self) -> bool {
+                matches!(self, Self::Pause(_))
+            }
+        })+
+    };
 }
 
-impl Move for Act {
-    fn send(bytes: Vec<u8>) -> Self {
-        Self::Send(bytes)
-    }
-
-    fn pause(ms: u64) -> Self {
-        Self::Pause(ms)
-    }
-
-    fn sent(&self) -> Option<&[u8]> {
-        if let Self::Send(bytes) = self { Some(bytes) } else { None }
-    }
-
-    fn is_pause(&self) -> bool {
-        matches!(self, Self::Pause(_))
-    }
-}
+moves!(Step, Act);
 
 fn join<M: Move>(moves: &[M]) -> Vec<M> {
     let (mut joined, mut held, mut bytes): (Vec<M>, Vec<M>, Option<Vec<u8>>) = (Vec::new(), Vec::new(), None);

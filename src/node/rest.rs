@@ -49,12 +49,10 @@ where
     if request.body().is_end_stream() {
         return answer(request.map(Body::new)).await;
     }
-    let (give_back, mut back) = oneshot::channel();
-    // A client that asks first sends nothing unasked.
     let is_sent = !request.headers().contains_key(EXPECT);
-    let rest =
-        |body: Incoming| Body::new(Rest { body: Body::new(body), is_sent, is_over: false, give_back: Some(give_back) });
-    let mut response = answer(request.map(rest)).await?;
+    let (give_back, mut back) = oneshot::channel();
+    let lend = |body| Body::new(Lent::new(Body::new(body), is_sent, None, give_back));
+    let mut response = answer(request.map(lend)).await?;
     if let Ok((body, is_sent)) = back.try_recv() {
         let is_taken = is_sent && tokio::time::timeout(REST_TIME, discard(body, REST_BYTES_MAX)).await.unwrap_or(false);
         if !is_taken {
@@ -64,54 +62,14 @@ where
     Ok(response)
 }
 
-/// A body that comes back when it is dropped before its end, and whether the client sends it.
-struct Rest {
-    body: Body,
-    /// Whether we want it or not.
-    is_sent: bool,
-    is_over: bool,
-    give_back: Option<oneshot::Sender<(Body, bool)>>,
-}
-
-impl HttpBody for Rest {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.is_sent = true;
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.is_over |= matches!(polled, Poll::Ready(None | Some(Err(_))));
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        let is_over = self.is_over || self.body.is_end_stream();
-        if let Some(give_back) = self.give_back.take().filter(|_| !is_over) {
-            let _ = give_back.send((std::mem::take(&mut self.body), self.is_sent));
-        }
-    }
-}
-
 /// Hears a client out before a failure is answered.
 pub async fn hear_out(request: Request, next: Next) -> Response {
-    let (head, body) = request.into_parts();
+    let is_sent = !request.headers().contains_key(EXPECT);
     let (give_back, mut back) = oneshot::channel();
-    // A client that asks first sends nothing unasked.
-    let is_asked_for = head.headers.contains_key(EXPECT);
     let patience = Box::pin(tokio::time::sleep(PATIENCE));
-    let lent = Lent { body, was_read: !is_asked_for, patience, give_back: Some(give_back) };
-    let response = next.run(Request::from_parts(head, Body::new(lent))).await;
-    if let (true, Ok(body)) = (response.status().as_u16() >= 400, back.try_recv()) {
+    let lend = |body| Body::new(Lent::new(body, is_sent, Some(patience), give_back));
+    let response = next.run(request.map(lend)).await;
+    if let (true, Ok((body, true))) = (response.status().as_u16() >= 400, back.try_recv()) {
         discard(body, BYTES_MAX).await;
     }
     response
@@ -133,14 +91,26 @@ async fn discard(body: Body, bytes_max: u64) -> bool {
     }
 }
 
-/// A body that comes back when its reader has had enough of it.
+/// A body that comes back when its reader has had enough of it, and whether the client sends it.
 struct Lent {
     body: Body,
-    /// The client sends it, whether we want it or not.
-    was_read: bool,
+    /// Whether we want it or not. A client that asks first sends nothing unasked.
+    is_sent: bool,
+    is_over: bool,
     /// Over when nothing came for too long.
-    patience: Pin<Box<Sleep>>,
-    give_back: Option<oneshot::Sender<Body>>,
+    patience: Option<Pin<Box<Sleep>>>,
+    give_back: Option<oneshot::Sender<(Body, bool)>>,
+}
+
+impl Lent {
+    fn new(
+        body: Body,
+        is_sent: bool,
+        patience: Option<Pin<Box<Sleep>>>,
+        give_back: oneshot::Sender<(Body, bool)>,
+    ) -> Self {
+        Self { body, is_sent, is_over: false, patience, give_back: Some(give_back) }
+    }
 }
 
 impl HttpBody for Lent {
@@ -148,11 +118,13 @@ impl HttpBody for Lent {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.was_read = true;
+        self.is_sent = true;
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.is_over |= matches!(polled, Poll::Ready(None | Some(Err(_))));
+        let Some(patience) = &mut self.patience else { return polled };
         if polled.is_ready() {
-            self.patience.as_mut().reset(Instant::now() + PATIENCE);
-        } else if self.patience.as_mut().poll(cx).is_ready() {
+            patience.as_mut().reset(Instant::now() + PATIENCE);
+        } else if patience.as_mut().poll(cx).is_ready() {
             let late = io::Error::new(io::ErrorKind::TimedOut, "nothing came for too long");
             return Poll::Ready(Some(Err(axum::Error::new(late))));
         }
@@ -170,8 +142,9 @@ impl HttpBody for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(give_back) = self.give_back.take().filter(|_| self.was_read) {
-            let _ = give_back.send(std::mem::take(&mut self.body));
+        let is_over = self.is_over || self.body.is_end_stream();
+        if let Some(give_back) = self.give_back.take().filter(|_| !is_over) {
+            let _ = give_back.send((std::mem::take(&mut self.body), self.is_sent));
         }
     }
 }
@@ -189,7 +162,7 @@ mod tests {
         });
         let body = Body::from_stream(futures_util::stream::iter([first]).chain(slow).chain(never));
         let patience = Box::pin(tokio::time::sleep(PATIENCE));
-        let mut pieces = Body::new(Lent { body, was_read: true, patience, give_back: None }).into_data_stream();
+        let mut pieces = Body::new(Lent::new(body, true, Some(patience), oneshot::channel().0)).into_data_stream();
         assert_eq!(pieces.next().await.unwrap().unwrap(), "x");
         assert_eq!(pieces.next().await.unwrap().unwrap(), "y", "slow, but not silent");
         assert!(pieces.next().await.unwrap().is_err());
