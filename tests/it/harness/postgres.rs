@@ -159,12 +159,13 @@ impl Postgres {
     /// Lets nobody write a table until the lock is dropped.
     pub fn lock(&self, table: &str) -> Locked {
         let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep(600)");
-        let child = self.client(&sql).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = self.client(&sql).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let held = format!(
             "SELECT pid FROM pg_locks WHERE relation = '{table}'::regclass AND mode = 'ExclusiveLock' AND granted"
         );
         let mut pid = String::new();
         while pid.is_empty() {
+            assert!(child.try_wait().unwrap().is_none(), "who locks {table} has ended");
             pid = self.sql(&held);
         }
         Locked { child, release: self.client(&format!("SELECT pg_terminate_backend({pid})")) }
@@ -183,7 +184,8 @@ impl Postgres {
     }
 
     fn psql(&self, sql: &str) -> Output {
-        self.client(sql).output().unwrap()
+        // No test waits for a statement that waits for another.
+        self.client(sql).env("PGOPTIONS", "-c statement_timeout=60s").output().unwrap()
     }
 
     fn client(&self, sql: &str) -> Command {

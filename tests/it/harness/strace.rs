@@ -1,13 +1,17 @@
 //! strace at a running node: ends it, holds it or fails it within the calls it makes to the system.
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::{Folder, eventually, tool};
+
+/// How long it may take to let go of a node's threads, on a machine with much else to do.
+const TO_LET_GO: Duration = Duration::from_secs(10);
 
 /// Lets go of the node when dropped.
 pub struct Strace {
     child: Child,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Strace {
@@ -39,15 +43,24 @@ impl Strace {
             has_ended.then_some(false)
         })
         .await;
-        is_attached.then_some(Self { child, _folder: folder })
+        is_attached.then_some(Self { child, folder })
     }
 }
 
 impl Drop for Strace {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        // On SIGKILL the node would be left as it is held.
+        // It is to let go of what it holds itself, first; but a test ends, whatever it waits for.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+        let is_patient_until = Instant::now() + TO_LET_GO;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > is_patient_until {
+                eprintln!("strace does not let go; it is killed: {}", self.folder.read("said"));
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
