@@ -4,25 +4,28 @@
 //! [`Context::broke`]) → [`Context::finish`]. Movers ask and obey; what they ask with are heads, instants and
 //! outcomes. Nothing here touches a socket.
 
+mod end;
+mod verdict;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, request};
 
+pub use self::end::End;
+pub use self::verdict::{Answer, Broke, Line, Next, NotConnected, Reply};
 use super::Proxy;
 use super::affinity::{self, Hint};
 use super::connection::Facts;
-use super::error::{Cause, Fault};
+use super::error::Cause;
 use super::headers::{self, AnswerEdits, Fields, Hop, Known, RequestEdits};
-use super::metrics::{AffinityCause, PickReason, Side};
-use super::pool::{Backend, InFlight, NoPick, Outcome, Pick, Reason};
+use super::metrics::AffinityCause;
+use super::pool::{Backend, InFlight, NoPick, Outcome, Pick};
 use super::state::{Backing, Route};
 use crate::config;
 use crate::runtime::{clock, dice};
 use crate::shiny::shim;
-use crate::telemetry::Timestamp;
-use crate::telemetry::access::{self, LineError};
 use crate::types::BackendKey;
 
 /// A request as its head says it, whoever read it.
@@ -106,91 +109,6 @@ struct Chosen {
     pick: Pick,
     /// `None` once the request became a session.
     in_flight: Option<InFlight>,
-}
-
-/// What the proxy answers by itself.
-#[derive(Debug)]
-pub enum Answer {
-    /// 308 to this absolute URL.
-    Redirect(String),
-    /// An error page.
-    Error(Cause),
-}
-
-/// Why no connection to the backend came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotConnected {
-    /// Refused, or the unix socket is gone: nobody listens there.
-    Refused,
-    /// No answer in time.
-    TimedOut,
-    /// The TLS handshake failed.
-    Tls,
-    /// We are out of descriptors, memory or ports: not the backend's fault.
-    Shortage,
-    /// Anything else.
-    Failed,
-}
-
-/// How an exchange broke after the connection stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broke {
-    /// The backend closed.
-    Closed,
-    /// The backend was silent for too long.
-    TimedOut,
-    /// The backend's answer is not HTTP.
-    Invalid,
-}
-
-/// What to do next with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Choose again; nothing of an answer was passed on.
-    Again,
-    /// Answer with this.
-    GiveUp(Cause),
-}
-
-/// What is known of the connection an exchange broke on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// Nobody used it before.
-    Fresh,
-    /// It had been kept: the backend may have closed it before it saw the request.
-    Kept,
-    /// It had been kept, and the backend's machine has acknowledged nothing of the request: it was not seen.
-    Unheard,
-}
-
-/// What to do with a backend's answer.
-pub enum Reply<'a> {
-    /// Do not pass it on; choose again.
-    Again,
-    /// Pass it on with these changes.
-    Pass {
-        /// Which fields go on as they came.
-        edits: AnswerEdits<'a>,
-        /// A cookie to add. So is `X-Request-Id`, see [`Context::request_id()`].
-        cookie: Option<HeaderValue>,
-        /// What else changes, since the body goes through the shim.
-        page: Option<shim::Plan>,
-    },
-}
-
-/// How a request ended, for log and metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct End {
-    /// The status the client got; `None`: it got none.
-    pub status: Option<u16>,
-    /// Bytes of bodies, client to us and us to client.
-    pub bytes_in: u64,
-    /// See `bytes_in`.
-    pub bytes_out: u64,
-    /// `Some`: it failed.
-    pub cause: Option<Cause>,
-    /// It became a tunnel.
-    pub upgraded: bool,
 }
 
 impl Context {
@@ -372,7 +290,7 @@ impl Context {
                 }
             }
         }
-        backing.metrics.picked(label(pick.reason));
+        backing.metrics.picked(end::label(pick.reason));
         self.attempts += 1;
         self.chosen = Some(Chosen { in_flight: Some(pick.backend.begin_request()), pick });
         self.connect_started = Some(now);
@@ -611,80 +529,11 @@ impl Context {
         self.facts.client
     }
 
-    /// It is over: count it, write its line, give the backend back.
-    pub fn finish(&mut self, end: End) {
-        let took = clock::now().saturating_duration_since(self.started);
-        let status = end.status.or_else(|| end.cause.map(Cause::status)).unwrap_or(499);
-        if let Some(route) = &self.route {
-            let listener = &self.facts.listener.settings.name;
-            if let Some((_, metrics)) = route.metrics.iter().find(|(name, _)| name == listener) {
-                metrics.answered(&self.method, status, took);
-            }
-            if let Some(cause) = end.cause {
-                route.backing.metrics.failed(side(cause.fault()), cause.as_str());
-            }
-        } else {
-            self.facts.listener.metrics.refused(end.cause.map_or("redirect", Cause::as_str));
-        }
-        if let Some(cause) = end.cause.filter(|c| c.fault() == Fault::Internal) {
-            tracing::error!(request_id = %self.request_id(), error.r#type = cause.as_str(), "request failed inside the proxy");
-        }
-        self.log(&end, took);
-        self.chosen = None;
-    }
-
-    fn log(&self, end: &End, took: Duration) {
-        let log = self.proxy.access_log();
-        if !log.is_enabled() {
-            return;
-        }
-        let peer = self.facts.client;
-        log.write(&access::Line {
-            time: Timestamp::from_unix(clock::unix_of(self.started)),
-            listener: &self.facts.listener.settings.name,
-            client: self
-                .client
-                .map(|ip| std::net::SocketAddr::new(ip, peer.filter(|p| p.ip() == ip).map_or(0, |p| p.port()))),
-            method: self.method.as_str(),
-            path: self.path().as_bytes(),
-            host: (!self.host().is_empty()).then_some(self.host().as_bytes()),
-            status: end.status,
-            route: self.route.as_ref().map(|r| &*r.name),
-            pool: self.route.as_ref().map(|r| &**r.backing.pool.name()),
-            backend: self.chosen.as_ref().map(|c| c.pick.backend.key()).or(self.tried.last()).map(BackendKey::as_str),
-            pick: self.chosen.as_ref().map(|c| label(c.pick.reason).as_str()),
-            attempts: self.attempts,
-            upgraded: end.upgraded,
-            bytes_received: end.bytes_in,
-            bytes_sent: end.bytes_out,
-            duration: took,
-            upstream_connect: self.connect_time,
-            request_id: self.request_id(),
-            error: end.cause.map(|c| LineError { kind: c.as_str(), side: c.fault().as_str() }),
-        });
-    }
-
     /// The requests in flight at the chosen backend no longer include this one.
     pub fn release_in_flight(&mut self) {
         if let Some(chosen) = self.chosen.as_mut() {
             chosen.in_flight = None;
         }
-    }
-}
-
-fn label(reason: Reason) -> PickReason {
-    match reason {
-        Reason::Sticky => PickReason::Sticky,
-        Reason::Balanced => PickReason::Balanced,
-        Reason::Rebound => PickReason::Rebound,
-    }
-}
-
-fn side(fault: Fault) -> Side {
-    match fault {
-        Fault::Downstream => Side::Downstream,
-        Fault::Upstream => Side::Upstream,
-        Fault::Internal => Side::Internal,
     }
 }
 
