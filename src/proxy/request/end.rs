@@ -74,7 +74,7 @@ impl Context {
             bytes_received: end.bytes_in,
             bytes_sent: end.bytes_out,
             duration: took,
-            upstream_connect: self.connect_time,
+            upstream_connect: self.connect_us.map(|us| Duration::from_micros(us.into())),
             request_id: self.request_id(),
             error: end.cause.map(|c| LineError { kind: c.as_str(), side: c.fault().as_str() }),
         });

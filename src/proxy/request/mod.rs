@@ -9,7 +9,7 @@ mod verdict;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, request};
 
@@ -66,9 +66,9 @@ pub struct Context {
     started: Instant,
     method: Method,
     /// Host, path and request id, one behind the other.
-    texts: String,
-    host_len: usize,
-    path_len: usize,
+    texts: Box<str>,
+    host_end: u32,
+    path_end: u32,
     client: Option<IpAddr>,
     is_trusted: bool,
     route: Option<Arc<Route>>,
@@ -79,8 +79,6 @@ pub struct Context {
     /// Whoever asks reads HTML.
     reads_html: bool,
     bound: Bound,
-    /// Stands for a client that nothing binds, where clients are bound: see [`affinity::recent`].
-    newcomer: Option<u64>,
     tried: Vec<BackendKey>,
     chosen: Option<Chosen>,
     attempts: u32,
@@ -91,13 +89,17 @@ pub struct Context {
     was_repeated: bool,
     body_bytes: u64,
     connect_started: Option<Instant>,
-    connect_time: Option<Duration>,
+    /// Microseconds that took.
+    connect_us: Option<u32>,
 }
 
 /// What binds the client to a backend.
 enum Bound {
     /// Nothing: the answer will carry a cookie where the pool has affinity.
-    Nothing,
+    Nothing {
+        /// Stands for the client, where clients are bound: see [`affinity::recent`].
+        newcomer: Option<u64>,
+    },
     /// What a parallel request of the same client was given a moment ago; it still needs its cookie.
     Recent(BackendKey),
     /// Its cookie.
@@ -133,8 +135,7 @@ impl Context {
             is_repeatable: is_bodiless && matches!(*request.method, Method::GET | Method::HEAD),
             wants_shim: false,
             reads_html: fields.first(Known::Accept).is_some_and(shim::reads_html),
-            bound: Bound::Nothing,
-            newcomer: None,
+            bound: Bound::Nothing { newcomer: None },
             tried: Vec::new(),
             chosen: None,
             attempts: 0,
@@ -143,14 +144,15 @@ impl Context {
             was_repeated: false,
             body_bytes: 0,
             connect_started: None,
-            connect_time: None,
+            connect_us: None,
             method: request.method.clone(),
             started: clock::now(),
             proxy: Arc::clone(proxy),
             is_trusted,
-            texts,
-            host_len: host.len(),
-            path_len: path.len(),
+            texts: texts.into(),
+            // Of a head, which has a MiB at most.
+            host_end: host.len() as u32,
+            path_end: (host.len() + path.len()) as u32,
             facts,
         });
         let answer = context.admit(request);
@@ -182,35 +184,35 @@ impl Context {
                 field(Known::SecFetchDest),
                 field(Known::Accept),
             );
-        (self.bound, self.newcomer) = self.read_bound(backing, request.fields);
+        self.bound = self.read_bound(backing, request.fields);
         None
     }
 
     /// The host the client asked for.
     fn host(&self) -> &str {
-        &self.texts[..self.host_len]
+        &self.texts[..self.host_end as usize]
     }
 
     /// The path it asked for, without a query.
     fn path(&self) -> &str {
-        &self.texts[self.host_len..self.host_len + self.path_len]
+        &self.texts[self.host_end as usize..self.path_end as usize]
     }
 
     /// Ours, or the one a trusted peer sent.
     pub fn request_id(&self) -> &str {
-        &self.texts[self.host_len + self.path_len..]
+        &self.texts[self.path_end as usize..]
     }
 
-    /// What binds the client, and what stands for it when nothing does.
-    fn read_bound(&self, backing: &Backing, fields: &Fields<'_>) -> (Bound, Option<u64>) {
-        let Some(affinity) = &backing.affinity else { return (Bound::Nothing, None) };
+    /// What binds the client.
+    fn read_bound(&self, backing: &Backing, fields: &Fields<'_>) -> Bound {
+        let Some(affinity) = &backing.affinity else { return Bound::Nothing { newcomer: None } };
         let hint = match fields.has(Known::Cookie) {
             true => affinity.read(fields.all(Known::Cookie), clock::unix_of(self.started).as_secs()),
             false => Hint::None,
         };
         match hint {
             Hint::Bound { backend, renew } if backing.pool.backend(backend.as_str()).is_some() => {
-                return (Bound::Cookie { backend, renew }, None);
+                return Bound::Cookie { backend, renew };
             }
             Hint::Bound { .. } => backing.metrics.affinity_rejected(AffinityCause::Unknown),
             Hint::Rejected(cause) => backing.metrics.affinity_rejected(match cause {
@@ -220,13 +222,13 @@ impl Context {
             Hint::None => {}
         }
         let agent = fields.first(Known::UserAgent).unwrap_or_default();
-        let Some(client) = self.client else { return (Bound::Nothing, None) };
+        let Some(client) = self.client else { return Bound::Nothing { newcomer: None } };
         let newcomer = affinity::recent::fingerprint(client, agent, backing.pool.name());
         // Many persons share an address, and each that comes should be placed anew.
         let recalled = if self.is_navigation { None } else { backing.recent.recall(newcomer, self.started) };
         // Whoever has no cookie yet is a new client, also where its siblings went a moment ago.
         let recalled = recalled.filter(|key| backing.pool.backend(key.as_str()).is_some_and(|b| b.is_ready()));
-        (recalled.map_or(Bound::Nothing, Bound::Recent), Some(newcomer))
+        recalled.map_or(Bound::Nothing { newcomer: Some(newcomer) }, Bound::Recent)
     }
 
     /// Chooses the backend of the next attempt. Waits, bounded, while the pool has no verdict on anybody.
@@ -275,7 +277,7 @@ impl Context {
             }
         };
         // Only what the policy chose is remembered: remembering what was recalled would keep one address for ever.
-        if let (Some(newcomer), Bound::Nothing) = (self.newcomer, &self.bound) {
+        if let Bound::Nothing { newcomer: Some(newcomer) } = self.bound {
             let key = pick.backend.key();
             if self.is_navigation || !self.tried.is_empty() {
                 backing.recent.remember(newcomer, key, self.started);
@@ -299,7 +301,7 @@ impl Context {
 
     fn bound_to(&self) -> Option<&BackendKey> {
         match &self.bound {
-            Bound::Nothing => None,
+            Bound::Nothing { .. } => None,
             Bound::Recent(key) | Bound::Cookie { backend: key, .. } => Some(key),
         }
     }
@@ -308,7 +310,7 @@ impl Context {
     pub fn connected(&mut self, is_reused: bool) {
         if let (false, Some(started), Some(route)) = (is_reused, self.connect_started, &self.route) {
             let took = clock::now().saturating_duration_since(started);
-            self.connect_time = Some(took);
+            self.connect_us = Some(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
             route.backing.metrics.connected(took);
         }
     }
@@ -464,7 +466,7 @@ impl Context {
         let chosen = self.chosen.as_ref()?;
         let renew = match &self.bound {
             Bound::Cookie { renew, .. } => *renew,
-            Bound::Nothing | Bound::Recent(_) => true,
+            Bound::Nothing { .. } | Bound::Recent(_) => true,
         };
         if !chosen.pick.writes_cookie(renew) {
             return None;
@@ -529,10 +531,13 @@ impl Context {
         self.facts.client
     }
 
-    /// The requests in flight at the chosen backend no longer include this one.
-    pub fn release_in_flight(&mut self) {
+    /// What it became lives on for long: it is no longer among the requests in flight, and keeps nothing to send on.
+    pub fn becomes_session(&mut self) {
         if let Some(chosen) = self.chosen.as_mut() {
             chosen.in_flight = None;
+        }
+        if let Some(facts) = Arc::get_mut(&mut self.facts) {
+            facts.way.forget_lines();
         }
     }
 }
@@ -552,5 +557,16 @@ pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rfind(':') {
         Some(at) if !authority.ends_with(']') => (&authority[..at], Some(&authority[at + 1..])),
         _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request has one, and each websocket keeps its own. The allocator has pieces of this size.
+    #[test]
+    fn what_a_request_carries_is_small() {
+        assert!(size_of::<Context>() <= 224, "{} bytes", size_of::<Context>());
     }
 }
