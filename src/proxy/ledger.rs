@@ -88,13 +88,18 @@ const UNTOLD: u8 = u8::MAX;
 
 #[derive(Debug)]
 struct Entry {
-    opening: Opening,
+    kind: Kind,
+    /// Which [`EndCause`] it was told to end with; [`UNTOLD`] before.
+    why: AtomicU8,
+    pool: Arc<str>,
+    backend: BackendKey,
+    client: Option<SocketAddr>,
+    opened: Instant,
+    opened_unix_s: u64,
     /// Milliseconds from its opening to the last bytes.
     active_ms: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    /// Which [`EndCause`] it was told to end with; [`UNTOLD`] before.
-    why: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -120,12 +125,18 @@ impl Ledger {
     /// A session begins.
     pub fn open(self: &Arc<Self>, opening: Opening) -> Session {
         let id = self.next.fetch_add(1, Relaxed);
+        let Opening { kind, pool, backend, client, now, unix_s } = opening;
         let entry = Arc::new(Entry {
-            opening,
+            kind,
+            why: AtomicU8::new(UNTOLD),
+            pool,
+            backend,
+            client,
+            opened: now,
+            opened_unix_s: unix_s,
             active_ms: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            why: AtomicU8::new(UNTOLD),
             waker: Mutex::new(None),
         });
         locked(self.shard(id)).insert(id, Arc::clone(&entry));
@@ -157,7 +168,7 @@ impl Ledger {
 
     /// Tells every session of a backend to end; how many there were.
     pub fn end_backend(&self, pool: &str, key: &str, why: EndCause) -> usize {
-        self.end(why, |o| *o.pool == *pool && o.backend.as_str() == key)
+        self.end(why, |e| *e.pool == *pool && e.backend.as_str() == key)
     }
 
     /// Tells every session to end; how many there were.
@@ -165,10 +176,10 @@ impl Ledger {
         self.end(why, |_| true)
     }
 
-    fn end(&self, why: EndCause, matches: impl Fn(&Opening) -> bool) -> usize {
+    fn end(&self, why: EndCause, matches: impl Fn(&Entry) -> bool) -> usize {
         let mut told = 0;
         for shard in &self.shards {
-            let entries: Vec<_> = locked(shard).values().filter(|e| matches(&e.opening)).cloned().collect();
+            let entries: Vec<_> = locked(shard).values().filter(|e| matches(e)).cloned().collect();
             for entry in entries {
                 entry.end(why);
                 told += 1;
@@ -180,15 +191,14 @@ impl Ledger {
 
 impl Entry {
     fn row(&self, id: u64) -> Row {
-        let opening = &self.opening;
         Row {
             id,
-            kind: opening.kind,
-            pool: Arc::clone(&opening.pool),
-            backend: opening.backend.clone(),
-            client: opening.client,
-            since: opening.unix_s,
-            last_activity: opening.unix_s + Duration::from_millis(self.active_ms.load(Relaxed)).as_secs(),
+            kind: self.kind,
+            pool: Arc::clone(&self.pool),
+            backend: self.backend.clone(),
+            client: self.client,
+            since: self.opened_unix_s,
+            last_activity: self.opened_unix_s + Duration::from_millis(self.active_ms.load(Relaxed)).as_secs(),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
         }
@@ -217,7 +227,7 @@ impl Session {
 
     /// There was activity.
     pub fn touch(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.entry.opening.now);
+        let since = now.saturating_duration_since(self.entry.opened);
         self.entry.active_ms.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 

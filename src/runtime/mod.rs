@@ -4,6 +4,7 @@ pub mod clock;
 pub mod dice;
 pub mod limits;
 pub mod machine;
+mod memory;
 pub mod mounts;
 pub mod ready;
 pub mod signal;

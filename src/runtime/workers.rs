@@ -14,6 +14,8 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::memory;
+
 /// The threads. Dropping it ends them at their next pause, with all that still runs there.
 #[derive(Debug)]
 pub struct Workers {
@@ -56,8 +58,13 @@ impl Workers {
             let load = Arc::default();
             let own = Arc::clone(&load);
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                HERE.set(Some(own));
-                let _: Result<(), _> = runtime.block_on(stopped);
+                HERE.set(Some(Arc::clone(&own)));
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = stopped => {}
+                        () = memory::give_back(&own) => {}
+                    }
+                });
                 // Whatever still runs (a client that never reads) must not hold the process.
                 runtime.shutdown_background();
             })?;

@@ -53,6 +53,11 @@ impl Way {
         })
     }
 
+    /// No more requests come this way, or only after a while.
+    pub(in crate::proxy) fn forget_lines(&mut self) {
+        self.lines.take();
+    }
+
     /// An element of `Forwarded` (RFC 7239 §4) up to the host, in pieces.
     pub(super) fn forwarded(&self, client: Option<&[u8]>, mut piece: impl FnMut(&[u8])) {
         // RFC 7239 §6: an IPv6 address stands in brackets and quotes.

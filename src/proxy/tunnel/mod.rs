@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::end::{End, EndCause};
-use self::pump::Pump;
+pub use self::pump::Pump;
 use super::ledger::Session;
 use super::stream::Stream;
 use crate::shiny::frames;
@@ -41,13 +41,12 @@ pub struct Tunnel {
     pub session: Session,
 }
 
-/// Runs a tunnel to its end; both connections are closed then. Dropping the future cuts it.
-pub async fn run(tunnel: Tunnel) -> End {
-    let Tunnel { client, upstream, to_upstream, to_client, head_len, is_websocket, ping_after, idle_timeout, session } =
-        tunnel;
-    let patience = if is_websocket { ping_after } else { idle_timeout };
-    let mut pump = Pump::new(client, upstream, is_websocket, patience, session);
-    pump.begin(&to_upstream, &to_client, head_len);
-    drop((to_upstream, to_client));
-    pump.await
+impl Tunnel {
+    /// What runs it to its end, when both connections are closed as soon as it is dropped. Dropping it earlier cuts the tunnel.
+    pub fn start(self) -> Pump<Stream, Stream> {
+        let patience = if self.is_websocket { self.ping_after } else { self.idle_timeout };
+        let mut pump = Pump::new(self.client, self.upstream, self.is_websocket, patience, self.session);
+        pump.begin(&self.to_upstream, &self.to_client, self.head_len);
+        pump
+    }
 }

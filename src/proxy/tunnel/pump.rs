@@ -21,7 +21,7 @@ const TURNS: usize = 8;
 /// After one side has ended or sent its Close frame the other gets this long to do the same.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Pings without an answer that end a tunnel.
-const UNANSWERED: u32 = 2;
+const UNANSWERED: u8 = 2;
 
 thread_local! {
     /// Borrowed within one poll only.
@@ -60,12 +60,12 @@ struct Watch {
     /// A ping waits for the end of the backend's current frame.
     wants_ping: bool,
     pings: u32,
-    unanswered: u32,
+    unanswered: u8,
 }
 
-/// Both sides and what is between them.
+/// Both sides and what is between them; a future of how the tunnel ended.
 #[derive(Debug)]
-pub(super) struct Pump<C, U> {
+pub struct Pump<C, U> {
     client: C,
     upstream: U,
     up: Way,
@@ -305,7 +305,7 @@ where
             }
             let due = self.until.unwrap_or_else(|| {
                 let waited = self.watch.as_ref().map_or(0, |w| w.unanswered);
-                self.alive + self.patience * (waited + 1)
+                self.alive + self.patience * (u32::from(waited) + 1)
             });
             if due > now {
                 self.timer.as_mut().reset(due.into());

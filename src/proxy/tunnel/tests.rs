@@ -255,5 +255,7 @@ async fn eight_mebibytes_pass_each_way_through_a_narrow_pipe() {
 #[test]
 fn an_idle_tunnel_is_small() {
     let size = size_of::<Pump<crate::proxy::stream::Stream, crate::proxy::stream::Stream>>();
-    assert!(size <= 400, "{size} bytes");
+    assert!(size <= 288, "{size} bytes");
+    let size = size_of::<Watch>();
+    assert!(size <= 128, "{size} bytes");
 }

@@ -4,25 +4,28 @@
 //! [`Context::broke`]) → [`Context::finish`]. Movers ask and obey; what they ask with are heads, instants and
 //! outcomes. Nothing here touches a socket.
 
+mod end;
+mod verdict;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, request};
 
+pub use self::end::End;
+pub use self::verdict::{Answer, Broke, Line, Next, NotConnected, Reply};
 use super::Proxy;
 use super::affinity::{self, Hint};
 use super::connection::Facts;
-use super::error::{Cause, Fault};
+use super::error::Cause;
 use super::headers::{self, AnswerEdits, Fields, Hop, Known, RequestEdits};
-use super::metrics::{AffinityCause, PickReason, Side};
-use super::pool::{Backend, InFlight, NoPick, Outcome, Pick, Reason};
+use super::metrics::AffinityCause;
+use super::pool::{Backend, InFlight, NoPick, Outcome, Pick};
 use super::state::{Backing, Route};
 use crate::config;
 use crate::runtime::{clock, dice};
 use crate::shiny::shim;
-use crate::telemetry::Timestamp;
-use crate::telemetry::access::{self, LineError};
 use crate::types::BackendKey;
 
 /// A request as its head says it, whoever read it.
@@ -63,9 +66,9 @@ pub struct Context {
     started: Instant,
     method: Method,
     /// Host, path and request id, one behind the other.
-    texts: String,
-    host_len: usize,
-    path_len: usize,
+    texts: Box<str>,
+    host_end: u32,
+    path_end: u32,
     client: Option<IpAddr>,
     is_trusted: bool,
     route: Option<Arc<Route>>,
@@ -76,8 +79,6 @@ pub struct Context {
     /// Whoever asks reads HTML.
     reads_html: bool,
     bound: Bound,
-    /// Stands for a client that nothing binds, where clients are bound: see [`affinity::recent`].
-    newcomer: Option<u64>,
     tried: Vec<BackendKey>,
     chosen: Option<Chosen>,
     attempts: u32,
@@ -88,13 +89,17 @@ pub struct Context {
     was_repeated: bool,
     body_bytes: u64,
     connect_started: Option<Instant>,
-    connect_time: Option<Duration>,
+    /// Microseconds that took.
+    connect_us: Option<u32>,
 }
 
 /// What binds the client to a backend.
 enum Bound {
     /// Nothing: the answer will carry a cookie where the pool has affinity.
-    Nothing,
+    Nothing {
+        /// Stands for the client, where clients are bound: see [`affinity::recent`].
+        newcomer: Option<u64>,
+    },
     /// What a parallel request of the same client was given a moment ago; it still needs its cookie.
     Recent(BackendKey),
     /// Its cookie.
@@ -106,91 +111,6 @@ struct Chosen {
     pick: Pick,
     /// `None` once the request became a session.
     in_flight: Option<InFlight>,
-}
-
-/// What the proxy answers by itself.
-#[derive(Debug)]
-pub enum Answer {
-    /// 308 to this absolute URL.
-    Redirect(String),
-    /// An error page.
-    Error(Cause),
-}
-
-/// Why no connection to the backend came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotConnected {
-    /// Refused, or the unix socket is gone: nobody listens there.
-    Refused,
-    /// No answer in time.
-    TimedOut,
-    /// The TLS handshake failed.
-    Tls,
-    /// We are out of descriptors, memory or ports: not the backend's fault.
-    Shortage,
-    /// Anything else.
-    Failed,
-}
-
-/// How an exchange broke after the connection stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broke {
-    /// The backend closed.
-    Closed,
-    /// The backend was silent for too long.
-    TimedOut,
-    /// The backend's answer is not HTTP.
-    Invalid,
-}
-
-/// What to do next with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Choose again; nothing of an answer was passed on.
-    Again,
-    /// Answer with this.
-    GiveUp(Cause),
-}
-
-/// What is known of the connection an exchange broke on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// Nobody used it before.
-    Fresh,
-    /// It had been kept: the backend may have closed it before it saw the request.
-    Kept,
-    /// It had been kept, and the backend's machine has acknowledged nothing of the request: it was not seen.
-    Unheard,
-}
-
-/// What to do with a backend's answer.
-pub enum Reply<'a> {
-    /// Do not pass it on; choose again.
-    Again,
-    /// Pass it on with these changes.
-    Pass {
-        /// Which fields go on as they came.
-        edits: AnswerEdits<'a>,
-        /// A cookie to add. So is `X-Request-Id`, see [`Context::request_id()`].
-        cookie: Option<HeaderValue>,
-        /// What else changes, since the body goes through the shim.
-        page: Option<shim::Plan>,
-    },
-}
-
-/// How a request ended, for log and metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct End {
-    /// The status the client got; `None`: it got none.
-    pub status: Option<u16>,
-    /// Bytes of bodies, client to us and us to client.
-    pub bytes_in: u64,
-    /// See `bytes_in`.
-    pub bytes_out: u64,
-    /// `Some`: it failed.
-    pub cause: Option<Cause>,
-    /// It became a tunnel.
-    pub upgraded: bool,
 }
 
 impl Context {
@@ -215,8 +135,7 @@ impl Context {
             is_repeatable: is_bodiless && matches!(*request.method, Method::GET | Method::HEAD),
             wants_shim: false,
             reads_html: fields.first(Known::Accept).is_some_and(shim::reads_html),
-            bound: Bound::Nothing,
-            newcomer: None,
+            bound: Bound::Nothing { newcomer: None },
             tried: Vec::new(),
             chosen: None,
             attempts: 0,
@@ -225,14 +144,15 @@ impl Context {
             was_repeated: false,
             body_bytes: 0,
             connect_started: None,
-            connect_time: None,
+            connect_us: None,
             method: request.method.clone(),
             started: clock::now(),
             proxy: Arc::clone(proxy),
             is_trusted,
-            texts,
-            host_len: host.len(),
-            path_len: path.len(),
+            texts: texts.into(),
+            // Of a head, which has a MiB at most.
+            host_end: host.len() as u32,
+            path_end: (host.len() + path.len()) as u32,
             facts,
         });
         let answer = context.admit(request);
@@ -264,35 +184,35 @@ impl Context {
                 field(Known::SecFetchDest),
                 field(Known::Accept),
             );
-        (self.bound, self.newcomer) = self.read_bound(backing, request.fields);
+        self.bound = self.read_bound(backing, request.fields);
         None
     }
 
     /// The host the client asked for.
     fn host(&self) -> &str {
-        &self.texts[..self.host_len]
+        &self.texts[..self.host_end as usize]
     }
 
     /// The path it asked for, without a query.
     fn path(&self) -> &str {
-        &self.texts[self.host_len..self.host_len + self.path_len]
+        &self.texts[self.host_end as usize..self.path_end as usize]
     }
 
     /// Ours, or the one a trusted peer sent.
     pub fn request_id(&self) -> &str {
-        &self.texts[self.host_len + self.path_len..]
+        &self.texts[self.path_end as usize..]
     }
 
-    /// What binds the client, and what stands for it when nothing does.
-    fn read_bound(&self, backing: &Backing, fields: &Fields<'_>) -> (Bound, Option<u64>) {
-        let Some(affinity) = &backing.affinity else { return (Bound::Nothing, None) };
+    /// What binds the client.
+    fn read_bound(&self, backing: &Backing, fields: &Fields<'_>) -> Bound {
+        let Some(affinity) = &backing.affinity else { return Bound::Nothing { newcomer: None } };
         let hint = match fields.has(Known::Cookie) {
             true => affinity.read(fields.all(Known::Cookie), clock::unix_of(self.started).as_secs()),
             false => Hint::None,
         };
         match hint {
             Hint::Bound { backend, renew } if backing.pool.backend(backend.as_str()).is_some() => {
-                return (Bound::Cookie { backend, renew }, None);
+                return Bound::Cookie { backend, renew };
             }
             Hint::Bound { .. } => backing.metrics.affinity_rejected(AffinityCause::Unknown),
             Hint::Rejected(cause) => backing.metrics.affinity_rejected(match cause {
@@ -302,13 +222,13 @@ impl Context {
             Hint::None => {}
         }
         let agent = fields.first(Known::UserAgent).unwrap_or_default();
-        let Some(client) = self.client else { return (Bound::Nothing, None) };
+        let Some(client) = self.client else { return Bound::Nothing { newcomer: None } };
         let newcomer = affinity::recent::fingerprint(client, agent, backing.pool.name());
         // Many persons share an address, and each that comes should be placed anew.
         let recalled = if self.is_navigation { None } else { backing.recent.recall(newcomer, self.started) };
         // Whoever has no cookie yet is a new client, also where its siblings went a moment ago.
         let recalled = recalled.filter(|key| backing.pool.backend(key.as_str()).is_some_and(|b| b.is_ready()));
-        (recalled.map_or(Bound::Nothing, Bound::Recent), Some(newcomer))
+        recalled.map_or(Bound::Nothing { newcomer: Some(newcomer) }, Bound::Recent)
     }
 
     /// Chooses the backend of the next attempt. Waits, bounded, while the pool has no verdict on anybody.
@@ -357,7 +277,7 @@ impl Context {
             }
         };
         // Only what the policy chose is remembered: remembering what was recalled would keep one address for ever.
-        if let (Some(newcomer), Bound::Nothing) = (self.newcomer, &self.bound) {
+        if let Bound::Nothing { newcomer: Some(newcomer) } = self.bound {
             let key = pick.backend.key();
             if self.is_navigation || !self.tried.is_empty() {
                 backing.recent.remember(newcomer, key, self.started);
@@ -372,7 +292,7 @@ impl Context {
                 }
             }
         }
-        backing.metrics.picked(label(pick.reason));
+        backing.metrics.picked(end::label(pick.reason));
         self.attempts += 1;
         self.chosen = Some(Chosen { in_flight: Some(pick.backend.begin_request()), pick });
         self.connect_started = Some(now);
@@ -381,7 +301,7 @@ impl Context {
 
     fn bound_to(&self) -> Option<&BackendKey> {
         match &self.bound {
-            Bound::Nothing => None,
+            Bound::Nothing { .. } => None,
             Bound::Recent(key) | Bound::Cookie { backend: key, .. } => Some(key),
         }
     }
@@ -390,7 +310,7 @@ impl Context {
     pub fn connected(&mut self, is_reused: bool) {
         if let (false, Some(started), Some(route)) = (is_reused, self.connect_started, &self.route) {
             let took = clock::now().saturating_duration_since(started);
-            self.connect_time = Some(took);
+            self.connect_us = Some(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
             route.backing.metrics.connected(took);
         }
     }
@@ -546,7 +466,7 @@ impl Context {
         let chosen = self.chosen.as_ref()?;
         let renew = match &self.bound {
             Bound::Cookie { renew, .. } => *renew,
-            Bound::Nothing | Bound::Recent(_) => true,
+            Bound::Nothing { .. } | Bound::Recent(_) => true,
         };
         if !chosen.pick.writes_cookie(renew) {
             return None;
@@ -611,80 +531,14 @@ impl Context {
         self.facts.client
     }
 
-    /// It is over: count it, write its line, give the backend back.
-    pub fn finish(&mut self, end: End) {
-        let took = clock::now().saturating_duration_since(self.started);
-        let status = end.status.or_else(|| end.cause.map(Cause::status)).unwrap_or(499);
-        if let Some(route) = &self.route {
-            let listener = &self.facts.listener.settings.name;
-            if let Some((_, metrics)) = route.metrics.iter().find(|(name, _)| name == listener) {
-                metrics.answered(&self.method, status, took);
-            }
-            if let Some(cause) = end.cause {
-                route.backing.metrics.failed(side(cause.fault()), cause.as_str());
-            }
-        } else {
-            self.facts.listener.metrics.refused(end.cause.map_or("redirect", Cause::as_str));
-        }
-        if let Some(cause) = end.cause.filter(|c| c.fault() == Fault::Internal) {
-            tracing::error!(request_id = %self.request_id(), error.r#type = cause.as_str(), "request failed inside the proxy");
-        }
-        self.log(&end, took);
-        self.chosen = None;
-    }
-
-    fn log(&self, end: &End, took: Duration) {
-        let log = self.proxy.access_log();
-        if !log.is_enabled() {
-            return;
-        }
-        let peer = self.facts.client;
-        log.write(&access::Line {
-            time: Timestamp::from_unix(clock::unix_of(self.started)),
-            listener: &self.facts.listener.settings.name,
-            client: self
-                .client
-                .map(|ip| std::net::SocketAddr::new(ip, peer.filter(|p| p.ip() == ip).map_or(0, |p| p.port()))),
-            method: self.method.as_str(),
-            path: self.path().as_bytes(),
-            host: (!self.host().is_empty()).then_some(self.host().as_bytes()),
-            status: end.status,
-            route: self.route.as_ref().map(|r| &*r.name),
-            pool: self.route.as_ref().map(|r| &**r.backing.pool.name()),
-            backend: self.chosen.as_ref().map(|c| c.pick.backend.key()).or(self.tried.last()).map(BackendKey::as_str),
-            pick: self.chosen.as_ref().map(|c| label(c.pick.reason).as_str()),
-            attempts: self.attempts,
-            upgraded: end.upgraded,
-            bytes_received: end.bytes_in,
-            bytes_sent: end.bytes_out,
-            duration: took,
-            upstream_connect: self.connect_time,
-            request_id: self.request_id(),
-            error: end.cause.map(|c| LineError { kind: c.as_str(), side: c.fault().as_str() }),
-        });
-    }
-
-    /// The requests in flight at the chosen backend no longer include this one.
-    pub fn release_in_flight(&mut self) {
+    /// What it became lives on for long: it is no longer among the requests in flight, and keeps nothing to send on.
+    pub fn becomes_session(&mut self) {
         if let Some(chosen) = self.chosen.as_mut() {
             chosen.in_flight = None;
         }
-    }
-}
-
-fn label(reason: Reason) -> PickReason {
-    match reason {
-        Reason::Sticky => PickReason::Sticky,
-        Reason::Balanced => PickReason::Balanced,
-        Reason::Rebound => PickReason::Rebound,
-    }
-}
-
-fn side(fault: Fault) -> Side {
-    match fault {
-        Fault::Downstream => Side::Downstream,
-        Fault::Upstream => Side::Upstream,
-        Fault::Internal => Side::Internal,
+        if let Some(facts) = Arc::get_mut(&mut self.facts) {
+            facts.way.forget_lines();
+        }
     }
 }
 
@@ -703,5 +557,16 @@ pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rfind(':') {
         Some(at) if !authority.ends_with(']') => (&authority[..at], Some(&authority[at + 1..])),
         _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request has one, and each websocket keeps its own. The allocator has pieces of this size.
+    #[test]
+    fn what_a_request_carries_is_small() {
+        assert!(size_of::<Context>() <= 224, "{} bytes", size_of::<Context>());
     }
 }
