@@ -48,6 +48,10 @@ fn a_backend_that_closes_what_it_kept_costs_no_request() {
         let mut client = proxy.connect().await;
         for n in 0..200 {
             let (method, body) = if n % 2 == 0 { ("GET", &b""[..]) } else { ("POST", &b"once"[..]) };
+            if method == "POST" {
+                // One that comes a moment before the end is reset: nobody knows whether it was read, so it is not sent again.
+                origin.until("its end is said", |origin| origin.open() == 0).await;
+            }
             let answer = client.request(method, "/x", &[], body).await;
             assert_eq!((answer.status, &*answer.text()), (200, "ok"), "{n}: {method}");
         }

@@ -54,7 +54,7 @@ impl Way {
     }
 
     /// No more requests come this way, or only after a while.
-    pub(in crate::proxy) fn forget_lines(&mut self) {
+    pub fn forget_lines(&mut self) {
         self.lines.take();
     }
 

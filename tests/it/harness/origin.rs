@@ -110,6 +110,7 @@ impl Origin {
                             while exchange.begin().await && script(&mut exchange).await.is_ok() && exchange.end().await
                             {
                             }
+                            drop(exchange);
                             shared.open.fetch_sub(1, Ordering::SeqCst);
                             shared.changed.notify_waiters();
                         });
