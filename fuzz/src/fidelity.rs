@@ -177,7 +177,10 @@ pub(crate) fn answers(case: &Case, run: &Run) -> Vec<String> {
         let numbers = run.given_to(asked);
         let replies: Vec<_> = numbers.iter().filter_map(|number| Reply::of(case, *number, asked)).collect();
         if is_own(came) {
-            faults.extend(replies.iter().filter_map(|reply| reply.unjustly_refused(case, run, n, asked)));
+            // Whoever says that it cannot serve is not passed on while another may be asked.
+            let counts = |reply: &&Reply| numbers.len() < 2 || !(502..=504).contains(&reply.answer.status);
+            faults
+                .extend(replies.iter().filter(counts).filter_map(|reply| reply.unjustly_refused(case, run, n, asked)));
         } else if numbers.is_empty() {
             faults.push("an answer that no origin gave to this".into());
         } else if replies.len() == numbers.len() {

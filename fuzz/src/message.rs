@@ -337,6 +337,9 @@ fn length(fields: &[Field]) -> Result<Option<u64>, Broken> {
     }
 }
 
+/// Bytes of a line with a chunk's size, its end with it, that the proxy takes.
+const SIZE_LINE_MAX: usize = 256;
+
 /// Follows one body.
 #[derive(Debug)]
 struct Body {
@@ -407,6 +410,8 @@ impl Body {
                         self.line.clear();
                     } else if matches!(self.line[..], [.., b'\r', _] | [.., b'\n']) {
                         return Err("CR or LF alone in chunk syntax");
+                    } else if self.at == At::SizeLine && self.line.len() >= SIZE_LINE_MAX {
+                        return Err("a chunk size with an extension that is too long");
                     }
                 }
             }

@@ -49,7 +49,7 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
             return Some("an answer came before its request was whole: whether the connection goes on is chance");
         }
     }
-    if says_unwell(whole) != says_unwell(other) {
+    if replies.iter().any(|reply| reply.is_unwell) && statuses(whole) != statuses(other) {
         return Some("an origin says that it is unwell: whether another is asked depends on whether it failed of late");
     }
     if replies.iter().any(|reply| !reply.is_whole) && both.iter().all(|run| is_torn(run)) && is_beginning(whole, other)
@@ -68,6 +68,8 @@ struct Said {
     is_whole: bool,
     /// Something is behind it.
     has_more: bool,
+    /// The origin says that it cannot serve.
+    is_unwell: bool,
 }
 
 fn replies(case: &Case) -> Vec<Said> {
@@ -81,7 +83,8 @@ fn replies(case: &Case) -> Vec<Said> {
             && last.is_some_and(|last| last.end == BodyEnd::Whole || last.end == BodyEnd::Open && ends);
         let is_read = answers.finals() > 0 && !last.is_some_and(|last| last.end == BodyEnd::Cut);
         let has_more = is_read && (answers.broken.is_some() || answers.finals() > 1 || !answers.rest().is_empty());
-        Said { is_whole, has_more }
+        let is_unwell = last.is_some_and(|last| (502..=504).contains(&last.status));
+        Said { is_whole, has_more, is_unwell }
     };
     (0..case.replies.len()).map(said).collect()
 }
@@ -104,11 +107,6 @@ fn ends_with_blame_of_client(run: &Run, sent: &[Request]) -> bool {
 
 fn blames_client(answer: &Answer) -> bool {
     is_own(answer) && [400, 408, 413].contains(&answer.status)
-}
-
-/// Some answer is one by which an origin says that it cannot serve.
-fn says_unwell(run: &Run) -> bool {
-    run.finals().any(|answer| !is_own(answer) && (502..=504).contains(&answer.status))
 }
 
 /// The last answer was ended by a reset.
