@@ -35,6 +35,8 @@ def arguments():
     parser.add_argument("--cases", default=CASES_OF_BUILDS, help="separated by `;`, each the beginning of a name; default: %(default)s")
     parser.add_argument("--out", help="folder for raw.json and table.md")
     a = parser.parse_args()
+    if not all("=" in build for build in a.builds):
+        parser.error("a build is NAME=PROGRAM")
     a.builds = dict(build.split("=", 1) for build in a.builds)
     a.cases = [case for case in CASES if any(case.name.startswith(name.strip()) for name in a.cases.split(";"))]
     for path in [a.load, *a.builds.values()]:

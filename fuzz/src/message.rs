@@ -410,7 +410,7 @@ impl Body {
                         self.line.clear();
                     } else if matches!(self.line[..], [.., b'\r', _] | [.., b'\n']) {
                         return Err("CR or LF alone in chunk syntax");
-                    } else if self.at == At::SizeLine && self.line.len() >= SIZE_LINE_MAX {
+                    } else if self.at == At::SizeLine && self.line.len() > SIZE_LINE_MAX {
                         return Err("a chunk size with an extension that is too long");
                     }
                 }

@@ -49,7 +49,7 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
             return Some("an answer came before its request was whole: whether the connection goes on is chance");
         }
     }
-    if replies.iter().any(|reply| reply.is_unwell) && statuses(whole) != statuses(other) {
+    if replies.iter().any(|reply| reply.is_unwell) && whose(whole) != whose(other) {
         return Some("an origin says that it is unwell: whether another is asked depends on whether it failed of late");
     }
     if replies.iter().any(|reply| !reply.is_whole) && both.iter().all(|run| is_torn(run)) && is_beginning(whole, other)
@@ -127,6 +127,11 @@ fn ends_early(case: &Case) -> bool {
 
 fn statuses(run: &Run) -> Vec<u16> {
     run.finals().map(|answer| answer.status).collect()
+}
+
+/// The final statuses, and which of them are the proxy's own.
+fn whose(run: &Run) -> Vec<(u16, bool)> {
+    run.finals().map(|answer| (answer.status, is_own(answer))).collect()
 }
 
 /// As many answers as both gave are alike in status.

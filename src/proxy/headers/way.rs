@@ -53,7 +53,7 @@ impl Way {
         })
     }
 
-    /// No more requests come this way, or only after a while.
+    /// No more requests come this way. Would one come all the same, they are written again.
     pub fn forget_lines(&mut self) {
         self.lines.take();
     }

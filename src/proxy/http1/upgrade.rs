@@ -61,6 +61,8 @@ fn live(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let end = (&mut pump).await;
+        // Whoever sees that a session is no longer counted finds its connections closed.
+        drop(pump);
         backing.metrics.session_closed(end.close_code);
         if end.cause.is_loss() {
             backing.metrics.session_lost(end.cause.as_str());
