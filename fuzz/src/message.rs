@@ -339,6 +339,8 @@ fn length(fields: &[Field]) -> Result<Option<u64>, Broken> {
 
 /// Bytes of a line with a chunk's size, its end with it, that the proxy takes.
 const SIZE_LINE_MAX: usize = 256;
+/// Bytes of all trailers.
+const TRAILERS_MAX: usize = 16 * 1024;
 
 /// Follows one body.
 #[derive(Debug)]
@@ -346,6 +348,8 @@ struct Body {
     at: At,
     /// Of the line that is being read.
     line: Vec<u8>,
+    /// Bytes of trailers.
+    trailers: usize,
     has_extras: bool,
 }
 
@@ -370,7 +374,7 @@ impl Body {
             Framing::Chunked => At::SizeLine,
             Framing::Open => At::Open,
         };
-        Self { at, line: Vec::new(), has_extras: false }
+        Self { at, line: Vec::new(), trailers: 0, has_extras: false }
     }
 
     fn is_done(&self) -> bool {
@@ -400,6 +404,10 @@ impl Body {
                 _ => {
                     self.line.push(bytes[used]);
                     used += 1;
+                    self.trailers += usize::from(self.at == At::TrailerLine);
+                    if self.trailers > TRAILERS_MAX {
+                        return Err("trailers that are too long");
+                    }
                     if self.line.ends_with(b"\r\n") {
                         self.line.truncate(self.line.len() - 2);
                         self.has_extras |= match self.at {

@@ -2,7 +2,7 @@
 //! [`account`](crate::account).
 
 use crate::account::Run;
-use crate::case::{Act, Case, Step, When};
+use crate::case::{Act, Case, Step, When, find};
 use crate::client::End;
 use crate::fidelity::is_own;
 use crate::lane::Lane;
@@ -49,7 +49,7 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
             return Some("an answer came before its request was whole: whether the connection goes on is chance");
         }
     }
-    if replies.iter().any(|reply| reply.is_unwell) && whose(whole) != whose(other) {
+    if replies.iter().any(|reply| reply.is_unwell) {
         return Some("an origin says that it is unwell: whether another is asked depends on whether it failed of late");
     }
     if replies.iter().any(|reply| !reply.is_whole) && both.iter().all(|run| is_torn(run)) && is_beginning(whole, other)
@@ -83,7 +83,9 @@ fn replies(case: &Case) -> Vec<Said> {
             && last.is_some_and(|last| last.end == BodyEnd::Whole || last.end == BodyEnd::Open && ends);
         let is_read = answers.finals() > 0 && !last.is_some_and(|last| last.end == BodyEnd::Cut);
         let has_more = is_read && (answers.broken.is_some() || answers.finals() > 1 || !answers.rest().is_empty());
-        let is_unwell = last.is_some_and(|last| (502..=504).contains(&last.status));
+        // Whatever else is wrong with it.
+        let is_unwell =
+            [&b" 502 "[..], b" 503 ", b" 504 "].iter().any(|status| find(&case.replied(number), status).is_some());
         Said { is_whole, has_more, is_unwell }
     };
     (0..case.replies.len()).map(said).collect()
@@ -127,11 +129,6 @@ fn ends_early(case: &Case) -> bool {
 
 fn statuses(run: &Run) -> Vec<u16> {
     run.finals().map(|answer| answer.status).collect()
-}
-
-/// The final statuses, and which of them are the proxy's own.
-fn whose(run: &Run) -> Vec<(u16, bool)> {
-    run.finals().map(|answer| (answer.status, is_own(answer))).collect()
 }
 
 /// As many answers as both gave are alike in status.
