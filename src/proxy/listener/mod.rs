@@ -264,14 +264,12 @@ async fn accept(
 }
 
 /// The task of a connection. What is over long before it does not take part in its size.
-fn serve<H>(proxy: Arc<Proxy>, hands: Pin<Box<H>>) -> impl Future<Output = ()> + Send
+async fn serve<H>(proxy: Arc<Proxy>, hands: Pin<Box<H>>)
 where
     H: Future<Output = Option<(Downstream, bool)>> + Send,
 {
-    async move {
-        let Some((down, is_h2)) = hands.await else { return };
-        connection::serve(proxy, down, is_h2).await;
-    }
+    let Some((down, is_h2)) = hands.await else { return };
+    connection::serve(proxy, down, is_h2).await;
 }
 
 /// Out of descriptors or memory: others must end first, and asking again at once helps nobody.
