@@ -49,7 +49,9 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
             return Some("an answer came before its request was whole: whether the connection goes on is chance");
         }
     }
-    if replies.iter().any(|reply| reply.is_unwell) {
+    if Requests::of(&case.sent()).all.iter().any(|sent| whole.given_to(sent) != other.given_to(sent))
+        && replies.iter().any(|reply| reply.is_unwell)
+    {
         return Some("an origin says that it is unwell: whether another is asked depends on whether it failed of late");
     }
     if replies.iter().any(|reply| !reply.is_whole) && both.iter().all(|run| is_torn(run)) && is_beginning(whole, other)
