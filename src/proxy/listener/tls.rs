@@ -82,8 +82,6 @@ pub fn server_config(
 pub struct Accepted {
     /// Always [`Stream::Tls`].
     pub stream: Stream,
-    /// The server name the client asked for (RFC 6066 §3), lower case; `None`: none, as with IP addresses.
-    pub sni: Option<String>,
     /// ALPN agreed on HTTP/2; otherwise HTTP/1.1, also without ALPN.
     pub is_h2: bool,
     /// What was agreed on.
@@ -106,7 +104,6 @@ pub async fn accept(socket: Socket, config: Arc<ServerConfig>, timeout: Duration
         Err(_) => return Err(HandshakeError { cause: HandshakeCause::TimedOut, source: None }),
     };
     let connection = stream.get_ref().1;
-    let sni = connection.server_name().map(str::to_owned);
     let is_h2 = connection.alpn_protocol() == Some(H2);
     let version = match connection.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
@@ -115,7 +112,7 @@ pub async fn accept(socket: Socket, config: Arc<ServerConfig>, timeout: Duration
     let suite = connection.negotiated_cipher_suite().map_or(CipherSuite::TLS_NULL_WITH_NULL_NULL, |s| s.suite());
     let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
     let stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
-    Ok(Accepted { stream, sni, is_h2, version, cipher: suite.as_str().unwrap_or("unknown"), is_resumed })
+    Ok(Accepted { stream, is_h2, version, cipher: suite.as_str().unwrap_or("unknown"), is_resumed })
 }
 
 /// A handshake that came to nothing.
