@@ -48,8 +48,8 @@ pub struct Frames {
 enum At {
     /// In a frame's head, so many bytes of it known; 0: between frames.
     Head(u8),
-    /// In a frame's payload, so many bytes to come; the index of the next payload byte counts for masks.
-    Payload { left: u64, done: u64 },
+    /// In a frame's payload, so many bytes to come. Of those that came it counts two: see [`Frames::code`].
+    Payload { left: u64, done: u8 },
     /// The framing was broken; nothing is known any more.
     Blind,
 }
@@ -103,7 +103,7 @@ impl Frames {
                         self.frame_ended();
                         return used;
                     }
-                    self.at = At::Payload { left: left - n, done: done + n };
+                    self.at = At::Payload { left: left - n, done: n.saturating_add(done.into()).min(2) as u8 };
                 }
             }
         }
@@ -154,13 +154,13 @@ impl Frames {
         if self.head[1] & MASKED == 0 { [0; 4] } else { [self.head[2], self.head[3], self.head[4], self.head[5]] }
     }
 
-    fn keep_code(&mut self, payload: &[u8], done: u64) {
+    fn keep_code(&mut self, payload: &[u8], done: u8) {
         if self.opcode() != CLOSE || self.has_closed {
             return;
         }
         let mask = self.mask();
         for (i, byte) in payload.iter().enumerate() {
-            let index = done as usize + i;
+            let index = usize::from(done) + i;
             if index >= 2 {
                 return;
             }

@@ -66,7 +66,7 @@ fn judge(parts: &Parts) -> Framing {
 
 /// As of a connection that stays.
 fn edit(times: usize, parsed: &Parsed<'_>) {
-    let (way, mut out) = (Way::new(Some([192, 0, 2, 7].into()), true, 8443), Vec::new());
+    let (way, mut out) = (Way::new(Some(([192, 0, 2, 7], 50_000).into()), true, 8443), Vec::new());
     for _ in 0..times {
         edit_once(parsed, &way, &mut out);
     }

@@ -141,7 +141,7 @@ impl<'a> RequestEdits<'a> {
     /// Adds to what a trusted peer says of the way before it.
     fn add_to_account(&self, out: &mut Vec<u8>) {
         let Hop { host, way, .. } = self.hop;
-        let client = way.client.map(IpText::new);
+        let client = way.client_ip().map(IpText::new);
         let client = client.as_ref().map(IpText::as_bytes);
         if self.is_listed(Known::XForwardedFor) {
             let before = self.list(Known::XForwardedFor);

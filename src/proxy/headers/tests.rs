@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
@@ -12,7 +14,7 @@ fn headers(fields: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn way(client: Option<&str>, is_tls: bool, port: u16) -> &'static Way {
-    Box::leak(Box::new(Way::new(client.map(|client| client.parse().unwrap()), is_tls, port)))
+    Box::leak(Box::new(Way::new(client.map(|client| SocketAddr::new(client.parse().unwrap(), 50_000)), is_tls, port)))
 }
 
 fn hop() -> Hop<'static> {

@@ -1,6 +1,6 @@
 //! What is said to backends of a connection's way to us.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 
 use super::{Known, put};
@@ -10,7 +10,7 @@ use crate::types::IpText;
 #[derive(Debug)]
 pub struct Way {
     /// The peer; `None` for a unix socket.
-    pub client: Option<IpAddr>,
+    pub client: Option<SocketAddr>,
     /// Under TLS.
     pub is_tls: bool,
     /// The local port; 0 for a unix socket.
@@ -21,8 +21,13 @@ pub struct Way {
 
 impl Way {
     /// Of a connection.
-    pub fn new(client: Option<IpAddr>, is_tls: bool, port: u16) -> Self {
+    pub fn new(client: Option<SocketAddr>, is_tls: bool, port: u16) -> Self {
         Self { client, is_tls, port, lines: OnceLock::new() }
+    }
+
+    /// Its address alone.
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.client.map(|client| client.ip())
     }
 
     /// `http` or `https`.
@@ -35,7 +40,7 @@ impl Way {
     pub(super) fn lines(&self) -> &[u8] {
         self.lines.get_or_init(|| {
             let mut out = Vec::new();
-            let client = self.client.map(IpText::new);
+            let client = self.client_ip().map(IpText::new);
             let client = client.as_ref().map(IpText::as_bytes);
             if let Some(client) = client {
                 put(&mut out, Known::XForwardedFor, &[client]);
@@ -62,7 +67,7 @@ impl Way {
     pub(super) fn forwarded(&self, client: Option<&[u8]>, mut piece: impl FnMut(&[u8])) {
         // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
         let (open, close): (&[u8], &[u8]) =
-            if self.client.is_some_and(|ip| ip.is_ipv6()) { (b"\"[", b"]\"") } else { (b"", b"") };
+            if self.client.is_some_and(|client| client.is_ipv6()) { (b"\"[", b"]\"") } else { (b"", b"") };
         for part in [b"for=", open, client.unwrap_or(b"unknown"), close, b";proto=", self.scheme()] {
             piece(part);
         }

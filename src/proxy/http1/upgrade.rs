@@ -25,11 +25,9 @@ pub(super) fn open(proxy: &Proxy, mut context: Box<Context>, down: Downstream, s
             Upgrade::Websocket => Kind::Websocket,
             Upgrade::Other => Kind::Upgrade,
         },
-        pool: Arc::clone(backing.pool.name()),
-        backend: backend.key().clone(),
+        backend: Arc::clone(backend),
         client: context.client_address(),
         now: clock::now(),
-        unix_s: clock::unix_seconds(),
     });
     let guard = backend.begin_session();
     let backing = Arc::clone(backing);

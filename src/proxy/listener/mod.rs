@@ -304,8 +304,7 @@ async fn shake_hands(accepted: Accepted, current: Arc<Current>, permit: Permit) 
     let is_tls = current.tls.is_some();
     let facts = Arc::new(Facts {
         listener: current,
-        client,
-        way: Way::new(client.map(|client| client.ip()), is_tls, port),
+        way: Way::new(client, is_tls, port),
         write_timeout_ms: Facts::fresh_write_timeout(),
     });
     Some((Downstream { stream, buf: BytesMut::new(), facts, permit }, is_h2))

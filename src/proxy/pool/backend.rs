@@ -15,6 +15,7 @@ use crate::types::{BackendAddress, BackendKey};
 /// One member of a pool.
 #[derive(Debug)]
 pub struct Backend {
+    pool: Arc<str>,
     place: usize,
     key: BackendKey,
     address: BackendAddress,
@@ -42,7 +43,7 @@ pub(super) struct Counts {
 
 impl Backend {
     pub(super) fn new(
-        place: usize,
+        (pool, place): (&Arc<str>, usize),
         wanted: &settings::Backend,
         rules: Rules,
         counts: Arc<Counts>,
@@ -54,6 +55,7 @@ impl Backend {
             health.stop_waiting_for_probes(now);
         }
         Self {
+            pool: Arc::clone(pool),
             place,
             key: wanted.key.clone(),
             address: wanted.address.clone(),
@@ -85,6 +87,11 @@ impl Backend {
     /// What the operator wants from now on.
     pub fn set_admin(&self, admin: AdminState, now: Instant) {
         self.counts.set_admin(admin, now);
+    }
+
+    /// Name of its pool.
+    pub fn pool(&self) -> &Arc<str> {
+        &self.pool
     }
 
     /// Where it stands in its pool, from 0.
@@ -163,6 +170,19 @@ impl Backend {
     /// See [`Cell::claim_trial`]; never for a probed backend.
     pub(super) fn claim_trial(&self, after: Duration, now: Instant) -> bool {
         !self.rules.is_probed && self.health.claim_trial(after, now)
+    }
+
+    /// Of a pool of one.
+    #[cfg(test)]
+    pub fn of_test(pool: &str, key: &str, now: Instant) -> Arc<Self> {
+        let wanted = settings::Backend {
+            key: key.parse().expect("a key"),
+            address: BackendAddress::Inet { host: key.to_owned(), port: 80 },
+            weight: 1,
+            admin: AdminState::Enabled,
+        };
+        let counts = Arc::new(Counts::new(wanted.admin, 0, now));
+        Arc::new(Self::new((&pool.into(), 0), &wanted, Rules::of(None), counts, None, now))
     }
 
     pub(super) fn counts(&self) -> &Arc<Counts> {

@@ -109,7 +109,7 @@ impl Pool {
                     counts.set_admin(wanted.admin, now);
                 }
                 let health = before.filter(|b| *b.address() == wanted.address).map(|b| Arc::clone(b.cell()));
-                Arc::new(Backend::new(place, wanted, rules, counts, health, now))
+                Arc::new(Backend::new((&settings.name, place), wanted, rules, counts, health, now))
             })
             .collect();
         let mut by_key: Vec<_> = (0..backends.len()).collect();

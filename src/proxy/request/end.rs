@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Context;
+use super::{Connect, Context};
 use crate::proxy::error::{Cause, Fault};
 use crate::proxy::metrics::{PickReason, Side};
 use crate::proxy::pool::Reason;
@@ -54,7 +54,7 @@ impl Context {
         if !log.is_enabled() {
             return;
         }
-        let peer = self.facts.client;
+        let peer = self.facts.way.client;
         log.write(&access::Line {
             time: Timestamp::from_unix(clock::unix_of(self.started)),
             listener: &self.facts.listener.settings.name,
@@ -67,14 +67,17 @@ impl Context {
             status: end.status,
             route: self.route.as_ref().map(|r| &*r.name),
             pool: self.route.as_ref().map(|r| &**r.backing.pool.name()),
-            backend: self.chosen.as_ref().map(|c| c.pick.backend.key()).or(self.tried.last()).map(BackendKey::as_str),
+            backend: self.chosen.as_ref().map(|c| c.pick.backend.key()).or(self.tried().last()).map(BackendKey::as_str),
             pick: self.chosen.as_ref().map(|c| label(c.pick.reason).as_str()),
             attempts: self.attempts,
             upgraded: end.upgraded,
             bytes_received: end.bytes_in,
             bytes_sent: end.bytes_out,
             duration: took,
-            upstream_connect: self.connect_us.map(|us| Duration::from_micros(us.into())),
+            upstream_connect: match self.connect {
+                Connect::Done { us } => Some(Duration::from_micros(us.into())),
+                Connect::No | Connect::Begun { .. } => None,
+            },
             request_id: self.request_id(),
             error: end.cause.map(|c| LineError { kind: c.as_str(), side: c.fault().as_str() }),
         });

@@ -9,7 +9,7 @@ mod verdict;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, request};
 
@@ -79,18 +79,15 @@ pub struct Context {
     /// Whoever asks reads HTML.
     reads_html: bool,
     bound: Bound,
-    tried: Vec<BackendKey>,
     chosen: Option<Chosen>,
     attempts: u32,
     /// A person coming, as the browser says it.
     is_navigation: bool,
-    /// Why the last attempt failed.
-    last_failure: Option<Cause>,
+    /// Most requests have none.
+    failures: Option<Box<Failures>>,
     was_repeated: bool,
     body_bytes: u64,
-    connect_started: Option<Instant>,
-    /// Microseconds that took.
-    connect_us: Option<u32>,
+    connect: Connect,
 }
 
 /// What binds the client to a backend.
@@ -104,6 +101,26 @@ enum Bound {
     Recent(BackendKey),
     /// Its cookie.
     Cookie { backend: BackendKey, renew: bool },
+}
+
+/// What went wrong so far.
+#[derive(Default)]
+struct Failures {
+    /// Who is not asked again.
+    tried: Vec<BackendKey>,
+    /// Why the last attempt failed.
+    last: Option<Cause>,
+}
+
+/// How far a connection to the backend has come, in microseconds.
+#[derive(Clone, Copy)]
+enum Connect {
+    /// None was made for this request, or not yet.
+    No,
+    /// So long after the request came.
+    Begun { after_us: u32 },
+    /// It took so long.
+    Done { us: u32 },
 }
 
 /// The backend of the current attempt.
@@ -122,7 +139,7 @@ impl Context {
         is_bodiless: bool,
     ) -> (Box<Self>, Option<Answer>) {
         let settings = &facts.listener.settings;
-        let peer = facts.client.map(|a| a.ip());
+        let peer = facts.way.client_ip();
         let is_trusted = peer.is_none_or(|ip| settings.trusted.iter().any(|net| net.contains(&ip)))
             && (peer.is_some() || !settings.trusted.is_empty());
         let (host, path, fields) = (request.host, request.path(), request.fields);
@@ -136,15 +153,13 @@ impl Context {
             wants_shim: false,
             reads_html: fields.first(Known::Accept).is_some_and(shim::reads_html),
             bound: Bound::Nothing { newcomer: None },
-            tried: Vec::new(),
             chosen: None,
             attempts: 0,
             is_navigation: fields.first(Known::SecFetchMode).is_some_and(|m| m == b"navigate"),
-            last_failure: None,
+            failures: None,
             was_repeated: false,
             body_bytes: 0,
-            connect_started: None,
-            connect_us: None,
+            connect: Connect::No,
             method: request.method.clone(),
             started: clock::now(),
             proxy: Arc::clone(proxy),
@@ -250,7 +265,10 @@ impl Context {
             if tokio::time::timeout_at(deadline, verdict).await.is_err() {
                 match self.bound_to() {
                     // Its own backend has no verdict and will have none in time: a detour, not a new home.
-                    Some(key) if !self.tried.contains(key) => self.tried.push(key.clone()),
+                    Some(key) if !self.tried().contains(key) => {
+                        let key = key.clone();
+                        self.failures.get_or_insert_default().tried.push(key);
+                    }
                     _ => return Err(Cause::StartingUp),
                 }
             }
@@ -268,22 +286,22 @@ impl Context {
     fn choose_at(&mut self, now: Instant) -> Result<bool, Cause> {
         let backing = &self.route.as_ref().ok_or(Cause::Internal)?.backing;
         self.chosen = None;
-        let mut pick = match backing.pool.pick(self.bound_to(), &self.tried, now) {
+        let mut pick = match backing.pool.pick(self.bound_to(), self.tried(), now) {
             Ok(pick) => pick,
             Err(NoPick::NoVerdictYet) => return Ok(false),
             // Who failed on somebody is told of that; nobody else could be asked.
             Err(NoPick::NobodyReady | NoPick::AllTried) => {
-                return Err(self.last_failure.unwrap_or(Cause::NobodyReady));
+                return Err(self.failures.as_ref().and_then(|f| f.last).unwrap_or(Cause::NobodyReady));
             }
         };
         // Only what the policy chose is remembered: remembering what was recalled would keep one address for ever.
         if let Bound::Nothing { newcomer: Some(newcomer) } = self.bound {
             let key = pick.backend.key();
-            if self.is_navigation || !self.tried.is_empty() {
+            if self.is_navigation || !self.tried().is_empty() {
                 backing.recent.remember(newcomer, key, self.started);
             } else if let Some(first) = backing.recent.agree(newcomer, key, self.started) {
                 // A parallel request was faster; its backend if that can take this one too.
-                if let Ok(same) = backing.pool.pick(Some(&first), &self.tried, now)
+                if let Ok(same) = backing.pool.pick(Some(&first), self.tried(), now)
                     && *same.backend.key() == first
                     && same.backend.is_ready()
                 {
@@ -295,8 +313,12 @@ impl Context {
         backing.metrics.picked(end::label(pick.reason));
         self.attempts += 1;
         self.chosen = Some(Chosen { in_flight: Some(pick.backend.begin_request()), pick });
-        self.connect_started = Some(now);
+        self.connect = Connect::Begun { after_us: micros(now.saturating_duration_since(self.started)) };
         Ok(true)
+    }
+
+    fn tried(&self) -> &[BackendKey] {
+        self.failures.as_ref().map_or(&[], |failures| &failures.tried)
     }
 
     fn bound_to(&self) -> Option<&BackendKey> {
@@ -308,9 +330,10 @@ impl Context {
 
     /// The connection stands.
     pub fn connected(&mut self, is_reused: bool) {
-        if let (false, Some(started), Some(route)) = (is_reused, self.connect_started, &self.route) {
-            let took = clock::now().saturating_duration_since(started);
-            self.connect_us = Some(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        if let (false, Connect::Begun { after_us }, Some(route)) = (is_reused, self.connect, &self.route) {
+            let begun = self.started + Duration::from_micros(after_us.into());
+            let took = clock::now().saturating_duration_since(begun);
+            self.connect = Connect::Done { us: micros(took) };
             route.backing.metrics.connected(took);
         }
     }
@@ -370,7 +393,7 @@ impl Context {
     }
 
     fn again(&mut self, cause: Cause) -> Next {
-        self.last_failure = Some(cause);
+        self.failures.get_or_insert_default().last = Some(cause);
         self.again_because(cause.as_str());
         Next::Again
     }
@@ -378,7 +401,7 @@ impl Context {
     fn again_because(&mut self, why: &'static str) {
         self.count_retry(why);
         if let Some(chosen) = self.chosen.take() {
-            self.tried.push(chosen.pick.backend.key().clone());
+            self.failures.get_or_insert_default().tried.push(chosen.pick.backend.key().clone());
         }
     }
 
@@ -528,7 +551,7 @@ impl Context {
 
     /// Who is at the other end, for the ledger.
     pub fn client_address(&self) -> Option<std::net::SocketAddr> {
-        self.facts.client
+        self.facts.way.client
     }
 
     /// What it became lives on for long: it is no longer among the requests in flight, and keeps nothing to send on.
@@ -540,6 +563,10 @@ impl Context {
             facts.way.forget_lines();
         }
     }
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Where the same is served over TLS; `None` without a host.
@@ -567,6 +594,6 @@ mod tests {
     /// Each request has one, and each websocket keeps its own. The allocator has pieces of this size.
     #[test]
     fn what_a_request_carries_is_small() {
-        assert!(size_of::<Context>() <= 224, "{} bytes", size_of::<Context>());
+        assert!(size_of::<Context>() <= 192, "{} bytes", size_of::<Context>());
     }
 }
