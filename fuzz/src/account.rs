@@ -156,8 +156,16 @@ impl Run {
         }
     }
 
-    /// Lanes with another origin have another name for the site; the same name is put everywhere.
-    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+    /// Lanes with another origin have another name for the site; the same name is put everywhere. `sent` is what the client sent,
+    /// with the lane's.
+    pub(crate) fn renamed(mut self, from: &str, to: &str, sent: &[u8]) -> Self {
+        // A length that ends within a name leaves the rest of it to the method behind.
+        let renamed_method = |method: &str| {
+            (1..from.len()).find_map(|kept| {
+                let rest = method.strip_prefix(&from[kept..])?;
+                find(sent, format!("{from}{rest} ").as_bytes()).map(|_| format!("{}{rest}", &to[kept..]))
+            })
+        };
         let (from_bytes, to_bytes) = (from.as_bytes(), to.as_bytes());
         let rename_fields = |fields: &mut Vec<Field>| {
             for (_, value) in fields {
@@ -173,13 +181,16 @@ impl Run {
         for heard in &mut self.origin {
             rename(&mut heard.raw, from_bytes, to_bytes);
             for request in &mut heard.requests.all {
+                if let Some(method) = renamed_method(&request.method) {
+                    request.method = method;
+                }
                 rename(&mut request.target, from_bytes, to_bytes);
                 rename(&mut request.body, from_bytes, to_bytes);
                 rename_fields(&mut request.fields);
             }
         }
         for (_, value) in self.log.iter_mut().flat_map(|line| &mut line.told) {
-            *value = value.replace(from, to);
+            *value = renamed_method(value).unwrap_or_else(|| value.replace(from, to));
         }
         self
     }

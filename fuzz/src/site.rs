@@ -136,7 +136,7 @@ impl Site {
         tokio::time::sleep(HEARD).await;
         let log = if is_hidden { Vec::new() } else { proxy.take_log(caller) };
         let run = Run { lane, port: address.port(), client_leaves, client, origin, log };
-        Ok(if lane.shore() == Shore::Tcp { run } else { run.renamed(name, self.name(Shore::Tcp)) })
+        Ok(if lane.shore() == Shore::Tcp { run } else { run.renamed(name, self.name(Shore::Tcp), &case.sent()) })
     }
 }
 
