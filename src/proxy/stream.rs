@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use crate::runtime::scratch;
+
 /// A socket without TLS.
 #[derive(Debug)]
 pub enum Socket {
@@ -47,6 +49,19 @@ impl Stream {
     }
 }
 
+/// Where in a page the payload of a record is that rustls makes: behind the record's head (RFC 8446 §5.2).
+const PAYLOAD_PLACE: usize = 5;
+
+impl Stream {
+    /// What of it is best written at once.
+    fn piece<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Plain(_) => bytes,
+            Self::Tls(_) => scratch::fast_piece(bytes, PAYLOAD_PLACE),
+        }
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -66,6 +81,11 @@ impl AsRawFd for Socket {
 }
 
 impl Socket {
+    /// All of it.
+    fn piece<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes
+    }
+
     /// Waits for the first byte and leaves it to be read; `None` where that cannot be known without reading it (a unix
     /// socket) or the other side has ended.
     ///
@@ -90,6 +110,7 @@ macro_rules! either {
 
         impl AsyncWrite for $type {
             fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                let buf = self.piece(buf);
                 match self.get_mut() { $(Self::$variant(s) => Pin::new(s).poll_write(cx, buf)),+ }
             }
 

@@ -7,6 +7,7 @@ pub mod machine;
 mod memory;
 pub mod mounts;
 pub mod ready;
+pub mod scratch;
 pub mod signal;
 pub mod socket_file;
 pub mod watch;

@@ -24,6 +24,7 @@ use crate::proxy::headers::{AnswerEdits, Known};
 use crate::proxy::request::{Broke, Context, Reply};
 use crate::proxy::stream::Stream;
 use crate::runtime::clock;
+use crate::runtime::scratch::Scratch;
 use crate::shiny::shim::Injector;
 
 /// Bytes of the buffer: each read is a system call, and what it brings is one record or segment after another.
@@ -42,7 +43,7 @@ const INTERIM_MAX: u32 = 64;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 thread_local! {
-    static SCRATCH_OF_THREAD: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+    static SCRATCH_OF_THREAD: RefCell<Scratch> = RefCell::new(Scratch::new(SCRATCH));
     /// Where heads and chunks are put together.
     static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }

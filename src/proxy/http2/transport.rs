@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::proxy::connection::Downstream;
+use crate::runtime::scratch;
 
 /// Bytes that are gathered.
 const GATHERED: usize = 64 * 1024;
@@ -91,7 +92,7 @@ impl Pipe {
         let (mut room, mut taken) = (GATHERED - self.gathered.len(), 0);
         for buf in bufs {
             let n = buf.len().min(room);
-            self.gathered.extend_from_slice(&buf[..n]);
+            scratch::append(&mut self.gathered, &buf[..n]);
             (room, taken) = (room - n, taken + n);
         }
         Poll::Ready(Ok(taken))

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use super::end::{End, EndCause};
 use super::frames::{self, ClientFrames, Frames};
 use crate::proxy::ledger::Session;
+use crate::runtime::scratch::Scratch;
 
 /// Bytes of one read: large, because each costs a system call; shared, because a tunnel that waits needs none.
 const SCRATCH: usize = 64 * 1024;
@@ -25,7 +26,7 @@ const UNANSWERED: u8 = 2;
 
 thread_local! {
     /// Borrowed within one poll only.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+    static BUFFER: RefCell<Scratch> = RefCell::new(Scratch::new(SCRATCH));
 }
 
 /// tokio's clock, which the timer goes by and tests can stop.
