@@ -216,15 +216,16 @@ const INTERIMS_MAX: usize = 64;
 impl Reply {
     /// `None`: it cannot be read, or what an earlier one had behind it may have come in its place.
     fn of(case: &Case, number: usize, asked: &Request) -> Option<Self> {
-        let read = |number| {
-            let mut answers = Answers::new(vec![asked.method == "HEAD"]);
+        let read = |number, to_head| {
+            let mut answers = Answers::new(vec![to_head]);
             answers.feed(&case.replied(number));
             answers
         };
-        if (0..number).any(|earlier| has_more(&read(earlier))) {
+        let some_head = Requests::of(&case.sent()).all.iter().any(|request| request.method == "HEAD");
+        if (0..number).any(|earlier| has_more(&read(earlier, false)) || some_head && has_more(&read(earlier, true))) {
             return None;
         }
-        let answers = read(number);
+        let answers = read(number, asked.method == "HEAD");
         let at = answers.all.iter().position(|answer| answer.status >= 200)?;
         let is_large = answers.all[..=at].iter().any(|answer| {
             answer.fields.len() > FIELDS_MAX

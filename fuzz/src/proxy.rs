@@ -226,7 +226,8 @@ fn configuration(origins: &[(String, String, Shore)]) -> String {
                 "[[pool]]\nname = \"{site}-{pool}\"\nfail_open = true\nretries = 1\n\
                  affinity.cookie = {{ enabled = true, key_file = \"affinity.key\" }}\n\
                  probe = {{ type = \"tcp\", interval = \"1h\", rise = 1, fall = 1000 }}\n\
-                 timeouts = {{ connect = \"2s\", response = \"1200ms\", body = \"800ms\", keepalive = \"5s\" }}\n"
+                 timeouts = {{ connect = \"2s\", response = \"1200ms\", body = \"800ms\", keepalive = \"5s\", \
+                 tunnel_ping = \"1s\", tunnel_idle = \"2s\" }}\n"
             );
             if *shore == Shore::Tls {
                 let (file, name) = (tls::CERTIFICATE, tls::NAME);

@@ -226,6 +226,12 @@ impl Session {
         self.entry.active_ms.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// How long there was none.
+    pub fn silence(&self, now: Instant) -> Duration {
+        let since = now.saturating_duration_since(self.entry.opened);
+        since.saturating_sub(Duration::from_millis(self.entry.active_ms.load(Relaxed)))
+    }
+
     /// So many bytes came from the client and for it.
     pub fn bytes(&self) -> (u64, u64) {
         (self.entry.bytes_in.load(Relaxed), self.entry.bytes_out.load(Relaxed))

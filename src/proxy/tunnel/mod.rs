@@ -35,7 +35,8 @@ pub struct Tunnel {
     /// A websocket client that was silent for so long is pinged, and again; after two pings without an answer it is
     /// gone.
     pub ping_after: Duration,
-    /// Silence of both sides after which a tunnel that is not pinged ends.
+    /// Silence of both sides after which a tunnel ends that is not pinged: another protocol's, or one whose backend leaves
+    /// no room between frames.
     pub idle_timeout: Duration,
     /// Its entry in the ledger, which may tell it to end.
     pub session: Session,
@@ -44,8 +45,8 @@ pub struct Tunnel {
 impl Tunnel {
     /// What runs it to its end, when both connections are closed as soon as it is dropped. Dropping it earlier cuts the tunnel.
     pub fn start(self) -> Pump<Stream, Stream> {
-        let patience = if self.is_websocket { self.ping_after } else { self.idle_timeout };
-        let mut pump = Pump::new(self.client, self.upstream, self.is_websocket, patience, self.session);
+        let ping_after = self.is_websocket.then_some(self.ping_after);
+        let mut pump = Pump::new((self.client, self.upstream), ping_after, self.idle_timeout, self.session);
         pump.begin(&self.to_upstream, &self.to_client, self.head_len);
         pump
     }

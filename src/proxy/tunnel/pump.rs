@@ -73,7 +73,10 @@ pub struct Pump<C, U> {
     down: Way,
     /// `Some`: a websocket. Boxed: most of a tunnel's size, and of no use to other protocols.
     watch: Option<Box<Watch>>,
+    /// Silence before a ping; of other protocols before the end.
     patience: Duration,
+    /// Silence before the end of a websocket whose client cannot be pinged.
+    idle_timeout: Duration,
     session: Session,
     /// When the client last showed life; for other upgrades, either side.
     alive: Instant,
@@ -89,7 +92,14 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(client: C, upstream: U, is_websocket: bool, patience: Duration, session: Session) -> Self {
+    /// With `ping_after` it is a websocket.
+    pub(super) fn new(
+        (client, upstream): (C, U),
+        ping_after: Option<Duration>,
+        idle_timeout: Duration,
+        session: Session,
+    ) -> Self {
+        let patience = ping_after.unwrap_or(idle_timeout);
         let watch = || {
             Box::new(Watch {
                 client: ClientFrames::new(frames::PROXY),
@@ -104,8 +114,9 @@ where
             upstream,
             up: Way::default(),
             down: Way::default(),
-            watch: is_websocket.then(watch),
+            watch: ping_after.map(|_| watch()),
             patience,
+            idle_timeout,
             session,
             alive: now(),
             timer: Box::pin(tokio::time::sleep(patience)),
@@ -319,7 +330,11 @@ where
                 continue;
             }
             if watch.wants_ping {
-                // The last one still waits for the end of a frame: who was not asked did not fail to answer.
+                // The last one still waits for the end of a frame: who was not asked did not fail to answer. A frame that never
+                // ends, or what is no frame, must not keep what both have forgotten.
+                if self.session.silence(now) >= self.idle_timeout {
+                    return Poll::Ready(self.cause(EndCause::Idle));
+                }
                 self.alive = now;
                 continue;
             }

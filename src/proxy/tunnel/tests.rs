@@ -31,7 +31,8 @@ fn start(is_websocket: bool, room: usize, early_up: &[u8], early_down: &[u8]) ->
         client: None,
         now: clock::now(),
     });
-    let mut pump = Pump::new(ours, theirs, is_websocket, PATIENCE, session);
+    let (ping_after, idle_timeout) = if is_websocket { (Some(PATIENCE), 60 * PATIENCE) } else { (None, PATIENCE) };
+    let mut pump = Pump::new((ours, theirs), ping_after, idle_timeout, session);
     let mut to_client = HEAD.to_vec();
     to_client.extend_from_slice(early_down);
     pump.begin(early_up, &to_client, HEAD.len());
@@ -131,6 +132,21 @@ async fn who_was_not_asked_did_not_fail_to_answer() {
     expect(&mut b.client, &frame[4..]).await;
     expect(&mut b.client, &frames::ping(frames::PROXY, 1)).await;
     assert_eq!(ended(b.end).await.cause, EndCause::PingTimeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_pinged_ends_once_both_sides_have_been_silent_for_long() {
+    let mut b = start(true, 4096, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    // No frames: a Close frame in fragments.
+    b.backend.write_all(&[0x08, 0x02]).await.unwrap();
+    expect(&mut b.client, &[0x08, 0x02]).await;
+    sleep(50 * PATIENCE).await;
+    b.client.write_all(b"noise").await.unwrap();
+    expect(&mut b.backend, b"noise").await;
+    sleep(50 * PATIENCE).await;
+    assert!(!b.end.is_finished(), "somebody spoke");
+    assert_eq!(ended(b.end).await.cause, EndCause::Idle);
 }
 
 #[tokio::test(start_paused = true)]
