@@ -14,6 +14,16 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
     if run.client.end == End::Never {
         faults.push("the connection did not end within its time".into());
     }
+    for line in &run.log {
+        if line.get("error.type") == Some("internal") {
+            faults.push("the proxy says that the fault is its own".into());
+        }
+    }
+    faults.extend(foreign(case, run));
+    let sent = Requests::of(&case.sent()).all;
+    if is_tunnel(&sent, run) {
+        return faults;
+    }
     if let Some(broken) = run.client.answers.broken {
         faults.push(format!("the client got no HTTP: {broken}"));
     }
@@ -25,12 +35,11 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
             faults.push("an answer that has no body frames one".into());
         }
     }
-    let is_switched = run.client.answers.all.iter().any(|answer| answer.status == 101);
     for heard in &run.origin {
         if let Some(broken) = heard.requests.broken {
             faults.push(format!("the origin got no HTTP: {broken}"));
         }
-        if !heard.requests.rest().is_empty() && heard.requests.broken.is_none() && !is_switched {
+        if !heard.requests.rest().is_empty() && heard.requests.broken.is_none() {
             faults.push("the origin got part of a head".into());
         }
     }
@@ -40,19 +49,18 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
     if !run.client_leaves && told > run.finals().count() && run.client.answers.broken.is_none() {
         faults.push("the log tells of an answer that the client did not get".into());
     }
-    for line in &run.log {
-        if line.get("error.type") == Some("internal") {
-            faults.push("the proxy says that the fault is its own".into());
-        }
-    }
-    let sent = Requests::of(&case.sent()).all;
     faults.extend(smuggled(&sent, run));
     faults.extend(repeated(&sent, run));
     faults.extend(refused(&sent, run));
-    faults.extend(foreign(case, run));
     faults.extend(fidelity::requests(case, run));
     faults.extend(fidelity::answers(case, run));
     faults
+}
+
+/// A client that asked to leave HTTP was let go: what is said from there on is nobody's business.
+pub(crate) fn is_tunnel(sent: &[Request], run: &Run) -> bool {
+    let asks = sent.iter().any(|request| all(&request.fields, "upgrade").next().is_some());
+    asks && run.client.answers.all.iter().any(|answer| answer.status == 101)
 }
 
 /// Every request at the origin must be one the client sent, read strictly, and in its order.
