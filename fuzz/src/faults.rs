@@ -59,8 +59,13 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
 
 /// A client that asked to leave HTTP was let go: what is said from there on is nobody's business.
 pub(crate) fn is_tunnel(sent: &[Request], run: &Run) -> bool {
-    let asks = sent.iter().any(|request| all(&request.fields, "upgrade").next().is_some());
-    asks && run.client.answers.all.iter().any(|answer| answer.status == 101)
+    let answers = &run.client.answers.all;
+    let Some(at) = answers.iter().position(|answer| answer.status == 101) else { return false };
+    let before = answers[..at].iter().filter(|answer| answer.status >= 200).count();
+    sent.get(before).is_some_and(|request| {
+        let is_named = |value: &[u8]| find(&value.to_ascii_lowercase(), b"upgrade").is_some();
+        all(&request.fields, "upgrade").next().is_some() && all(&request.fields, "connection").any(is_named)
+    })
 }
 
 /// Every request at the origin must be one the client sent, read strictly, and in its order.
