@@ -24,8 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(7);
 /// Bytes a head may have as HTTP/2 counts them (RFC 9113 §10.5.1): some less than what the proxy takes.
 const HEAD_MAX: usize = 7_500;
 
-/// A request and its body.
-pub(crate) type Asking = (http::Request<()>, Bytes);
+/// A request and its body; `None`: nothing follows the head. A body in chunks may be empty, and is one all the same: who
+/// has sent it is not asked to send it again.
+pub(crate) type Asking = (http::Request<()>, Option<Bytes>);
 
 /// What of a case can be asked over HTTP/2: its first requests, as long as they were answered over HTTP/1 and are valid
 /// there by the letter. What HTTP/1 refuses in the form of a message does not exist in HTTP/2.
@@ -76,7 +77,9 @@ fn translated(request: &Request) -> Option<Asking> {
     *translated.uri_mut() = uri;
     *translated.version_mut() = Version::HTTP_2;
     *translated.headers_mut() = fields;
-    Some((translated, Bytes::copy_from_slice(&request.body)))
+    let is_framed = all(&request.fields, "transfer-encoding").next().is_some();
+    let has_body = is_framed || !request.body.is_empty();
+    Some((translated, has_body.then(|| Bytes::copy_from_slice(&request.body))))
 }
 
 /// RFC 9113 §8.2.2. `TE` may say `trailers` there, which says nothing a proxy would pass on.
@@ -128,17 +131,16 @@ pub(crate) async fn play(
 async fn ask(
     send: &mut SendRequest<Bytes>,
     request: http::Request<()>,
-    body: Bytes,
+    body: Option<Bytes>,
     seen: &mut Seen,
     to_head: bool,
 ) -> bool {
     if poll_fn(|cx| send.poll_ready(cx)).await.is_err() {
         return false;
     }
-    let has_body = !body.is_empty();
-    let Ok((mut response, mut outgoing)) = send.send_request(request, !has_body) else { return false };
+    let Ok((mut response, mut outgoing)) = send.send_request(request, body.is_none()) else { return false };
     // It is kept until there is room for it.
-    if has_body && outgoing.send_data(body, true).is_err() {
+    if body.is_some_and(|body| outgoing.send_data(body, true).is_err()) {
         return false;
     }
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
