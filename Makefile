@@ -51,6 +51,7 @@ check: ## formatting, lints, documentation links; licences and sources where car
 
 fuzz: ## demand the same of the proxy on every way through it, for valid bytes and hostile: ARGS="--minutes 30 --seed 7"
 	cargo build $(BUILD) --bin bowline
+	cargo test --release --quiet $(FUZZ)
 	cargo build --release $(FUZZ)
 	$(TARGET)/fuzz/release/fuzz --bowline $(BINARY) --cases fuzz/cases --out $(TARGET)/fuzz/findings $(ARGS)
 

@@ -3,7 +3,7 @@ import statistics
 
 from cases import BY_NAME, browser
 from peers import OURS, USUAL, Variant
-from rounds import started, told
+from rounds import once, started, told
 
 BARE = frozenset()
 
@@ -19,21 +19,29 @@ LOAD = 0.6
 
 
 def sane_rate(rounds, running):
-    """Requests a second: 60 % of what the slowest balancer does that does at least half of what the fastest does."""
-    rates = {}
-    for peer in running:
-        got = rounds.tools.get(peer, "/1k", 64, rounds.seconds, is_tls=True)
-        rates[peer.key] = got["n"] / got["seconds"]
-    slowest = min(rate for rate in rates.values() if rate >= max(rates.values()) / 2)
-    rate = round(LOAD * slowest, -2)
-    told(f"fixed rate: {rate:.0f}/s, as {', '.join(f'{name} does {does:.0f}' for name, does in rates.items())}")
+    """Requests a second that keep the busiest balancer busy for 60 % of the time, of those that do at least half of what the
+    fastest does. A closed loop tells about how many; at that rate of arrivals, which come in smaller batches and so cost more,
+    it is seen how busy they are."""
+    does = {peer.key: once(rounds.ground, peer, rounds.tools.get, peer, "/1k", 64, rounds.seconds, is_tls=True)["rate"]
+            for peer in running}
+    sane = [peer for peer in running if does[peer.key] >= max(does.values()) / 2]
+    rate = LOAD * min(does[peer.key] for peer in sane)
+    busy = {peer.key: once(rounds.ground, peer, at_rate, rounds.tools, peer, rounds.seconds, True, int(rate))["busy"]
+            for peer in sane}
+    rate = round(rate * min(1, LOAD / max(max(busy.values()), 0.01)), -2)
+    told(f"fixed rate: {rate:.0f}/s, as {', '.join(f'{name} does {n:.0f}' for name, n in does.items())} and "
+         f"{', '.join(f'{name} is busy {share:.2f}' for name, share in busy.items())}")
     return int(rate)
+
+
+def at_rate(tools, peer, seconds, is_tls, rate):
+    return tools.on("fixed", peer, is_tls, connections=64, seconds=seconds, rate=rate)
 
 
 def latency(rounds, running, rate):
     """An open loop over 64 connections. `none` is the origin itself, without a balancer."""
-    cases = [(name, lambda tools, peer, seconds, is_tls=is_tls:
-              tools.on("fixed", peer, is_tls, connections=64, seconds=seconds, rate=rate)) for name, is_tls in both("h1 1 KiB")]
+    cases = [(name, lambda tools, peer, seconds, is_tls=is_tls: at_rate(tools, peer, seconds, is_tls, rate))
+             for name, is_tls in both("h1 1 KiB")]
     rows = rounds.measure("latency", cases, running)
     for turn in range(rounds.rounds):
         got = rounds.tools.own("fixed", "plain", rounds.ground.origin_a, connections=64, seconds=rounds.seconds, rate=rate)

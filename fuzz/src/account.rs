@@ -18,6 +18,8 @@ pub(crate) struct Run {
     pub(crate) port: u16,
     /// The client ends its side, or resets.
     pub(crate) client_leaves: bool,
+    /// Both sides have left HTTP: what they said there is not here.
+    pub(crate) has_switched: bool,
     pub(crate) client: Seen,
     pub(crate) origin: Vec<Heard>,
     pub(crate) log: Vec<LogLine>,

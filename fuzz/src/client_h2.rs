@@ -196,15 +196,18 @@ mod tests {
         let (request, body) = translated(&request)?;
         let fields: Vec<_> =
             request.headers().iter().map(|(n, v)| format!("{n}={}", v.as_bytes().escape_ascii())).collect();
-        Some(format!("{} {} {} {}", request.method(), request.uri(), fields.join(","), body.escape_ascii()))
+        let body = body.map_or("none".into(), |body| format!("`{}`", body.escape_ascii()));
+        Some(format!("{} {} {} {body}", request.method(), request.uri(), fields.join(",")))
     }
 
     #[test]
     fn a_valid_request_says_the_same_without_what_is_the_hops() {
         let text = "PUT /a?b HTTP/1.1\r\nHost: x.test\r\nConnection: A, Host\r\nA: 1\r\nB: 2\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n2;c\r\nok\r\n0\r\nT: 1\r\n\r\n";
-        assert_eq!(of(text).as_deref(), Some("PUT https://x.test/a?b b=2 ok"));
+        assert_eq!(of(text).as_deref(), Some("PUT https://x.test/a?b b=2 `ok`"));
         let text = "GET http://X.test:80?b HTTP/1.1\r\nHost: x.test:80\r\n\r\n";
-        assert_eq!(of(text).as_deref(), Some("GET https://X.test:80/?b  "));
+        assert_eq!(of(text).as_deref(), Some("GET https://X.test:80/?b  none"));
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!(of(text).as_deref(), Some("GET https://a/  ``"), "an empty body is one");
     }
 
     #[test]

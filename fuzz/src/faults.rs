@@ -5,7 +5,7 @@ use crate::case::{Act, Case, find};
 use crate::client::End;
 use crate::fidelity;
 use crate::lane::Lane;
-use crate::message::{Request, Requests, all};
+use crate::message::{Answers, Request, Requests, all};
 use crate::proxy::LogLine;
 
 /// All that is wrong with a run.
@@ -21,8 +21,8 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
     }
     faults.extend(foreign(case, run));
     let sent = Requests::of(&case.sent()).all;
-    if is_tunnel(&sent, run) {
-        return faults;
+    if !run.has_switched && run.client.answers.all.iter().any(|answer| answer.status == 101) {
+        faults.push("a client was let out of HTTP that had not asked for it, or to whom no origin said so".into());
     }
     if let Some(broken) = run.client.answers.broken {
         faults.push(format!("the client got no HTTP: {broken}"));
@@ -45,7 +45,8 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
     }
     // A stream of HTTP/2 that is cut may take back what is still on its way.
     let counts = |line: &&LogLine| run.lane != Lane::H2 || line.get("error.type").is_none();
-    let told = run.log.iter().filter(|line| line.get("http.response.status_code").is_some()).filter(counts).count();
+    let is_final = |line: &&LogLine| line.get("http.response.status_code").is_some_and(|status| status != "101");
+    let told = run.log.iter().filter(is_final).filter(counts).count();
     if !run.client_leaves && told > run.finals().count() && run.client.answers.broken.is_none() {
         faults.push("the log tells of an answer that the client did not get".into());
     }
@@ -55,17 +56,6 @@ pub(crate) fn faults(case: &Case, run: &Run) -> Vec<String> {
     faults.extend(fidelity::requests(case, run));
     faults.extend(fidelity::answers(case, run));
     faults
-}
-
-/// A client that asked to leave HTTP was let go: what is said from there on is nobody's business.
-pub(crate) fn is_tunnel(sent: &[Request], run: &Run) -> bool {
-    let answers = &run.client.answers.all;
-    let Some(at) = answers.iter().position(|answer| answer.status == 101) else { return false };
-    let before = answers[..at].iter().filter(|answer| answer.status >= 200).count();
-    sent.get(before).is_some_and(|request| {
-        let is_named = |value: &[u8]| find(&value.to_ascii_lowercase(), b"upgrade").is_some();
-        all(&request.fields, "upgrade").next().is_some() && all(&request.fields, "connection").any(is_named)
-    })
 }
 
 /// Every request at the origin must be one the client sent, read strictly, and in its order.
@@ -156,6 +146,13 @@ fn foreign(case: &Case, run: &Run) -> Vec<String> {
     // A mark may be in several chunks.
     for request in Requests::of(&case.sent()).all {
         own.extend_from_slice(&request.body);
+    }
+    for number in 0..case.replies.len() {
+        let mut answers = Answers::new(Vec::new());
+        answers.feed(&case.replied(number));
+        for answer in answers.all {
+            own.extend_from_slice(&answer.body);
+        }
     }
     for act in case.replies.iter().flat_map(|reply| &reply.acts) {
         if let Act::Send(bytes) = act {

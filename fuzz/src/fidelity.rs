@@ -6,6 +6,7 @@ use crate::client::End;
 use crate::faults::{authority, is_same};
 use crate::lane::Lane;
 use crate::message::{Answer, Answers, BodyEnd, Field, Request, Requests, all};
+use crate::switch;
 
 /// Fields of requests that are one connection's (RFC 9110 §7.6.1), and those whose promise ends with it.
 const HOP_OF_REQUESTS: [&str; 9] = [
@@ -72,14 +73,6 @@ fn is_alias(name: &str) -> bool {
     dashed != name && (is_account(&dashed) || SAID_OF_REQUESTS.contains(&dashed.as_str()))
 }
 
-/// It asks for another protocol, which it then is told by: those fields are not for the proxy alone.
-fn leaves_http(sent: &Request) -> bool {
-    !sent.is_http10
-        && sent.body.is_empty()
-        && nominations(&sent.fields).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
-        && all(&sent.fields, "upgrade").count() == 1
-}
-
 /// Whether the origin may have been asked this for that.
 pub(crate) fn fits(is_trusted: bool, sent: &Request, asked: &Request) -> bool {
     is_same(sent, asked) && request(is_trusted, sent, asked).is_none()
@@ -103,7 +96,8 @@ pub(crate) fn requests(case: &Case, run: &Run) -> Vec<String> {
 
 fn request(is_trusted: bool, sent: &Request, asked: &Request) -> Option<String> {
     let says_so = all(&asked.fields, "connection").all(|value| value.eq_ignore_ascii_case(b"upgrade"));
-    let leaves_http = says_so && leaves_http(sent);
+    // It asks for another protocol, which it then is told by: those fields are not for the proxy alone.
+    let leaves_http = says_so && switch::asks(sent);
     let is_hop =
         |name: &str| HOP_OF_REQUESTS.contains(&name) && !(leaves_http && matches!(name, "connection" | "upgrade"));
     let hop = asked.fields.iter().find(|(name, _)| is_hop(name));
@@ -156,7 +150,7 @@ pub(crate) fn answers(case: &Case, run: &Run) -> Vec<String> {
     let mut faults = Vec::new();
     for came in &run.client.answers.all {
         let hop = came.fields.iter().find(|(name, _)| HOP_OF_ANSWERS[1..].contains(&name.as_str()));
-        if let Some((name, _)) = hop.filter(|(name, _)| name != "upgrade" || came.status != 426) {
+        if let Some((name, _)) = hop.filter(|(name, _)| name != "upgrade" || ![101, 426].contains(&came.status)) {
             faults.push(format!("a field of one connection went to the client: {name}"));
         }
     }

@@ -23,6 +23,7 @@ mod proxy;
 mod run;
 mod shape;
 mod site;
+mod switch;
 mod tls;
 mod tolerance;
 

@@ -77,6 +77,13 @@ impl Requests {
         }
     }
 
+    /// What comes behind this one is nothing of it.
+    pub(crate) fn end_behind(&mut self, at: usize) {
+        self.all.truncate(at + 1);
+        self.buf.clear();
+        (self.body, self.broken) = (None, None);
+    }
+
     /// Bytes that belong to no whole head yet.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.buf
@@ -131,6 +138,14 @@ impl Answers {
         if self.broken.is_none() {
             self.broken = self.advance().err();
         }
+    }
+
+    /// What comes behind this one is nothing of it.
+    pub(crate) fn end_behind(&mut self, at: usize) {
+        self.all.truncate(at + 1);
+        self.finals = self.all.iter().filter(|answer| answer.status >= 200).count();
+        self.buf.clear();
+        (self.body, self.broken) = (None, None);
     }
 
     /// Final answers that are whole.

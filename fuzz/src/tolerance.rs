@@ -4,7 +4,6 @@
 use crate::account::Run;
 use crate::case::{Act, Case, Step, When, find};
 use crate::client::End;
-use crate::faults::is_tunnel;
 use crate::fidelity::is_own;
 use crate::lane::Lane;
 use crate::message::{Answer, Answers, BodyEnd, Request, Requests, all};
@@ -15,8 +14,7 @@ pub(crate) fn why(case: &Case, whole: &Run, other: &Run) -> Option<&'static str>
     if case.steps.iter().any(|step| matches!(step, Step::Reset)) {
         return Some("the client resets: how much was done by then is chance");
     }
-    let sent = Requests::of(&case.sent()).all;
-    if both.iter().any(|run| is_tunnel(&sent, run)) {
+    if both.iter().all(|run| run.has_switched) && statuses(whole) == statuses(other) {
         return Some("both sides have left HTTP: what a tunnel brought by its end is chance");
     }
     if both.iter().any(|run| meets_ending(case, run)) {

@@ -224,7 +224,7 @@ section! {
         body: Wait<100, DAY> = shown(default::BODY_TIMEOUT),
         /// An unused connection to a backend is kept this long. Keep it below the backend's own limit.
         keepalive: Wait<100, DAY> = shown(default::UPSTREAM_KEEPALIVE_TIMEOUT),
-        /// A silent upgraded connection is cut after this where it is no websocket, or its backend stopped within a frame.
+        /// A silent upgraded connection is cut after this: no websocket, or one whose backend stopped within a frame or takes nothing.
         tunnel_idle: Wait<1000, { 30 * DAY }> = shown(default::TUNNEL_IDLE_TIMEOUT),
         /// A quiet websocket client is pinged after this; one that answers is never cut.
         tunnel_ping: Wait<1000, DAY> = shown(default::TUNNEL_PING),

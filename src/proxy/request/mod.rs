@@ -112,10 +112,10 @@ struct Failures {
     last: Option<Cause>,
 }
 
-/// How far a connection to the backend has come, in microseconds.
+/// How far the connection of the current attempt has come, in microseconds.
 #[derive(Clone, Copy)]
 enum Connect {
-    /// None was made for this request, or not yet.
+    /// None was made for this request, or not yet; or it was an hour ago.
     No,
     /// So long after the request came.
     Begun { after_us: u32 },
@@ -313,7 +313,8 @@ impl Context {
         backing.metrics.picked(end::label(pick.reason));
         self.attempts += 1;
         self.chosen = Some(Chosen { in_flight: Some(pick.backend.begin_request()), pick });
-        self.connect = Connect::Begun { after_us: micros(now.saturating_duration_since(self.started)) };
+        let after = now.saturating_duration_since(self.started);
+        self.connect = micros(after).map_or(Connect::No, |after_us| Connect::Begun { after_us });
         Ok(true)
     }
 
@@ -333,7 +334,7 @@ impl Context {
         if let (false, Connect::Begun { after_us }, Some(route)) = (is_reused, self.connect, &self.route) {
             let begun = self.started + Duration::from_micros(after_us.into());
             let took = clock::now().saturating_duration_since(begun);
-            self.connect = Connect::Done { us: micros(took) };
+            self.connect = micros(took).map_or(Connect::No, |us| Connect::Done { us });
             route.backing.metrics.connected(took);
         }
     }
@@ -565,8 +566,9 @@ impl Context {
     }
 }
 
-fn micros(time: Duration) -> u32 {
-    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+/// `None` for more than an hour, of which nothing is told to the microsecond.
+fn micros(time: Duration) -> Option<u32> {
+    u32::try_from(time.as_micros()).ok()
 }
 
 /// Where the same is served over TLS; `None` without a host.

@@ -36,7 +36,7 @@ pub struct Tunnel {
     /// gone.
     pub ping_after: Duration,
     /// Silence of both sides after which a tunnel ends that is not pinged: another protocol's, or one whose backend leaves
-    /// no room between frames.
+    /// no room between frames, or takes nothing.
     pub idle_timeout: Duration,
     /// Its entry in the ledger, which may tell it to end.
     pub session: Session,

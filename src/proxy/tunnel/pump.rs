@@ -324,22 +324,32 @@ where
                 continue;
             }
             let Some(watch) = &mut self.watch else { return Poll::Ready(self.cause(EndCause::Idle)) };
+            // What neither side has moved for so long, both have forgotten.
+            let is_forgotten = self.session.silence(now) >= self.idle_timeout;
             if self.up.sent < self.up.pending.len() {
                 // A busy backend takes nothing, so we read nothing: an answer may be waiting that we cannot see.
-                (self.alive, watch.unanswered) = (now, 0);
-                continue;
-            }
-            if watch.wants_ping {
-                // The last one still waits for the end of a frame: who was not asked did not fail to answer. A frame that never
-                // ends, or what is no frame, must not keep what both have forgotten.
-                if self.session.silence(now) >= self.idle_timeout {
+                if is_forgotten {
                     return Poll::Ready(self.cause(EndCause::Idle));
                 }
-                self.alive = now;
+                (self.alive, watch.unanswered) = (now, 0);
                 continue;
             }
             if watch.unanswered >= UNANSWERED {
                 return Poll::Ready(EndCause::PingTimeout);
+            }
+            if watch.wants_ping {
+                // The last one still waits for the end of a frame.
+                if self.down.sent < self.down.pending.len() {
+                    // Of which the client takes nothing: as good as no answer.
+                    watch.unanswered += 1;
+                    continue;
+                }
+                // Which the backend has not sent: who was not asked did not fail to answer. But a frame may never end, or be none.
+                if is_forgotten {
+                    return Poll::Ready(self.cause(EndCause::Idle));
+                }
+                self.alive = now;
+                continue;
             }
             watch.wants_ping = true;
             if watch.upstream.is_between() {

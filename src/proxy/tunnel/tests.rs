@@ -150,6 +150,42 @@ async fn what_cannot_be_pinged_ends_once_both_sides_have_been_silent_for_long() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backend_that_never_takes_anything_again_ends_it_after_long() {
+    let mut b = start(true, 64, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    let mut client = tokio::io::split(b.client).1;
+    let sender = tokio::spawn(async move { client.write_all(&masked(0x81, &[b'x'; 120])).await });
+    sleep(55 * PATIENCE).await;
+    assert!(!b.end.is_finished(), "a busy one may yet");
+    assert_eq!(ended(b.end).await.cause, EndCause::Idle);
+    drop((sender.await, b.backend));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_of_a_frame_is_lost_as_one_that_answers_no_ping() {
+    let mut b = start(true, 64, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    let begun = tokio::time::Instant::now();
+    let frame = text(&[b'x'; 120]);
+    let (first, rest) = frame.split_at(100);
+    let mut backend = b.backend;
+    backend.write_all(first).await.unwrap();
+    assert_eq!(ended(b.end).await.cause, EndCause::PingTimeout);
+    assert_eq!(begun.elapsed().as_secs(), 75);
+    assert!(backend.write_all(rest).await.is_err());
+
+    // One that takes some of it now and then is not.
+    let mut b = start(true, 64, b"", b"");
+    expect(&mut b.client, HEAD).await;
+    b.backend.write_all(first).await.unwrap();
+    for byte in &first[..30] {
+        sleep(2 * PATIENCE).await;
+        expect(&mut b.client, &[*byte]).await;
+    }
+    assert!(!b.end.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_last_word_is_heard_although_nothing_can_be_said_any_more() {
     let mut b = start(true, 64, b"", b"");
     expect(&mut b.client, HEAD).await;
