@@ -3,7 +3,7 @@
 #
 #   bench/release.sh TARGET LOAD     leaves TARGET/shipped/bowline; LOAD is the program made of bench/load
 #
-# Where the compiler has no llvm-profdata it is the ordinary release build, and that is said.
+# Where the compiler lacks llvm-profdata or llvm-nm it is the ordinary release build, and that is said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(realpath --canonicalize-missing "$1")
@@ -34,16 +34,17 @@ train() {
     rm -r "$results"
 }
 
-# How many of our functions the profile knows: a function is known by a name in which its crate's profile of cargo has a part.
+# count_known PROGRAM: how many of our functions in it the profile knows. A function is known by a name in which its crate's
+# profile of cargo has a part.
 count_known() {
     comm -12 \
         <("$tools/llvm-profdata" show --all-functions "$work/profile.profdata" | sed -n 's/^  \(.*;\)\?\(_[^ ;]*bowline[^ ;]*\):$/\2/p' | sort -u) \
-        <("$tools/llvm-nm" --format=just-symbols "$work/bowline" | grep bowline | sort -u) | wc -l
+        <("$tools/llvm-nm" --format=just-symbols "$1" | grep bowline | sort -u) | wc -l
 }
 
 mkdir -p "$work"
-if [ ! -x "$tools/llvm-profdata" ]; then
-    say 'this compiler has no llvm-profdata (rustup: `rustup component add llvm-tools`), so this is built without a profile'
+if [ ! -x "$tools/llvm-profdata" ] || [ ! -x "$tools/llvm-nm" ]; then
+    say 'this compiler has no llvm-profdata or llvm-nm (rustup: `rustup component add llvm-tools`): it is built without a profile'
     CARGO_TARGET_DIR=$target cargo build --release --bin bowline
     cp "$target/release/bowline" "$work/bowline"
     exit
@@ -56,10 +57,11 @@ train
 "$tools/llvm-profdata" merge --output "$work/profile.profdata" "$work/counts"
 # What is called often lies together.
 build "$work/build" "-Cprofile-use=$work/profile.profdata -Clink-arg=-Wl,-z,keep-text-section-prefix"
-cp "$work/build/$host/release/bowline" "$work/bowline"
-known=$(count_known)
+program=$work/build/$host/release/bowline
+known=$(count_known "$program")
 if [ "$known" -lt 1000 ]; then
     say "the profile knows $known functions of the program: it was optimised by next to nothing"
     exit 1
 fi
+cp "$program" "$work/bowline"
 say "$work/bowline, $known of its functions by the profile"

@@ -49,7 +49,8 @@ impl Stream {
     }
 }
 
-/// Where in a page the payload of a record is that rustls makes: behind the record's head (RFC 8446 §5.2).
+/// Where in a page the payload of a record of TLS 1.3 is that rustls makes: behind the record's head (RFC 8446 §5.2). In TLS 1.2
+/// other bytes lie between.
 const PAYLOAD_PLACE: usize = 5;
 
 impl Stream {

@@ -102,11 +102,19 @@ mod tests {
 
     #[test]
     fn what_is_appended_is_all_there() {
-        let bytes: Vec<u8> = (0..3 * PAGE).map(|n| n as u8).collect();
-        for before in 0..40 {
-            let mut out = vec![1; before];
-            append(&mut out, &bytes);
-            assert!(out[..before].iter().all(|b| *b == 1) && out[before..] == bytes);
+        let mut scratch = Scratch::new(4 * PAGE);
+        for (n, byte) in scratch.iter_mut().enumerate() {
+            *byte = (n / 7) as u8;
+        }
+        for behind in 0..=NEAR {
+            let mut out = Vec::with_capacity(4 * PAGE);
+            out.extend_from_slice(&[1; 30]);
+            // So that the place it goes to is so far behind its own.
+            let from = (2 * PAGE + PAGE / 2 + place(&out) + out.len() - behind) % PAGE;
+            let bytes = &scratch[from..][..3 * PAGE];
+            assert_eq!((place(&out) + out.len() + PAGE - place(bytes)) % PAGE, behind);
+            append(&mut out, bytes);
+            assert!(out[..30].iter().all(|b| *b == 1) && out[30..] == *bytes);
         }
     }
 }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, HandshakeKind, InvalidMessage, PeerIncompatible, ProtocolVersion, ServerConfig};
+use rustls::{InvalidMessage, PeerIncompatible, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::config::proxy::{ListenerTls, TlsVersion};
@@ -84,12 +84,6 @@ pub struct Accepted {
     pub stream: Stream,
     /// ALPN agreed on HTTP/2; otherwise HTTP/1.1, also without ALPN.
     pub is_h2: bool,
-    /// What was agreed on.
-    pub version: TlsVersion,
-    /// IANA's name, such as `TLS13_AES_128_GCM_SHA256`.
-    pub cipher: &'static str,
-    /// By ticket, without a full handshake.
-    pub is_resumed: bool,
 }
 
 /// Does the server's part of a handshake, all of it within `timeout`. Not cancel-safe: dropping it drops the socket.
@@ -103,16 +97,8 @@ pub async fn accept(socket: Socket, config: Arc<ServerConfig>, timeout: Duration
         Ok(Err(error)) => return Err(HandshakeError { cause: HandshakeCause::of(&error), source: Some(error) }),
         Err(_) => return Err(HandshakeError { cause: HandshakeCause::TimedOut, source: None }),
     };
-    let connection = stream.get_ref().1;
-    let is_h2 = connection.alpn_protocol() == Some(H2);
-    let version = match connection.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
-        _ => TlsVersion::Tls13,
-    };
-    let suite = connection.negotiated_cipher_suite().map_or(CipherSuite::TLS_NULL_WITH_NULL_NULL, |s| s.suite());
-    let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-    let stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
-    Ok(Accepted { stream, is_h2, version, cipher: suite.as_str().unwrap_or("unknown"), is_resumed })
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+    Ok(Accepted { stream: Stream::Tls(Box::new(TlsStream::Server(stream))), is_h2 })
 }
 
 /// A handshake that came to nothing.
