@@ -22,8 +22,11 @@ def sane_rate(rounds, running):
     """Requests a second that keep the busiest balancer busy for 60 % of the time, of those that do at least half of what the
     fastest does. A closed loop tells about how many; at that rate of arrivals, which come in smaller batches and so cost more,
     it is seen how busy they are."""
-    does = {peer.key: once(rounds.ground, peer, rounds.tools.get, peer, "/1k", 64, rounds.seconds, is_tls=True)["rate"]
-            for peer in running}
+    def does_in(peer):
+        got = rounds.tools.get(peer, "/1k", 64, rounds.seconds, is_tls=True)
+        return got["n"] / got["seconds"]
+
+    does = {peer.key: does_in(peer) for peer in running}
     sane = [peer for peer in running if does[peer.key] >= max(does.values()) / 2]
     rate = LOAD * min(does[peer.key] for peer in sane)
     busy = {peer.key: once(rounds.ground, peer, at_rate, rounds.tools, peer, rounds.seconds, True, int(rate))["busy"]
