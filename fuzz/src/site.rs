@@ -135,11 +135,9 @@ impl Site {
         let origin = stage.finish().await;
         tokio::time::sleep(HEARD).await;
         let log = if is_hidden { Vec::new() } else { proxy.take_log(caller) };
-        let run = Run { lane, port: address.port(), client_leaves, has_switched: false, client, origin, log };
-        let is_named = lane.shore() == Shore::Tcp;
-        let mut run = if is_named { run } else { run.renamed(name, self.name(Shore::Tcp), &case.sent()) };
+        let mut run = Run { lane, port: address.port(), client_leaves, has_switched: false, client, origin, log };
         run.cut_at_switch(&case);
-        Ok(run)
+        Ok(if lane.shore() == Shore::Tcp { run } else { run.renamed(name, self.name(Shore::Tcp), &case.sent()) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Connect, Context};
+use super::Context;
 use crate::proxy::error::{Cause, Fault};
 use crate::proxy::metrics::{PickReason, Side};
 use crate::proxy::pool::Reason;
@@ -74,10 +74,7 @@ impl Context {
             bytes_received: end.bytes_in,
             bytes_sent: end.bytes_out,
             duration: took,
-            upstream_connect: match self.connect {
-                Connect::Done { us } => Some(Duration::from_micros(us.into())),
-                Connect::No | Connect::Begun { .. } => None,
-            },
+            upstream_connect: self.connect.took(),
             request_id: self.request_id(),
             error: end.cause.map(|c| LineError { kind: c.as_str(), side: c.fault().as_str() }),
         });

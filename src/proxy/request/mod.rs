@@ -4,15 +4,17 @@
 //! [`Context::broke`]) → [`Context::finish`]. Movers ask and obey; what they ask with are heads, instants and
 //! outcomes. Nothing here touches a socket.
 
+mod connect;
 mod end;
 mod verdict;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, request};
 
+use self::connect::Connect;
 pub use self::end::End;
 pub use self::verdict::{Answer, Broke, Line, Next, NotConnected, Reply};
 use super::Proxy;
@@ -110,17 +112,6 @@ struct Failures {
     tried: Vec<BackendKey>,
     /// Why the last attempt failed.
     last: Option<Cause>,
-}
-
-/// How far the connection of the current attempt has come, in microseconds.
-#[derive(Clone, Copy)]
-enum Connect {
-    /// None was made for this request, or not yet; or it was an hour ago.
-    No,
-    /// So long after the request came.
-    Begun { after_us: u32 },
-    /// It took so long.
-    Done { us: u32 },
 }
 
 /// The backend of the current attempt.
@@ -313,8 +304,7 @@ impl Context {
         backing.metrics.picked(end::label(pick.reason));
         self.attempts += 1;
         self.chosen = Some(Chosen { in_flight: Some(pick.backend.begin_request()), pick });
-        let after = now.saturating_duration_since(self.started);
-        self.connect = micros(after).map_or(Connect::No, |after_us| Connect::Begun { after_us });
+        self.connect = Connect::begin(now.saturating_duration_since(self.started));
         Ok(true)
     }
 
@@ -331,10 +321,9 @@ impl Context {
 
     /// The connection stands.
     pub fn connected(&mut self, is_reused: bool) {
-        if let (false, Connect::Begun { after_us }, Some(route)) = (is_reused, self.connect, &self.route) {
-            let begun = self.started + Duration::from_micros(after_us.into());
-            let took = clock::now().saturating_duration_since(begun);
-            self.connect = micros(took).map_or(Connect::No, |us| Connect::Done { us });
+        if let (false, Some(route)) = (is_reused, &self.route)
+            && let Some(took) = self.connect.stands(self.started)
+        {
             route.backing.metrics.connected(took);
         }
     }
@@ -564,11 +553,6 @@ impl Context {
             facts.way.forget_lines();
         }
     }
-}
-
-/// `None` for more than an hour, of which nothing is told to the microsecond.
-fn micros(time: Duration) -> Option<u32> {
-    u32::try_from(time.as_micros()).ok()
 }
 
 /// Where the same is served over TLS; `None` without a host.
